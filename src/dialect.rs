@@ -1,0 +1,150 @@
+//! The wire dialects of chat APIs: how a conversation is asked, answered, streamed and refused.
+//!
+//! Pure knowledge. An [`Assembler`] takes an answer's bytes in any split and gives back what was
+//! said; it is fed by the log, never on the way of a stream.
+
+use http::Method;
+use serde::Serialize;
+use serde_json::Value;
+
+/// Whose errors, streams and field names a client expects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Dialect {
+    /// `{"error":{"message","type","param","code"}}`
+    OpenAi,
+    /// `{"type":"error","error":{"type","message"},"request_id"}`
+    Anthropic,
+    /// `{"error":"…"}`
+    Ollama,
+    /// A custom app: JSON `{model, messages, …}` in, any JSON or text out.
+    Plain,
+}
+
+/// Which call of a dialect, as far as its answer has a shape of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Call {
+    /// `…/chat/completions`
+    ChatCompletions,
+    /// `…/completions`
+    Completions,
+    /// `…/responses`
+    Responses,
+    /// `…/embeddings`, `/api/embed`, `/api/embeddings`: vectors are never kept.
+    Embeddings,
+    /// `…/messages`
+    Messages,
+    /// `/api/chat`
+    OllamaChat,
+    /// `/api/generate`
+    OllamaGenerate,
+    /// Anything else.
+    Other,
+}
+
+/// How an answer's bytes are framed, by its `Content-Type`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Framing {
+    /// `text/event-stream`
+    Sse,
+    /// `application/x-ndjson`, `application/jsonl`
+    Ndjson,
+    /// `application/json`, `…+json`
+    Json,
+    /// `text/*` and whatever is neither.
+    Other,
+}
+
+/// What was said, put together from an answer's bytes.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Answered {
+    /// One assistant message for each choice, in the dialect's own form: text, tool calls, reasoning.
+    pub messages: Vec<Value>,
+    /// The model that answered, if it said so.
+    pub model: Option<String>,
+    /// Why it stopped, in the dialect's word; of the first choice.
+    pub finish_reason: Option<String>,
+    /// What it reported; `None` when it reported nothing, which is not zero.
+    pub usage: Option<Usage>,
+    /// Whether the end mark of the dialect was seen (`[DONE]`, `message_stop`, `"done":true`, …), or
+    /// a whole JSON document.
+    pub finished: bool,
+    /// An error the upstream sent in an answer already begun.
+    pub error: Option<Value>,
+}
+
+/// Tokens as reported. A count that was not reported is `None`; a reported 0 is 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Usage {
+    /// Of the request, cached ones included.
+    pub prompt: Option<u64>,
+    /// Of the answer, reasoning included.
+    pub completion: Option<u64>,
+    /// Of both.
+    pub total: Option<u64>,
+    /// Of the request, read from a cache.
+    pub cached: Option<u64>,
+    /// Of the answer, spent on reasoning.
+    pub reasoning: Option<u64>,
+}
+
+/// Puts an answer together from its bytes. Any split of the same bytes gives the same result; no
+/// input makes it panic; it keeps at most what it was fed.
+pub trait Assembler: Send {
+    /// The next bytes of the answer.
+    fn feed(&mut self, bytes: &[u8]);
+    /// What was said, as far as the bytes went.
+    fn finish(self: Box<Self>) -> Answered;
+}
+
+// === impl Dialect ===
+
+impl Dialect {
+    /// The dialect of a path where the route does not name one.
+    #[must_use]
+    pub fn guess(path: &str, has_anthropic_version: bool) -> Self {
+        if has_anthropic_version || Call::of(&Method::POST, path) == Call::Messages {
+            return Self::Anthropic;
+        }
+        let ollama = ["/api/chat", "/api/generate", "/api/embed", "/api/embeddings", "/api/tags"];
+        if ollama.iter().any(|known| path.ends_with(known)) { Self::Ollama } else { Self::OpenAi }
+    }
+}
+
+// === impl Call ===
+
+impl Call {
+    /// Which call a request makes, by method and the end of its path.
+    #[must_use]
+    pub fn of(method: &Method, path: &str) -> Self {
+        if method != Method::POST {
+            return Self::Other;
+        }
+        let ends = |tail: &str| path.ends_with(tail);
+        match () {
+            () if ends("/chat/completions") => Self::ChatCompletions,
+            () if ends("/completions") => Self::Completions,
+            () if ends("/responses") => Self::Responses,
+            () if ends("/embeddings") || ends("/api/embed") => Self::Embeddings,
+            () if ends("/messages") => Self::Messages,
+            () if ends("/api/chat") => Self::OllamaChat,
+            () if ends("/api/generate") => Self::OllamaGenerate,
+            () => Self::Other,
+        }
+    }
+}
+
+// === impl Framing ===
+
+impl Framing {
+    /// The framing that a `Content-Type` announces; parameters and case do not matter.
+    #[must_use]
+    pub fn of(content_type: Option<&str>) -> Self {
+        let essence = content_type.unwrap_or_default().split(';').next().unwrap_or_default();
+        match essence.trim().to_ascii_lowercase().as_str() {
+            "text/event-stream" => Self::Sse,
+            "application/x-ndjson" | "application/ndjson" | "application/jsonl" => Self::Ndjson,
+            json if json == "application/json" || json.ends_with("+json") => Self::Json,
+            _ => Self::Other,
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! The words by which users, keys, requests and exchanges are named.
+//!
+//! Database keys are newtypes so that a user's number can never be handed over where a key's is
+//! meant. Exchanges carry UUIDv7, so that a record written twice is inserted once and rows sort by
+//! the time they were made.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+macro_rules! row_ids {
+    ($($(#[$doc:meta])* $name:ident;)*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, sqlx::Type)]
+        #[serde(transparent)]
+        #[sqlx(transparent)]
+        pub struct $name(pub i64);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    )*};
+}
+
+row_ids! {
+    /// A row of `users`.
+    UserId;
+    /// A row of `keys`.
+    KeyId;
+    /// A row of `staff`.
+    StaffId;
+    /// A row of `admins`.
+    AdminId;
+}
+
+/// One forwarded conversation: the log row, the ledger entry and the reservation share this name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, sqlx::Type)]
+#[serde(transparent)]
+#[sqlx(transparent)]
+pub struct ExchangeId(pub Uuid);
+
+/// What `x-request-id` and `request-id` carry: 1 to 128 visible ASCII characters of
+/// `[A-Za-z0-9._-]`, given by someone we believe or made by us.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(transparent)]
+pub struct RequestId(String);
+
+// === impl ExchangeId ===
+
+impl ExchangeId {
+    /// A new name, later than every one made before it on this machine.
+    #[must_use]
+    pub fn generate() -> Self {
+        Self(Uuid::now_v7())
+    }
+}
+
+impl fmt::Display for ExchangeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+// === impl RequestId ===
+
+impl RequestId {
+    /// Longest identifier taken over from somebody else.
+    pub const MAX_LEN: usize = 128;
+
+    /// `req_` and a UUIDv7 without dashes.
+    #[must_use]
+    pub fn generate() -> Self {
+        Self(format!("req_{}", Uuid::now_v7().simple()))
+    }
+
+    /// Takes over a given identifier if it is well-formed.
+    #[must_use]
+    pub fn parse(given: &str) -> Option<Self> {
+        let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+        let well_formed = !given.is_empty() && given.len() <= Self::MAX_LEN && given.bytes().all(plain);
+        well_formed.then(|| Self(given.to_owned()))
+    }
+
+    /// The identifier as it travels in headers.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::RequestId;
+
+    #[test]
+    fn a_request_id_is_taken_over_only_when_well_formed() {
+        for good in ["a", "req_0190", "A.b-c_9", &"x".repeat(RequestId::MAX_LEN)] {
+            assert_eq!(RequestId::parse(good).map(|id| id.to_string()).as_deref(), Some(good));
+        }
+        for bad in ["", "a b", "a\r\nSet-Cookie: x", "é", "<script>", &"x".repeat(RequestId::MAX_LEN + 1)] {
+            assert_eq!(RequestId::parse(bad), None, "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! What a subject may do: scopes, models, addresses, rates and the daily allowance, as plain data.
+//!
+//! A [`Plan`] is resolved once, when configuration is read: `[plans.premium]` and
+//! `[plans.premium.levels.advanced]` are two plans, chosen by the user's plan and level.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use chrono_tz::Tz;
+use ipnet::IpNet;
+
+/// The terms one user has at one level.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// The name under `[plans.*]`, as it stands in `subscription_plan`.
+    pub name: String,
+    /// Which route scopes are open.
+    pub scopes: Permitted,
+    /// Which models may be asked for.
+    pub models: Permitted,
+    /// How fast one key may ask.
+    pub rates: Rates,
+    /// How many conversations a day.
+    pub allowance: Allowance,
+}
+
+/// Every plan of the configuration, with the one that unknown names fall back to.
+#[derive(Clone, Debug)]
+pub struct Plans {
+    by_name: BTreeMap<String, Terms>,
+    fallback: Arc<Plan>,
+}
+
+/// One `[plans.NAME]`: its own terms, and those of the levels that differ.
+#[derive(Clone, Debug)]
+pub struct Terms {
+    /// What holds for levels not named below.
+    pub base: Arc<Plan>,
+    /// What holds for users of a level.
+    pub by_level: BTreeMap<String, Arc<Plan>>,
+}
+
+/// Conversations per day, and in whose day. The unit is one charged request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Allowance {
+    /// 0 and more.
+    pub per_day: i64,
+    /// Where midnight is looked for.
+    pub zone: Tz,
+}
+
+/// A token bucket: `burst` at once, then `per_minute` evenly spread. 0 means no limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Rates {
+    /// Sustained requests in a minute; 0 for no limit.
+    pub per_minute: u32,
+    /// Requests at once before the sustained rate binds; 0 means `per_minute`.
+    pub burst: u32,
+    /// Requests of one key in flight at a time; 0 for no limit.
+    pub parallel: u32,
+}
+
+/// A list that opens everything, or only what it names. A name may end or begin with `*`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Permitted {
+    /// No list was given.
+    #[default]
+    All,
+    /// Only these; an empty list opens nothing.
+    Only(Vec<String>),
+}
+
+/// From which addresses a key may be used. An empty list of networks, when enforced, admits nobody.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum AddressRules {
+    /// No rule.
+    #[default]
+    Anywhere,
+    /// Only from these networks.
+    Only(Vec<IpNet>),
+}
+
+// === impl Plans ===
+
+impl Plans {
+    /// `fallback` serves users whose plan is not, or no longer, in the configuration.
+    #[must_use]
+    pub fn new(by_name: BTreeMap<String, Terms>, fallback: Arc<Plan>) -> Self {
+        Self { by_name, fallback }
+    }
+
+    /// The terms of a user with this plan and level.
+    #[must_use]
+    pub fn resolve(&self, plan: &str, level: &str) -> Arc<Plan> {
+        let Some(terms) = self.by_name.get(plan) else { return Arc::clone(&self.fallback) };
+        Arc::clone(terms.by_level.get(level).unwrap_or(&terms.base))
+    }
+
+    /// Whether the configuration has a plan of this name.
+    #[must_use]
+    pub fn contains(&self, plan: &str) -> bool {
+        self.by_name.contains_key(plan)
+    }
+
+    /// Every resolved plan, the fallback among them; limiters are built from it at start.
+    pub fn all(&self) -> impl Iterator<Item = &Arc<Plan>> {
+        self.by_name.values().flat_map(|t| t.by_level.values().chain([&t.base])).chain([&self.fallback])
+    }
+}
+
+// === impl Permitted ===
+
+impl Permitted {
+    /// Whether `name` is open: listed as it is, or matched by `prefix*` or `*suffix`.
+    #[must_use]
+    pub fn permits(&self, name: &str) -> bool {
+        let matches = |pattern: &String| match (pattern.strip_suffix('*'), pattern.strip_prefix('*')) {
+            (Some(prefix), _) => name.starts_with(prefix),
+            (_, Some(suffix)) => name.ends_with(suffix),
+            _ => pattern == name,
+        };
+        match self {
+            Self::All => true,
+            Self::Only(patterns) => patterns.iter().any(matches),
+        }
+    }
+}
+
+// === impl AddressRules ===
+
+impl AddressRules {
+    /// Whether a client at `ip` passes. IPv4-mapped IPv6 addresses count as IPv4.
+    #[must_use]
+    pub fn permit(&self, ip: IpAddr) -> bool {
+        let ip = ip.to_canonical();
+        match self {
+            Self::Anywhere => true,
+            Self::Only(networks) => networks.iter().any(|network| network.contains(&ip)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{AddressRules, Permitted};
+
+    #[test]
+    fn names_match_whole_by_prefix_or_by_suffix() {
+        let list = Permitted::Only(vec!["gpt-4o".into(), "claude-*".into(), "*-mini".into()]);
+        for open in ["gpt-4o", "claude-3", "claude-", "o3-mini"] {
+            assert!(list.permits(open), "{open}");
+        }
+        for closed in ["gpt-4o-2024", "GPT-4o", "", "mini-"] {
+            assert!(!list.permits(closed), "{closed}");
+        }
+        assert!(Permitted::All.permits("anything"));
+        assert!(!Permitted::Only(vec![]).permits("anything"));
+    }
+
+    #[test]
+    fn addresses_are_compared_in_their_canonical_form() {
+        let office = AddressRules::Only(vec!["203.0.113.0/24".parse().unwrap(), "2001:db8::/48".parse().unwrap()]);
+        for inside in ["203.0.113.9", "::ffff:203.0.113.9", "2001:db8::1"] {
+            assert!(office.permit(inside.parse().unwrap()), "{inside}");
+        }
+        for outside in ["203.0.114.1", "::1", "2001:db9::1", "::ffff:203.0.114.1"] {
+            assert!(!office.permit(outside.parse().unwrap()), "{outside}");
+        }
+        assert!(!AddressRules::Only(vec![]).permit("127.0.0.1".parse().unwrap()));
+    }
+}
