@@ -8,6 +8,7 @@ pub mod ending;
 pub mod error;
 pub mod frames;
 pub mod message;
+pub mod scan;
 
 mod anthropic;
 mod assembly;
@@ -165,6 +166,21 @@ impl Dialect {
 // === impl Call ===
 
 impl Call {
+    /// The row's word for it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ChatCompletions => "chat.completions",
+            Self::Completions => "completions",
+            Self::Responses => "responses",
+            Self::Embeddings => "embeddings",
+            Self::Messages => "messages",
+            Self::OllamaChat => "ollama.chat",
+            Self::OllamaGenerate => "ollama.generate",
+            Self::Other => "other",
+        }
+    }
+
     /// Which call a request makes, by method and the end of its path.
     #[must_use]
     pub fn of(method: &Method, path: &str) -> Self {
