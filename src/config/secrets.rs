@@ -1,7 +1,6 @@
 //! Secrets: given, read from their files, or made at the first start; and how weak ones are judged.
 //! No message repeats a value.
 
-use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
@@ -15,6 +14,7 @@ use secrecy::{ExposeSecret, SecretString};
 use super::Security;
 use super::file::{SecretSource, SecurityDraft};
 use super::tree::Tree;
+use crate::credential::strength::{weak_admin_password, weakness};
 
 /// Whether missing secrets are made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -246,70 +246,13 @@ impl SecretSource {
     }
 }
 
-// === strength ===
-
-/// What is in every placeholder that was ever copied into production.
-const PLACEHOLDERS: [&str; 10] = [
-    "change-this",
-    "changethis",
-    "change-me",
-    "changeme",
-    "change_me",
-    "your-",
-    "your_",
-    "placeholder",
-    "example",
-    "secret-key",
-];
-
-/// What is wrong with a secret that signs or encrypts, with the way out.
-fn weakness(secret: &SecretString) -> Option<&'static str> {
-    let text = secret.expose_secret();
-    let lower = text.to_ascii_lowercase();
-    match () {
-        () if PLACEHOLDERS.iter().any(|known| lower.contains(known)) => {
-            Some("it is a placeholder that everyone knows: make one with `openssl rand -base64 48`")
-        }
-        () if text.len() < 32 => Some("it is shorter than 32 bytes: make one with `openssl rand -base64 48`"),
-        () if bits_per_byte(text.as_bytes()) < 3.5 => {
-            Some("it is too regular to be random: make one with `openssl rand -base64 48`")
-        }
-        () => None,
-    }
-}
-
-/// What is wrong with an admin's password, with the way out.
-fn weak_admin_password(password: &SecretString) -> Option<&'static str> {
-    let text = password.expose_secret();
-    let lower = text.to_ascii_lowercase();
-    match () {
-        () if ["admin", "password"].iter().any(|known| lower.contains(known)) => {
-            Some("it is a default that everyone knows: choose another of at least 12 characters")
-        }
-        () if text.chars().count() < 12 => Some("it is shorter than 12 characters: choose a longer one"),
-        () if bits_per_byte(text.as_bytes()) < 2.5 => Some("it repeats itself: choose another"),
-        () => None,
-    }
-}
-
-/// Shannon's entropy of the bytes, each for itself.
-fn bits_per_byte(bytes: &[u8]) -> f64 {
-    let mut counts: BTreeMap<u8, u32> = BTreeMap::new();
-    for byte in bytes {
-        *counts.entry(*byte).or_default() += 1;
-    }
-    let total: f64 = counts.values().map(|count| f64::from(*count)).sum();
-    let share = |count: &u32| f64::from(*count) / total;
-    counts.values().map(|count| -share(count) * share(count).log2()).sum()
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
-    use secrecy::{ExposeSecret, SecretString};
+    use secrecy::ExposeSecret;
 
-    use super::{make_file, random_secret, weak_admin_password, weakness};
+    use super::make_file;
 
     #[test]
     fn a_made_secret_is_private_whole_and_made_once() {
@@ -323,25 +266,5 @@ mod tests {
         assert_eq!((mode(&file), mode(file.parent().unwrap())), (0o600, 0o700));
         assert_eq!(std::fs::read_dir(file.parent().unwrap()).unwrap().count(), 1);
         assert!(fernet::Fernet::new(first.expose_secret()).is_some());
-    }
-
-    #[test]
-    fn placeholders_are_weak_and_made_secrets_are_not() {
-        let weak = [
-            "your-super-secret-key-here-change-this-in-production",
-            "your-encryption-key-here-32-bytes",
-            "short",
-            "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
-        ];
-        for text in weak {
-            assert!(weakness(&SecretString::from(text)).is_some(), "{text}");
-        }
-        for _ in 0..100 {
-            assert_eq!(weakness(&random_secret()), None);
-        }
-        for text in ["admin123!", "secure-admin-password", "short1!", "aaaaaaaaaaaaaaaa"] {
-            assert!(weak_admin_password(&SecretString::from(text)).is_some(), "{text}");
-        }
-        assert_eq!(weak_admin_password(&SecretString::from("violet tram 42 moss")), None);
     }
 }
