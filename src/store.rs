@@ -101,6 +101,16 @@ pub(crate) enum Tx {
     Postgres(Transaction<'static, Postgres>),
 }
 
+// === impl StoreError ===
+
+impl StoreError {
+    /// What is left to say when the runtime that asks the database is gone.
+    #[must_use]
+    pub fn closed() -> Self {
+        Self::Unavailable(sqlx::Error::PoolClosed)
+    }
+}
+
 // === impl Db ===
 
 impl Db {

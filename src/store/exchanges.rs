@@ -317,3 +317,29 @@ impl Exchange {
         Some((user, day, epoch))
     }
 }
+
+const FORGET_CONTENT: &str = "UPDATE exchanges SET messages = NULL, answer = NULL \
+     WHERE id IN (SELECT id FROM exchanges WHERE time < $1 AND (messages IS NOT NULL OR answer IS NOT NULL) LIMIT 1000)";
+const FORGET_ROWS: &str =
+    "DELETE FROM exchanges WHERE id IN (SELECT id FROM exchanges WHERE time < $1 LIMIT 1000)";
+
+/// Forgets what was said before `content`, and whole rows from before `rows`; a thousand in one
+/// statement, so that nobody waits long. Gives how many rows are gone.
+///
+/// # Errors
+/// [`StoreError`]: some may be gone, the rest is there for the next time.
+pub async fn forget(db: &Db, content: Timestamp, rows: Timestamp) -> Result<u64, StoreError> {
+    forget_by(db, FORGET_CONTENT, content).await?;
+    forget_by(db, FORGET_ROWS, rows).await
+}
+
+async fn forget_by(db: &Db, sql: &'static str, before: Timestamp) -> Result<u64, StoreError> {
+    let mut gone = 0;
+    loop {
+        let done = on!(db, write pool => sqlx::query(sql).bind(before).execute(pool).await?.rows_affected());
+        gone += done;
+        if done == 0 {
+            return Ok(gone);
+        }
+    }
+}

@@ -63,13 +63,16 @@ impl Db {
     /// otherwise; [`StoreError::Unavailable`] when a step could not be run: nothing of it was done.
     pub async fn migrate(&self) -> Result<(), StoreError> {
         match self {
-            Self::Sqlite { writer, .. } => SQLITE_STEPS.run(writer).await.map_err(refusal),
+            Self::Sqlite { writer, .. } => {
+                let mut conn = writer.acquire().await?;
+                SQLITE_STEPS.run_direct(None, &mut *conn, false).await.map_err(refusal)
+            }
             Self::Postgres(pool) => {
                 // A step may take longer than a statement is given, and so may the wait for another
                 // node's: this connection has no limit, and is not used again.
                 let mut conn = pool.acquire().await?.detach();
                 sqlx::query("SELECT set_config('statement_timeout', '0', false)").execute(&mut conn).await?;
-                let done = POSTGRES_STEPS.run(&mut conn).await.map_err(refusal);
+                let done = POSTGRES_STEPS.run_direct(None, &mut conn, false).await.map_err(refusal);
                 conn.close().await?;
                 done
             }
