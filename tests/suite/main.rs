@@ -1,1 +1,17 @@
-fn main(){}
+//! The promises, told as stories against a whole gateway. `world.rs` introduces the cast.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    reason = "a story stops at the first surprise, and is no part of the product"
+)]
+
+mod control;
+mod operate;
+mod proxy;
+mod sdk;
+mod upstream;
+mod wire;
+mod world;

@@ -1,0 +1,461 @@
+//! The cast of every story.
+//!
+//! - A [`World`] is one whole gateway, started in this process as `tollgate serve` would start it:
+//!   its sockets, its workers, a database of its own. Nothing is shared between two worlds, so tests
+//!   run side by side.
+//! - `world.upstream` is the chat model behind the gate ([`Upstream`]): it answers what the story
+//!   says and remembers what it was asked.
+//! - `world.clock` stands at 2026-10-01T10:00:00Z until the story moves it. Days, sessions and rates
+//!   follow it; the timeouts of sockets follow the real clock.
+//! - A [`Person`] has registered and logged in over the API, and knows their key. `world.user("ann")`
+//!   is on the plan `free`: ten conversations a day.
+//! - The admin is whoever holds the token of `world.admin()`.
+//!
+//! A story that needs other terms says so: `World::with(|setup| setup.add("[limits]\nburst = 3"))`.
+//! The text is TOML laid over the usual configuration ([`USUAL`]): tables are merged, everything else
+//! (lists, so `routes` and `upstreams` too) is replaced. `UPSTREAM` stands for the model's URL.
+//!
+//! The database is SQLite in a temporary folder, or with `TOLLGATE_TEST_DATABASE=postgres` a new one
+//! on the server of `TOLLGATE_TEST_POSTGRES` (a URL ending in `/`), dropped at the end.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use serde_json::{Value, json};
+use sqlx::{Connection, Executor, PgConnection};
+use tempfile::TempDir;
+use tollgate::app::App;
+use tollgate::clock::{Clock, Timestamp};
+use tollgate::config::{Config, Vars};
+
+use crate::upstream::Upstream;
+
+/// 2026-10-01T10:00:00Z
+pub(crate) const TEN_O_CLOCK: Timestamp = Timestamp(1_790_848_800_000);
+/// What the gate sends upstream in a key's stead.
+pub(crate) const UPSTREAM_SECRET: &str = "sk-the-operators-own";
+/// The admin's password in every world.
+pub(crate) const ADMIN_PASSWORD: &str = "correct-horse-7";
+/// The password of everyone who registers.
+pub(crate) const PASSWORD: &str = "password123";
+
+/// What a world is configured with where its story says nothing else.
+pub(crate) const USUAL: &str = r#"
+[server]
+listen = ["127.0.0.1:0"]
+data_dir = "data"
+workers = 2
+drain_timeout = "5s"
+[database]
+url = "DATABASE"
+max_connections = 4
+[security]
+secret_key = "a-secret-of-the-tests-that-is-long-enough-0123456789"
+encryption_key = "cw_0x689RpI-jtRR7oE8h_eQsKImvJapLeSbXpwF4e4="
+bcrypt_rounds = 4
+admin_username = "admin"
+[limits]
+rate_limit_per_minute = 0
+[plans.free]
+conversation_limit = 10
+[plans.premium]
+conversation_limit = 1000
+[[upstreams]]
+name = "model"
+url = "UPSTREAM"
+credential = { header = "authorization", value = "Bearer sk-the-operators-own" }
+[[routes]]
+prefix = "/v1"
+upstream = "model"
+charge = ["POST /v1/chat/completions", "POST /v1/completions", "POST /v1/responses", "POST /v1/messages"]
+[[routes]]
+prefix = "/api"
+upstream = "model"
+dialect = "ollama"
+charge = ["POST /api/chat", "POST /api/generate"]
+[[routes]]
+prefix = "/app"
+upstream = "model"
+dialect = "plain"
+answer = "/reply"
+charge = ["POST /app/chat"]
+"#;
+
+/// One gateway, its model and its clock.
+pub(crate) struct World {
+    pub(crate) upstream: Upstream,
+    pub(crate) clock: Clock,
+    /// Where clients come in.
+    pub(crate) addr: SocketAddr,
+    /// `http://127.0.0.1:PORT`, or `https://localhost:PORT`.
+    pub(crate) base: String,
+    /// Where it keeps its data.
+    pub(crate) folder: TempDir,
+    http: reqwest::Client,
+    app: Option<App>,
+    database: Option<Database>,
+}
+
+/// The configuration of a world before it starts.
+pub(crate) struct Setup {
+    table: toml::Table,
+    upstream: String,
+    /// Environment variables the gateway sees.
+    pub(crate) vars: Vec<(String, String)>,
+    /// PEM of the certificate authority clients trust, where the gate speaks TLS.
+    pub(crate) trust: Option<String>,
+}
+
+/// Somebody with an account.
+#[derive(Clone, Debug)]
+pub(crate) struct Person {
+    pub(crate) username: String,
+    pub(crate) email: String,
+    pub(crate) password: String,
+    /// Of the login right after registration.
+    pub(crate) jwt: String,
+    /// The plain `pe-` key.
+    pub(crate) key: String,
+}
+
+/// A request being put together.
+pub(crate) struct Call(reqwest::RequestBuilder);
+
+/// An answer, read to its end.
+#[derive(Clone, Debug)]
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    pub(crate) version: http::Version,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+/// A database made for one world.
+struct Database {
+    server: String,
+    name: String,
+}
+
+// === impl World ===
+
+impl World {
+    /// The usual world.
+    pub(crate) async fn start() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    /// A world on other terms.
+    pub(crate) async fn with(change: impl FnOnce(&mut Setup)) -> Self {
+        let upstream = Upstream::start();
+        let folder = TempDir::new().unwrap();
+        let database = Database::from_env().await;
+        let mut setup = Setup::new(upstream.url());
+        let url = database.as_ref().map_or_else(
+            || format!("sqlite://{}", folder.path().join("tollgate.db").display()),
+            Database::url,
+        );
+        setup.add(&format!("[database]\nurl = \"{url}\""));
+        change(&mut setup);
+        let clock = Clock::manual(TEN_O_CLOCK);
+        let vars: Vars = setup.vars.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let config = match Config::from_toml(&setup.table.to_string(), folder.path(), &vars) {
+            Ok(config) => config,
+            Err(mistakes) => panic!("the story's configuration is wrong: {mistakes:?}"),
+        };
+        let app = App::start(config, clock.clone()).await.expect("the gateway starts");
+        let addr = app.local_addr();
+        let (base, http) = client(addr, setup.trust.as_deref());
+        Self { upstream, clock, addr, base, folder, http, app: Some(app), database }
+    }
+
+    /// Registers `name`, logs in and reads the key.
+    pub(crate) async fn user(&self, name: &str) -> Person {
+        let (email, password) = (format!("{name}@example.com"), PASSWORD.to_owned());
+        let form = json!({"username": name, "name": name, "email": email, "password": password,
+                          "confirm_password": password, "type": "Personal"});
+        let registered = self.post("/api/v1/auth/register").json(&form).send().await;
+        assert_eq!(registered.status, 201, "{}", registered.text());
+        let jwt = self.login(&email, &password).await;
+        let shown = self.get("/api/v1/auth/api-key?reveal=true").bearer(&jwt).send().await;
+        let key =
+            shown.json()["api_key"].as_str().unwrap_or_else(|| panic!("no key: {}", shown.text())).to_owned();
+        Person { username: name.to_owned(), email, password, jwt, key }
+    }
+
+    /// A user on terms of the admin's: the fields of `PUT /api/v1/admin/users/{username}`.
+    pub(crate) async fn user_with(&self, name: &str, terms: Value) -> Person {
+        let person = self.user(name).await;
+        self.change(name, terms).await;
+        person
+    }
+
+    /// The admin changes an account.
+    pub(crate) async fn change(&self, username: &str, terms: Value) {
+        let admin = self.admin().await;
+        let changed =
+            self.put(&format!("/api/v1/admin/users/{username}")).bearer(&admin).json(&terms).send().await;
+        assert_eq!(changed.status, 200, "{}", changed.text());
+    }
+
+    /// Logs a user in; their token.
+    pub(crate) async fn login(&self, email: &str, password: &str) -> String {
+        let form = json!({"email": email, "password": password});
+        token(&self.post("/api/v1/auth/login").json(&form).send().await)
+    }
+
+    /// Logs the admin in; the token.
+    pub(crate) async fn admin(&self) -> String {
+        let form = json!({"username": "admin", "password": ADMIN_PASSWORD});
+        token(&self.post("/api/v1/admin/login").json(&form).send().await)
+    }
+
+    /// A small charged conversation with this person's key: `POST /v1/chat/completions`.
+    pub(crate) fn chat(&self, person: &Person) -> Call {
+        self.post("/v1/chat/completions").bearer(&person.key).json(&chat_request())
+    }
+
+    /// The same, streamed.
+    pub(crate) fn chat_streamed(&self, person: &Person) -> Call {
+        let mut request = chat_request();
+        request["stream"] = json!(true);
+        self.post("/v1/chat/completions").bearer(&person.key).json(&request)
+    }
+
+    /// What is left of the day, as the user's profile says.
+    pub(crate) async fn left(&self, person: &Person) -> i64 {
+        let jwt = self.login(&person.email, &person.password).await;
+        let profile = self.get("/api/v1/auth/profile").bearer(&jwt).send().await;
+        profile.json()["limits"]["conversation_limit"]
+            .as_i64()
+            .unwrap_or_else(|| panic!("{}", profile.text()))
+    }
+
+    /// The message log as the admin sees it, newest first.
+    pub(crate) async fn rows(&self, admin: &str) -> Vec<Value> {
+        let listed = self.get("/api/v1/admin/exchanges").bearer(admin).send().await;
+        assert_eq!(listed.status, 200, "{}", listed.text());
+        listed.json().as_array().unwrap_or_else(|| panic!("no list: {}", listed.text())).clone()
+    }
+
+    /// The only row of the message log, which must have one.
+    pub(crate) async fn row(&self) -> Value {
+        let mut rows = self.rows(&self.admin().await).await;
+        assert_eq!(rows.len(), 1, "{rows:#?}");
+        rows.remove(0)
+    }
+
+    pub(crate) fn get(&self, path: &str) -> Call {
+        Call(self.http.get(self.base.clone() + path))
+    }
+
+    pub(crate) fn post(&self, path: &str) -> Call {
+        Call(self.http.post(self.base.clone() + path))
+    }
+
+    pub(crate) fn put(&self, path: &str) -> Call {
+        Call(self.http.put(self.base.clone() + path))
+    }
+
+    pub(crate) fn delete(&self, path: &str) -> Call {
+        Call(self.http.delete(self.base.clone() + path))
+    }
+
+    /// A call with a client of the story's own.
+    pub(crate) fn post_with(&self, client: &reqwest::Client, path: &str) -> Call {
+        Call(client.post(self.base.clone() + path))
+    }
+
+    /// Where the admin listener is, when there is one.
+    pub(crate) fn admin_addr(&self) -> Option<SocketAddr> {
+        self.app.as_ref().and_then(App::admin_addr)
+    }
+
+    /// The value of one line of the metrics, `0` when it is not there. `line` is name and labels.
+    pub(crate) fn metric(&self, line: &str) -> f64 {
+        let text = self.app.as_ref().unwrap().metrics_text();
+        let value = text.lines().find_map(|l| l.strip_prefix(line)?.trim().parse().ok());
+        value.unwrap_or(0.0)
+    }
+
+    /// The gateway, to be shut down while the story goes on.
+    pub(crate) fn take_app(&mut self) -> App {
+        self.app.take().expect("the gateway is still running")
+    }
+}
+
+/// The model leaves first, so that nothing is left to drain; then the gateway, then its database.
+impl Drop for World {
+    fn drop(&mut self) {
+        self.upstream.leave();
+        let (app, database) = (self.app.take(), self.database.take());
+        let gone = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async move {
+                if let Some(app) = app {
+                    let _ = tokio::time::timeout(Duration::from_secs(10), app.shutdown()).await;
+                }
+                if let Some(database) = database {
+                    database.remove().await;
+                }
+            });
+        });
+        let _ = gone.join();
+    }
+}
+
+// === impl Setup ===
+
+impl Setup {
+    fn new(upstream: String) -> Self {
+        let vars = vec![("ADMIN_PASSWORD".to_owned(), ADMIN_PASSWORD.to_owned())];
+        let mut setup = Self { table: toml::Table::new(), upstream, vars, trust: None };
+        setup.add(USUAL);
+        setup
+    }
+
+    /// Lays this TOML over what is there.
+    pub(crate) fn add(&mut self, text: &str) {
+        let text = text.replace("UPSTREAM", &self.upstream);
+        let over: toml::Table = text.parse().unwrap_or_else(|wrong| panic!("{wrong}\n{text}"));
+        lay_over(&mut self.table, over);
+    }
+
+    /// Only this route, to the usual upstream: the keys of one `[[routes]]` table.
+    pub(crate) fn only_route(&mut self, keys: &str) {
+        self.add(&format!("[[routes]]\nupstream = \"model\"\n{keys}"));
+    }
+
+    /// The usual upstream with these keys as well.
+    pub(crate) fn upstream(&mut self, keys: &str) {
+        let credential =
+            format!("credential = {{ header = \"authorization\", value = \"Bearer {UPSTREAM_SECRET}\" }}");
+        self.add(&format!("[[upstreams]]\nname = \"model\"\nurl = \"UPSTREAM\"\n{credential}\n{keys}"));
+    }
+}
+
+fn lay_over(table: &mut toml::Table, over: toml::Table) {
+    for (key, value) in over {
+        match (table.get_mut(&key), value) {
+            (Some(toml::Value::Table(old)), toml::Value::Table(new)) => lay_over(old, new),
+            (_, value) => {
+                table.insert(key, value);
+            }
+        }
+    }
+}
+
+// === impl Call ===
+
+impl Call {
+    pub(crate) fn bearer(self, token: &str) -> Self {
+        self.header("authorization", &format!("Bearer {token}"))
+    }
+
+    /// Adds a header; one of the same name stays.
+    pub(crate) fn header(self, name: &str, value: &str) -> Self {
+        Self(self.0.header(name, value))
+    }
+
+    pub(crate) fn json(self, body: &Value) -> Self {
+        Self(self.0.header("content-type", "application/json").body(body.to_string()))
+    }
+
+    pub(crate) fn body(self, body: impl Into<reqwest::Body>) -> Self {
+        Self(self.0.body(body))
+    }
+
+    /// Sends it and reads the whole answer.
+    pub(crate) async fn send(self) -> Reply {
+        let mut response = self.begin().await;
+        let (status, version) = (response.status().as_u16(), response.version());
+        let headers = std::mem::take(response.headers_mut());
+        Reply { status, version, headers, body: response.bytes().await.unwrap() }
+    }
+
+    /// Sends it and reads the head; the body is the story's to read.
+    pub(crate) async fn begin(self) -> reqwest::Response {
+        self.0.send().await.unwrap()
+    }
+
+    /// Sends it; a connection that ends early is an error, not a failure of the test.
+    pub(crate) async fn attempt(self) -> reqwest::Result<Bytes> {
+        self.0.send().await?.bytes().await
+    }
+}
+
+// === impl Reply ===
+
+impl Reply {
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("no JSON: {}", self.text()))
+    }
+
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// The first value of a header, "" when there is none.
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+}
+
+// === impl Database ===
+
+impl Database {
+    async fn from_env() -> Option<Self> {
+        let kind = std::env::var("TOLLGATE_TEST_DATABASE").unwrap_or_else(|_| "sqlite".to_owned());
+        match kind.as_str() {
+            "sqlite" => None,
+            "postgres" => Some(Self::create().await),
+            other => panic!("TOLLGATE_TEST_DATABASE is sqlite or postgres, not {other:?}"),
+        }
+    }
+
+    async fn create() -> Self {
+        let server = std::env::var("TOLLGATE_TEST_POSTGRES")
+            .expect("TOLLGATE_TEST_POSTGRES=postgres://…/ names the server");
+        let name = format!("world_{}", uuid::Uuid::new_v4().simple());
+        let database = Self { server, name };
+        let mut connection = PgConnection::connect(&format!("{}postgres", database.server)).await.unwrap();
+        let create = format!("CREATE DATABASE {}", database.name);
+        connection.execute(sqlx::AssertSqlSafe(create)).await.unwrap();
+        database
+    }
+
+    fn url(&self) -> String {
+        format!("{}{}", self.server, self.name)
+    }
+
+    async fn remove(self) {
+        if let Ok(mut connection) = PgConnection::connect(&format!("{}postgres", self.server)).await {
+            let remove = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name);
+            let _ = connection.execute(sqlx::AssertSqlSafe(remove)).await;
+        }
+    }
+}
+
+// === words of the stories ===
+
+/// `{"model": "gpt-test", "messages": [{"role": "user", "content": "Hi"}]}`
+pub(crate) fn chat_request() -> Value {
+    json!({"model": "gpt-test", "messages": [{"role": "user", "content": "Hi"}]})
+}
+
+fn token(answer: &Reply) -> String {
+    answer.json()["access_token"].as_str().unwrap_or_else(|| panic!("no token: {}", answer.text())).to_owned()
+}
+
+fn client(addr: SocketAddr, trust: Option<&str>) -> (String, reqwest::Client) {
+    let builder = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(30));
+    match trust {
+        None => (format!("http://{addr}"), builder.build().unwrap()),
+        Some(pem) => {
+            let authority = reqwest::Certificate::from_pem(pem.as_bytes()).unwrap();
+            let client = builder.tls_certs_only([authority]).build().unwrap();
+            (format!("https://localhost:{}", addr.port()), client)
+        }
+    }
+}
