@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Plain curl: one answer, one stream, one refusal. The environment is explained in stage.py.
 set -euo pipefail
-model=${TOLLGATE_MODEL:-demo}
+model=${TOLLGATE_MODEL:-demo-chat}
 body="{\"model\":\"$model\",\"messages\":[{\"role\":\"user\",\"content\":\"Say hello to the gate.\"}]"
 ask() { # key, more body → the answer, then its status on a line of its own
   curl --silent --show-error --no-buffer --max-time 20 --write-out '\n%{http_code}\n' \

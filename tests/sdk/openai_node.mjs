@@ -7,7 +7,7 @@ const require = createRequire(`${process.env.TOLLGATE_NODE_MODULES}/x.js`);
 const OpenAI = require("openai");
 
 const { TOLLGATE_URL, TOLLGATE_KEY, TOLLGATE_USED_UP_KEY, TOLLGATE_HASTY_KEY } = process.env;
-const model = process.env.TOLLGATE_MODEL ?? "demo";
+const model = process.env.TOLLGATE_MODEL ?? "demo-chat";
 const messages = [{ role: "user", content: "Say hello to the gate." }];
 const weather = [{ role: "user", content: "What is the weather in Paris?" }];
 const city = { type: "object", properties: { city: { type: "string" } }, required: ["city"] };

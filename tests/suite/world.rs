@@ -19,7 +19,7 @@
 //! on the server of `TOLLGATE_TEST_POSTGRES` (a URL ending in `/`), dropped at the end.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -30,7 +30,7 @@ use tollgate::app::App;
 use tollgate::clock::{Clock, Timestamp};
 use tollgate::config::{Config, Vars};
 
-use crate::upstream::Upstream;
+use crate::upstream::{PATIENCE, Upstream};
 
 /// 2026-10-01T10:00:00Z
 pub(crate) const TEN_O_CLOCK: Timestamp = Timestamp(1_790_848_800_000);
@@ -239,11 +239,23 @@ impl World {
         listed.json().as_array().unwrap_or_else(|| panic!("no list: {}", listed.text())).clone()
     }
 
-    /// The only row of the message log, which must have one.
+    /// The message log once it has `count` rows. A conversation whose client has left is written by
+    /// nobody's request, so the log is asked until it is there.
+    pub(crate) async fn rows_when(&self, count: usize) -> Vec<Value> {
+        let admin = self.admin().await;
+        let asked = Instant::now();
+        loop {
+            let rows = self.rows(&admin).await;
+            if rows.len() >= count || asked.elapsed() > PATIENCE {
+                assert_eq!(rows.len(), count, "{rows:#?}");
+                return rows;
+            }
+        }
+    }
+
+    /// The only row of the message log.
     pub(crate) async fn row(&self) -> Value {
-        let mut rows = self.rows(&self.admin().await).await;
-        assert_eq!(rows.len(), 1, "{rows:#?}");
-        rows.remove(0)
+        self.rows_when(1).await.remove(0)
     }
 
     pub(crate) fn get(&self, path: &str) -> Call {

@@ -1,0 +1,17 @@
+//! Stories of the data plane: what a chat client, and the app behind the gate, see.
+
+mod addresses;
+mod counting;
+mod drain;
+mod endings;
+mod entitlements;
+mod headers;
+mod keys;
+mod limits;
+mod log;
+mod rates;
+mod refusals;
+mod routes;
+mod tls;
+mod untouched;
+mod upgrade;
