@@ -35,7 +35,12 @@ async fn exactly_ten_of_sixty(client: reqwest::ClientBuilder, version: http::Ver
     }
     for refused in 0..50 {
         let answer = calls.join_next().await.unwrap().unwrap();
-        assert_eq!((answer.status, answer.version), (429, version), "after {refused} refusals: {}", answer.text());
+        assert_eq!(
+            (answer.status, answer.version),
+            (429, version),
+            "after {refused} refusals: {}",
+            answer.text()
+        );
     }
     gate.open();
     while let Some(answer) = calls.join_next().await {

@@ -99,7 +99,10 @@ async fn an_upstream_that_dies_after_the_first_byte_is_charged_and_the_client_is
         let heard = String::from_utf8(wire.closed().await).unwrap();
         assert!(heard.contains(STREAM_HEAD), "{heard}");
         assert!(!heard.contains("[DONE]"), "{heard}");
-        assert!(heard.contains("\"error\"") || !heard.ends_with("0\r\n\r\n"), "ended as if all were well: {heard}");
+        assert!(
+            heard.contains("\"error\"") || !heard.ends_with("0\r\n\r\n"),
+            "ended as if all were well: {heard}"
+        );
         let row = settled(&world, &ann, "upstream_eof", "charged").await;
         assert_eq!(row["answer"][0]["content"], "Hel");
     }
@@ -164,7 +167,10 @@ async fn a_stream_that_falls_silent_ends_with_an_error_and_is_charged() {
     wire.send(streamed(&ann)).await;
     wire.head().await;
     let heard = String::from_utf8(wire.closed().await).unwrap();
-    assert!(heard.contains(STREAM_HEAD) && heard.contains("\"error\"") && !heard.contains("[DONE]"), "{heard}");
+    assert!(
+        heard.contains(STREAM_HEAD) && heard.contains("\"error\"") && !heard.contains("[DONE]"),
+        "{heard}"
+    );
     world.upstream.closed().await;
     settled(&world, &ann, "timeout", "charged").await;
 }

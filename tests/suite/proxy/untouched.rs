@@ -29,7 +29,8 @@ async fn streamed_answers_are_equal_with_and_without_the_gate_however_they_are_s
     let mut chance = StdRng::seed_from_u64(7);
     let odd = ": comment\r\n\r\nevent: x\r\ndata:no space\r\ndata: two lines\r\n\r\ndata: {\"é\": \"🚪\"}\n\nid: 1\n\n";
     for round in 0..8 {
-        let whole = chat_events(&["Gr", "üß", "e, 🚪", "\u{0}\\n"]).concat() + odd + "data: no last blank line";
+        let whole =
+            chat_events(&["Gr", "üß", "e, 🚪", "\u{0}\\n"]).concat() + odd + "data: no last blank line";
         let mut pieces = Vec::new();
         let mut rest = whole.as_bytes();
         while !rest.is_empty() {
@@ -52,7 +53,8 @@ async fn each_piece_of_a_stream_arrives_before_the_next_is_sent() {
     let world = World::start().await;
     let ann = world.user("ann").await;
     let (first, second) = (Gate::closed(), Gate::closed());
-    let answer = Answer::sse(["data: 1\n\n"]).hold(&first).send("data: 2\n\n").hold(&second).send("data: 3\n\n");
+    let answer =
+        Answer::sse(["data: 1\n\n"]).hold(&first).send("data: 2\n\n").hold(&second).send("data: 3\n\n");
     world.upstream.next(answer);
     let mut wire = Wire::connect(world.addr).await;
     wire.send(request(Some(&ann), "{\"model\":\"m\",\"stream\":true}")).await;
@@ -104,7 +106,12 @@ async fn an_answer_up_to_the_end_of_the_connection_is_whole() {
 async fn uploads_stream_through_unread() {
     let world = World::start().await;
     let ann = world.user("ann").await;
-    let body = [b"--x\r\ncontent-disposition: form-data; name=\"file\"\r\n\r\n".as_slice(), &[0xff; 3 << 20], b"\r\n--x--\r\n"].concat();
+    let body = [
+        b"--x\r\ncontent-disposition: form-data; name=\"file\"\r\n\r\n".as_slice(),
+        &[0xff; 3 << 20],
+        b"\r\n--x--\r\n",
+    ]
+    .concat();
     let upload = world.post("/v1/audio/transcriptions").bearer(&ann.key).body(body.clone());
     let answer = upload.header("content-type", "multipart/form-data; boundary=x").send().await;
     assert_eq!(answer.status, 200, "{}", answer.text());
@@ -120,7 +127,9 @@ async fn a_compressed_answer_passes_as_it_is_and_is_read_for_the_log() {
     let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
     gzip.write_all(chat_answer("squeezed").to_string().as_bytes()).unwrap();
     let squeezed = gzip.finish().unwrap();
-    world.upstream.next(Answer::bytes("application/json", squeezed.clone()).header("content-encoding", "gzip"));
+    world
+        .upstream
+        .next(Answer::bytes("application/json", squeezed.clone()).header("content-encoding", "gzip"));
     let answer = world.chat(&ann).send().await;
     assert_eq!(answer.header("content-encoding"), "gzip");
     assert_eq!(answer.body, squeezed);
@@ -140,7 +149,12 @@ async fn a_line_of_20_megabytes_is_forwarded_whole_and_its_capture_is_cut() {
     let answer = world.chat_streamed(&ann).send().await;
     assert!(answer.body == event.as_bytes(), "{} bytes instead of {}", answer.body.len(), event.len());
     let row = world.row().await;
-    assert_eq!((&row["truncated"], &row["outcome"]), (&json!(true), &json!("complete")), "{}", row["outcome"]);
+    assert_eq!(
+        (&row["truncated"], &row["outcome"]),
+        (&json!(true), &json!("complete")),
+        "{}",
+        row["outcome"]
+    );
     assert!(row.to_string().len() < 3 << 20);
 }
 

@@ -1,0 +1,121 @@
+//! Which upstream a request is for.
+
+use serde_json::json;
+
+use crate::upstream::Upstream;
+use crate::wire::exchange;
+use crate::world::World;
+
+#[tokio::test]
+async fn the_longest_prefix_wins_and_each_upstream_has_its_own_credential() {
+    let other = Upstream::start();
+    let world = World::with(|setup| {
+        let url = other.url();
+        setup.add(&format!(
+            "[[upstreams]]\nname = \"model\"\nurl = \"UPSTREAM\"\ncredential = {{ header = \"authorization\", value = \"Bearer one\" }}\n\
+             [[upstreams]]\nname = \"other\"\nurl = \"{url}/base\"\ncredential = {{ header = \"x-api-key\", value = \"two\" }}\n\
+             [[routes]]\nprefix = \"/v1\"\nupstream = \"model\"\n\
+             [[routes]]\nprefix = \"/v1/special\"\nupstream = \"other\"\n\
+             [[routes]]\nprefix = \"/stripped\"\nupstream = \"other\"\nstrip_prefix = true"
+        ));
+    })
+    .await;
+    let ann = world.user("ann").await;
+    let get = |path: &str| world.get(path).bearer(&ann.key).send();
+    assert_eq!(get("/v1/models").await.status, 200);
+    assert_eq!(get("/v1/specials").await.status, 200, "a prefix ends where a segment ends");
+    assert_eq!(world.upstream.hits(), 2);
+    assert_eq!(world.upstream.last().header("authorization").as_deref(), Some("Bearer one"));
+    assert_eq!(get("/v1/special/models?x=1").await.status, 200);
+    assert_eq!(other.last().target, "/base/v1/special/models?x=1");
+    assert_eq!(
+        (other.last().header("x-api-key").as_deref(), other.last().header("authorization")),
+        (Some("two"), None)
+    );
+    assert_eq!(get("/stripped/models").await.status, 200);
+    assert_eq!(other.last().target, "/base/models");
+}
+
+#[tokio::test]
+async fn a_host_may_choose_the_upstream() {
+    let other = Upstream::start();
+    let world = World::with(|setup| {
+        let url = other.url();
+        setup.add(&format!(
+            "[[upstreams]]\nname = \"model\"\nurl = \"UPSTREAM\"\n[[upstreams]]\nname = \"other\"\nurl = \"{url}\"\n\
+             [[routes]]\nprefix = \"/v1\"\nupstream = \"model\"\n\
+             [[routes]]\nprefix = \"/v1\"\nhost = \"other.example\"\nupstream = \"other\""
+        ));
+    })
+    .await;
+    let ann = world.user("ann").await;
+    for (host, hits) in [
+        ("gate", (1, 0)),
+        ("other.example", (1, 1)),
+        ("OTHER.example:8080", (1, 2)),
+        ("x.other.example", (2, 2)),
+    ] {
+        let request = format!("GET /v1/models HTTP/1.1\r\nhost: {host}\r\nx-api-key: {}\r\n\r\n", ann.key);
+        assert_eq!(exchange(world.addr, request).await.status(), 200, "{host}");
+        assert_eq!((world.upstream.hits(), other.hits()), hits, "{host}");
+    }
+}
+
+#[tokio::test]
+async fn the_upstream_is_chosen_by_the_operator_alone() {
+    let canary = Upstream::start();
+    let world = World::start().await;
+    let ann = world.user("ann").await;
+    let (url, authority) = (canary.url(), canary.addr.to_string());
+    let body = json!({"model": "m", "api_base": url, "base_url": url, "custom_host": url});
+    let answer = world
+        .post("/v1/chat/completions")
+        .bearer(&ann.key)
+        .json(&body)
+        .header("x-forwarded-host", &authority);
+    assert_eq!(answer.send().await.status, 200);
+    let request = format!("GET /v1/models HTTP/1.1\r\nhost: {authority}\r\nx-api-key: {}\r\n\r\n", ann.key);
+    assert_eq!(exchange(world.addr, request).await.status(), 200);
+    for path in [format!("//{authority}/v1/models"), format!("{url}/v1/models"), format!("/v1/@{authority}")]
+    {
+        let request = format!("GET {path} HTTP/1.1\r\nhost: gate\r\nx-api-key: {}\r\n\r\n", ann.key);
+        exchange(world.addr, request).await;
+    }
+    assert_eq!(canary.connections(), 0);
+}
+
+#[tokio::test]
+async fn redirects_are_the_clients_to_follow() {
+    let canary = Upstream::start();
+    let world = World::start().await;
+    let ann = world.user("ann").await;
+    let location = format!("{}/elsewhere", canary.url());
+    world
+        .upstream
+        .next(crate::upstream::Answer::bytes("text/plain", "").status(307).header("location", &location));
+    let request = format!("GET /v1/models HTTP/1.1\r\nhost: gate\r\nx-api-key: {}\r\n\r\n", ann.key);
+    assert_eq!(exchange(world.addr, request).await.status(), 307);
+    assert_eq!(canary.connections(), 0);
+}
+
+#[tokio::test]
+async fn connections_to_the_upstream_are_used_again() {
+    let world = World::with(|setup| setup.add("[server]\nworkers = 1")).await;
+    let ann = world.user("ann").await;
+    for _ in 0..5 {
+        assert_eq!(world.chat(&ann).send().await.status, 200);
+    }
+    assert_eq!((world.upstream.hits(), world.upstream.connections()), (5, 1));
+}
+
+#[tokio::test]
+async fn our_own_paths_are_never_forwarded() {
+    let world = World::with(|setup| setup.only_route("prefix = \"\"")).await;
+    let ann = world.user("ann").await;
+    for path in ["/health", "/livez", "/readyz", "/api/v1/auth/profile", "/api/v1/nothing", "/metrics"] {
+        world.get(path).bearer(&ann.key).send().await;
+    }
+    assert_eq!(world.upstream.hits(), 0);
+    assert_eq!(world.get("/anything/else").bearer(&ann.key).send().await.status, 200);
+    assert_eq!(world.upstream.last().target, "/anything/else");
+}
