@@ -65,14 +65,16 @@ const usedUp = await raised(OpenAI.RateLimitError, () => poor.chat.completions.c
 assert.equal(usedUp.code, "insufficient_quota");
 assert.equal(attempts.length, 1, `${attempts.length} attempts`);
 
-const hurried = [];
-const hasty = client(TOLLGATE_HASTY_KEY, hurried);
-let calls = 0;
-while (calls < 3 && hurried.length === calls) {
-  assert.ok((await hasty.chat.completions.create({ model, messages })).choices);
-  calls += 1;
+if (TOLLGATE_HASTY_KEY) {
+  const hurried = [];
+  const hasty = client(TOLLGATE_HASTY_KEY, hurried);
+  let calls = 0;
+  while (calls < 3 && hurried.length === calls) {
+    assert.ok((await hasty.chat.completions.create({ model, messages })).choices);
+    calls += 1;
+  }
+  assert.ok(hurried.length > calls, "the rate limit was never met");
+  assert.ok(hurried.at(-1) - hurried.at(-2) >= 300, "tried again too soon");
 }
-assert.ok(hurried.length > calls, "the rate limit was never met");
-assert.ok(hurried.at(-1) - hurried.at(-2) >= 300, "tried again too soon");
 
 console.log("openai-node ok");

@@ -3,7 +3,7 @@
 TOLLGATE_URL          where the gate is
 TOLLGATE_KEY          a good key with plenty left
 TOLLGATE_USED_UP_KEY  a key whose day is used up
-TOLLGATE_HASTY_KEY    a key that may ask once a second
+TOLLGATE_HASTY_KEY    a key that may ask once a second; without one, rates are not asked about
 TOLLGATE_MODEL        the model to ask for; "demo-chat" when not given
 """
 
@@ -13,7 +13,7 @@ import time
 URL = os.environ["TOLLGATE_URL"].rstrip("/")
 KEY = os.environ["TOLLGATE_KEY"]
 USED_UP_KEY = os.environ["TOLLGATE_USED_UP_KEY"]
-HASTY_KEY = os.environ["TOLLGATE_HASTY_KEY"]
+HASTY_KEY = os.environ.get("TOLLGATE_HASTY_KEY")
 MODEL = os.environ.get("TOLLGATE_MODEL", "demo-chat")
 BAD_KEY = "pe-" + "x" * 32
 

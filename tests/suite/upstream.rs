@@ -10,18 +10,19 @@
 //! else what a small friendly model would say ([`Answer::default_for`]).
 
 use std::collections::{HashMap, VecDeque};
-use std::io;
-use std::net::{SocketAddr, TcpListener as StdListener};
+use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use serde_json::Value;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+
+mod answer;
+mod server;
+
+pub(crate) use answer::{Answer, Gate, chat_answer, chat_events};
 
 /// How long a test waits for something that must happen.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
@@ -49,38 +50,6 @@ pub(crate) struct Recorded {
     pub(crate) connection: usize,
 }
 
-/// What to answer: bytes, pauses and cuts, in order.
-#[derive(Clone, Debug)]
-pub(crate) struct Answer {
-    status: u16,
-    headers: Vec<(String, String)>,
-    framing: Framing,
-    before_head: Vec<Step>,
-    body: Vec<Step>,
-}
-
-/// Holds an answer until it is opened. Clones are the same gate.
-#[derive(Clone, Debug)]
-pub(crate) struct Gate(Arc<watch::Sender<bool>>);
-
-#[derive(Clone, Debug)]
-enum Step {
-    Send(Bytes),
-    WaitFor(Gate),
-    Hang,
-    Close,
-    Reset,
-    Echo,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Framing {
-    Length,
-    Chunked,
-    UntilClose,
-    Raw,
-}
-
 #[derive(Default)]
 struct Shared {
     script: Mutex<Script>,
@@ -101,20 +70,12 @@ struct Counts {
     aborted: usize,
 }
 
-/// How an answer ended, for the connection it was sent on.
-enum Ended {
-    KeepAlive,
-    Close,
-    Reset,
-    PeerLeft,
-}
-
 // === impl Upstream ===
 
 impl Upstream {
     /// Begins to listen on a free port of 127.0.0.1.
     pub(crate) fn start() -> Self {
-        let listener = StdListener::bind("127.0.0.1:0").unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let addr = listener.local_addr().unwrap();
         let shared = Arc::new(Shared::default());
@@ -122,14 +83,14 @@ impl Upstream {
         let for_thread = Arc::clone(&shared);
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(accept(listener, for_thread, stopped));
+            runtime.block_on(server::accept(listener, for_thread, stopped));
         });
         Self { addr, shared, stop, thread: Some(thread) }
     }
 
     /// An address where nobody listens.
     pub(crate) fn nowhere() -> SocketAddr {
-        StdListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+        TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
     }
 
     /// `http://127.0.0.1:PORT`
@@ -241,387 +202,6 @@ impl Recorded {
             String::from_utf8_lossy(&self.body)
         )
     }
-}
-
-// === impl Gate ===
-
-impl Gate {
-    /// A closed gate.
-    pub(crate) fn closed() -> Self {
-        Self(Arc::new(watch::Sender::new(false)))
-    }
-
-    /// Lets everyone through, now and later.
-    pub(crate) fn open(&self) {
-        self.0.send_replace(true);
-    }
-
-    async fn passed(&self) {
-        let _ = self.0.subscribe().wait_for(|open| *open).await;
-    }
-}
-
-// === impl Answer ===
-
-impl Answer {
-    /// A JSON document with its `Content-Length`.
-    pub(crate) fn json(document: &Value) -> Self {
-        Self::bytes("application/json", document.to_string())
-    }
-
-    /// A body of this type, sent at once with its `Content-Length`.
-    pub(crate) fn bytes(content_type: &str, body: impl Into<Bytes>) -> Self {
-        Self {
-            status: 200,
-            headers: vec![("content-type".to_owned(), content_type.to_owned())],
-            framing: Framing::Length,
-            before_head: Vec::new(),
-            body: vec![Step::Send(body.into())],
-        }
-    }
-
-    /// A stream of this type: each piece is one chunk and one write.
-    pub(crate) fn stream(content_type: &str, pieces: impl IntoIterator<Item = impl Into<Bytes>>) -> Self {
-        let body = pieces.into_iter().map(|piece| Step::Send(piece.into())).collect();
-        Self { framing: Framing::Chunked, body, ..Self::bytes(content_type, "") }
-    }
-
-    /// A `text/event-stream`; the pieces are sent exactly as given.
-    pub(crate) fn sse(pieces: impl IntoIterator<Item = impl Into<Bytes>>) -> Self {
-        Self::stream("text/event-stream", pieces)
-    }
-
-    /// An `application/x-ndjson`, one line a piece.
-    pub(crate) fn ndjson(lines: &[Value]) -> Self {
-        Self::stream("application/x-ndjson", lines.iter().map(|line| format!("{line}\n")))
-    }
-
-    /// An OpenAI chat stream that says these words, reports 7 + 5 tokens and ends in `[DONE]`.
-    pub(crate) fn chat_stream(words: &[&str]) -> Self {
-        Self::sse(chat_events(words))
-    }
-
-    /// These bytes and nothing else; then the connection closes.
-    pub(crate) fn raw(bytes: impl Into<Bytes>) -> Self {
-        Self { framing: Framing::Raw, ..Self::bytes("", bytes) }
-    }
-
-    /// No answer at all: the connection is closed after the request was read.
-    pub(crate) fn cut() -> Self {
-        Self::raw("").then(Step::Close)
-    }
-
-    /// No answer at all: the connection is reset after the request was read.
-    pub(crate) fn reset() -> Self {
-        Self::raw("").then(Step::Reset)
-    }
-
-    /// The connection stays open and silent until the gate leaves.
-    pub(crate) fn silence() -> Self {
-        Self { before_head: vec![Step::Hang], ..Self::bytes("text/plain", "") }
-    }
-
-    /// `101 Switching Protocols`; then every byte comes back.
-    pub(crate) fn echo_tunnel() -> Self {
-        let head = "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\n\
-                    sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
-        Self::raw(head).then(Step::Echo)
-    }
-
-    /// What a small friendly model answers to this request.
-    pub(crate) fn default_for(request: &Recorded) -> Self {
-        let asked: Value = serde_json::from_slice(&request.body).unwrap_or_default();
-        let path = request.target.split('?').next().unwrap_or_default();
-        let streamed = asked.get("stream") == Some(&Value::Bool(true));
-        match path {
-            p if p.ends_with("/chat/completions") && streamed => Self::chat_stream(&["Hel", "lo"]),
-            p if p.ends_with("/chat/completions") => Self::json(&chat_answer("Hello")),
-            p if p.ends_with("/messages") => Self::json(&json!({
-                "id": "msg_1", "type": "message", "role": "assistant", "model": "claude-test",
-                "content": [{"type": "text", "text": "Hello"}], "stop_reason": "end_turn",
-                "usage": {"input_tokens": 7, "output_tokens": 5}
-            })),
-            p if p.ends_with("/api/chat") => Self::ndjson(&[
-                json!({"model": "llama", "message": {"role": "assistant", "content": "Hel"}, "done": false}),
-                json!({"model": "llama", "message": {"role": "assistant", "content": "lo"}, "done": false}),
-                json!({"model": "llama", "message": {"role": "assistant", "content": ""}, "done": true,
-                       "done_reason": "stop", "prompt_eval_count": 7, "eval_count": 5}),
-            ]),
-            p if p.ends_with("/models") => {
-                Self::json(&json!({"object": "list", "data": [{"id": "gpt-test"}]}))
-            }
-            _ => Self::json(&json!({"reply": "Hello"})),
-        }
-    }
-
-    /// With another status.
-    pub(crate) fn status(mut self, status: u16) -> Self {
-        self.status = status;
-        self
-    }
-
-    /// With one more header.
-    pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
-        self.headers.push((name.to_owned(), value.to_owned()));
-        self
-    }
-
-    /// With the body sent up to the end of the connection, without length or chunks.
-    pub(crate) fn until_close(mut self) -> Self {
-        self.framing = Framing::UntilClose;
-        self
-    }
-
-    /// Nothing is sent before the gate opens.
-    pub(crate) fn hold_head(mut self, gate: &Gate) -> Self {
-        self.before_head.push(Step::WaitFor(gate.clone()));
-        self
-    }
-
-    /// What follows is held until the gate opens.
-    pub(crate) fn hold(self, gate: &Gate) -> Self {
-        self.then(Step::WaitFor(gate.clone()))
-    }
-
-    /// One more piece.
-    pub(crate) fn send(self, piece: impl Into<Bytes>) -> Self {
-        self.then(Step::Send(piece.into()))
-    }
-
-    /// The connection is closed here, before the body's end.
-    pub(crate) fn then_cut(self) -> Self {
-        self.then(Step::Close)
-    }
-
-    /// The connection is reset (RST) here.
-    pub(crate) fn then_reset(self) -> Self {
-        self.then(Step::Reset)
-    }
-
-    /// Silence from here on, until the gate leaves.
-    pub(crate) fn then_silence(self) -> Self {
-        self.then(Step::Hang)
-    }
-
-    fn then(mut self, step: Step) -> Self {
-        self.body.push(step);
-        self
-    }
-
-    fn head(&self) -> Bytes {
-        if self.framing == Framing::Raw {
-            return Bytes::new();
-        }
-        let mut head = format!("HTTP/1.1 {} Scripted\r\n", self.status);
-        for (name, value) in &self.headers {
-            head.push_str(&format!("{name}: {value}\r\n"));
-        }
-        match self.framing {
-            Framing::Length => head.push_str(&format!("content-length: {}\r\n", self.length())),
-            Framing::Chunked => head.push_str("transfer-encoding: chunked\r\n"),
-            _ => head.push_str("connection: close\r\n"),
-        }
-        (head + "\r\n").into()
-    }
-
-    fn length(&self) -> usize {
-        self.body.iter().map(|step| if let Step::Send(bytes) = step { bytes.len() } else { 0 }).sum()
-    }
-}
-
-/// The JSON answer of an OpenAI chat completion that says `text` and reports 7 + 5 tokens.
-pub(crate) fn chat_answer(text: &str) -> Value {
-    json!({
-        "id": "chatcmpl-1", "object": "chat.completion", "created": 1_790_848_800, "model": "gpt-test",
-        "choices": [{"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}],
-        "usage": {"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12}
-    })
-}
-
-/// The events of an OpenAI chat stream, each with its blank line, `[DONE]` last.
-pub(crate) fn chat_events(words: &[&str]) -> Vec<String> {
-    let event = |delta: Value, finish: Value| {
-        let choice = json!({"index": 0, "delta": delta, "finish_reason": finish});
-        json!({"id": "chatcmpl-1", "object": "chat.completion.chunk", "model": "gpt-test", "choices": [choice]})
-    };
-    let usage = json!({"id": "chatcmpl-1", "object": "chat.completion.chunk", "model": "gpt-test", "choices": [],
-                       "usage": {"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12}});
-    let mut events = vec![event(json!({"role": "assistant", "content": ""}), Value::Null)];
-    events.extend(words.iter().map(|word| event(json!({"content": word}), Value::Null)));
-    events.push(event(json!({}), json!("stop")));
-    events.push(usage);
-    let mut lines: Vec<String> = events.iter().map(|event| format!("data: {event}\n\n")).collect();
-    lines.push("data: [DONE]\n\n".to_owned());
-    lines
-}
-
-// === the server ===
-
-async fn accept(listener: StdListener, shared: Arc<Shared>, mut stopped: watch::Receiver<bool>) {
-    let listener = TcpListener::from_std(listener).unwrap();
-    let mut connections = JoinSet::new();
-    loop {
-        tokio::select! {
-            accepted = listener.accept() => {
-                let Ok((stream, _)) = accepted else { continue };
-                let mut number = 0;
-                shared.counts.send_modify(|counts| {
-                    number = counts.connections;
-                    counts.connections += 1;
-                });
-                connections.spawn(serve(stream, Arc::clone(&shared), number));
-            }
-            Some(_) = connections.join_next() => {}
-            _ = stopped.wait_for(|stop| *stop) => return,
-        }
-    }
-}
-
-async fn serve(mut stream: TcpStream, shared: Arc<Shared>, number: usize) {
-    let _ = stream.set_nodelay(true);
-    let mut pending = Vec::new();
-    while let Ok(Some(request)) = read_request(&mut stream, &mut pending, number).await {
-        let answer = shared.choose(&request);
-        match play(&mut stream, &answer).await {
-            Ok(Ended::KeepAlive) => {}
-            Ok(Ended::Close) => {
-                let _ = stream.shutdown().await;
-                return;
-            }
-            Ok(Ended::Reset) => {
-                let _ = socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO));
-                return;
-            }
-            Ok(Ended::PeerLeft) | Err(_) => {
-                shared.counts.send_modify(|counts| counts.aborted += 1);
-                return;
-            }
-        }
-    }
-}
-
-async fn play(stream: &mut TcpStream, answer: &Answer) -> io::Result<Ended> {
-    for step in &answer.before_head {
-        if let Some(ended) = take(stream, step, answer.framing).await? {
-            return Ok(ended);
-        }
-    }
-    stream.write_all(&answer.head()).await?;
-    for step in &answer.body {
-        if let Some(ended) = take(stream, step, answer.framing).await? {
-            return Ok(ended);
-        }
-    }
-    match answer.framing {
-        Framing::Length => Ok(Ended::KeepAlive),
-        Framing::Chunked => stream.write_all(b"0\r\n\r\n").await.map(|()| Ended::KeepAlive),
-        Framing::UntilClose | Framing::Raw => Ok(Ended::Close),
-    }
-}
-
-/// One step; `Some` when nothing may follow.
-async fn take(stream: &mut TcpStream, step: &Step, framing: Framing) -> io::Result<Option<Ended>> {
-    match step {
-        Step::Send(bytes) if bytes.is_empty() => {}
-        Step::Send(bytes) if framing == Framing::Chunked => {
-            let frame = [format!("{:x}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"].concat();
-            stream.write_all(&frame).await?;
-        }
-        Step::Send(bytes) => stream.write_all(bytes).await?,
-        Step::WaitFor(gate) => tokio::select! {
-            () = gate.passed() => {}
-            () = left(stream) => return Ok(Some(Ended::PeerLeft)),
-        },
-        Step::Hang => {
-            left(stream).await;
-            return Ok(Some(Ended::PeerLeft));
-        }
-        Step::Close => return Ok(Some(Ended::Close)),
-        Step::Reset => return Ok(Some(Ended::Reset)),
-        Step::Echo => {
-            let (mut reader, mut writer) = stream.split();
-            tokio::io::copy(&mut reader, &mut writer).await?;
-            return Ok(Some(Ended::Close));
-        }
-    }
-    Ok(None)
-}
-
-/// Returns when the peer has closed or reset the connection. What it still sends is thrown away.
-async fn left(stream: &mut TcpStream) {
-    let mut scrap = [0; 4096];
-    while matches!(stream.read(&mut scrap).await, Ok(n) if n > 0) {}
-}
-
-async fn read_request(
-    stream: &mut TcpStream,
-    pending: &mut Vec<u8>,
-    connection: usize,
-) -> io::Result<Option<Recorded>> {
-    let head_end = loop {
-        if let Some(at) = find(pending, b"\r\n\r\n") {
-            break at + 4;
-        }
-        if stream.read_buf(pending).await? == 0 {
-            return Ok(None);
-        }
-    };
-    let head: Vec<u8> = pending.drain(..head_end).collect();
-    let head = String::from_utf8_lossy(&head).into_owned();
-    let mut lines = head.trim_end().split("\r\n");
-    let mut request_line = lines.next().unwrap_or_default().split(' ');
-    let mut word = || request_line.next().unwrap_or_default().to_owned();
-    let (method, target) = (word(), word());
-    let pair = |line: &str| line.split_once(':').map(|(n, v)| (n.to_owned(), v.trim().to_owned()));
-    let headers = lines.filter_map(pair).collect();
-    let mut request = Recorded { method, target, headers, body: Bytes::new(), connection };
-    if request.header("expect").is_some() {
-        stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await?;
-    }
-    request.body = if request.header("transfer-encoding").is_some() {
-        read_chunks(stream, pending).await?
-    } else {
-        let length = request.header("content-length").map_or(0, |length| length.parse().unwrap());
-        fill(stream, pending, length).await?;
-        pending.drain(..length).collect()
-    };
-    Ok(Some(request))
-}
-
-async fn read_chunks(stream: &mut TcpStream, pending: &mut Vec<u8>) -> io::Result<Bytes> {
-    let mut body = Vec::new();
-    loop {
-        let line_end = loop {
-            if let Some(at) = find(pending, b"\r\n") {
-                break at;
-            }
-            fill(stream, pending, pending.len() + 1).await?;
-        };
-        let size = std::str::from_utf8(&pending[..line_end])
-            .ok()
-            .and_then(|hex| usize::from_str_radix(hex, 16).ok());
-        let size = size.ok_or(io::ErrorKind::InvalidData)?;
-        pending.drain(..line_end + 2);
-        fill(stream, pending, size + 2).await?;
-        body.extend(pending.drain(..size));
-        pending.drain(..2);
-        if size == 0 {
-            return Ok(body.into());
-        }
-    }
-}
-
-async fn fill(stream: &mut TcpStream, pending: &mut Vec<u8>, length: usize) -> io::Result<()> {
-    while pending.len() < length {
-        if stream.read_buf(pending).await? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-    }
-    Ok(())
-}
-
-fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
-    memchr::memmem::find(haystack, needle)
 }
 
 // === impl Shared ===

@@ -132,11 +132,6 @@ impl Wire {
         self.rest().await
     }
 
-    /// Whether nothing more comes within `silence`.
-    pub(crate) async fn quiet(&mut self, silence: Duration) -> bool {
-        self.pending.is_empty() && timeout(silence, self.stream.read_buf(&mut self.pending)).await.is_err()
-    }
-
     /// Leaves like a killed process: the connection is reset.
     pub(crate) fn kill(self) {
         socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).unwrap();

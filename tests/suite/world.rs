@@ -12,7 +12,7 @@
 //! - The admin is whoever holds the token of `world.admin()`.
 //!
 //! A story that needs other terms says so: `World::with(|setup| setup.add("[limits]\nburst = 3"))`.
-//! The text is TOML laid over the usual configuration ([`USUAL`]): tables are merged, everything else
+//! The text is TOML laid over the usual configuration ([`setup::USUAL`]): tables are merged, everything else
 //! (lists, so `routes` and `upstreams` too) is replaced. `UPSTREAM` stands for the model's URL.
 //!
 //! The database is SQLite in a temporary folder, or with `TOLLGATE_TEST_DATABASE=postgres` a new one
@@ -21,16 +21,21 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use http::HeaderMap;
 use serde_json::{Value, json};
-use sqlx::{Connection, Executor, PgConnection};
 use tempfile::TempDir;
 use tollgate::app::App;
 use tollgate::clock::{Clock, Timestamp};
 use tollgate::config::{Config, Vars};
 
 use crate::upstream::{PATIENCE, Upstream};
+
+mod call;
+mod database;
+mod setup;
+
+pub(crate) use call::{Call, Reply};
+use database::Database;
+pub(crate) use setup::Setup;
 
 /// 2026-10-01T10:00:00Z
 pub(crate) const TEN_O_CLOCK: Timestamp = Timestamp(1_790_848_800_000);
@@ -40,48 +45,6 @@ pub(crate) const UPSTREAM_SECRET: &str = "sk-the-operators-own";
 pub(crate) const ADMIN_PASSWORD: &str = "correct-horse-7";
 /// The password of everyone who registers.
 pub(crate) const PASSWORD: &str = "password123";
-
-/// What a world is configured with where its story says nothing else.
-pub(crate) const USUAL: &str = r#"
-[server]
-listen = ["127.0.0.1:0"]
-data_dir = "data"
-workers = 2
-drain_timeout = "5s"
-[database]
-url = "DATABASE"
-max_connections = 4
-[security]
-secret_key = "a-secret-of-the-tests-that-is-long-enough-0123456789"
-encryption_key = "cw_0x689RpI-jtRR7oE8h_eQsKImvJapLeSbXpwF4e4="
-bcrypt_rounds = 4
-admin_username = "admin"
-[limits]
-rate_limit_per_minute = 0
-[plans.free]
-conversation_limit = 10
-[plans.premium]
-conversation_limit = 1000
-[[upstreams]]
-name = "model"
-url = "UPSTREAM"
-credential = { header = "authorization", value = "Bearer sk-the-operators-own" }
-[[routes]]
-prefix = "/v1"
-upstream = "model"
-charge = ["POST /v1/chat/completions", "POST /v1/completions", "POST /v1/responses", "POST /v1/messages"]
-[[routes]]
-prefix = "/api"
-upstream = "model"
-dialect = "ollama"
-charge = ["POST /api/chat", "POST /api/generate"]
-[[routes]]
-prefix = "/app"
-upstream = "model"
-dialect = "plain"
-answer = "/reply"
-charge = ["POST /app/chat"]
-"#;
 
 /// One gateway, its model and its clock.
 pub(crate) struct World {
@@ -98,16 +61,6 @@ pub(crate) struct World {
     database: Option<Database>,
 }
 
-/// The configuration of a world before it starts.
-pub(crate) struct Setup {
-    table: toml::Table,
-    upstream: String,
-    /// Environment variables the gateway sees.
-    pub(crate) vars: Vec<(String, String)>,
-    /// PEM of the certificate authority clients trust, where the gate speaks TLS.
-    pub(crate) trust: Option<String>,
-}
-
 /// Somebody with an account.
 #[derive(Clone, Debug)]
 pub(crate) struct Person {
@@ -118,24 +71,6 @@ pub(crate) struct Person {
     pub(crate) jwt: String,
     /// The plain `pe-` key.
     pub(crate) key: String,
-}
-
-/// A request being put together.
-pub(crate) struct Call(reqwest::RequestBuilder);
-
-/// An answer, read to its end.
-#[derive(Clone, Debug)]
-pub(crate) struct Reply {
-    pub(crate) status: u16,
-    pub(crate) version: http::Version,
-    pub(crate) headers: HeaderMap,
-    pub(crate) body: Bytes,
-}
-
-/// A database made for one world.
-struct Database {
-    server: String,
-    name: String,
 }
 
 // === impl World ===
@@ -314,138 +249,6 @@ impl Drop for World {
             });
         });
         let _ = gone.join();
-    }
-}
-
-// === impl Setup ===
-
-impl Setup {
-    fn new(upstream: String) -> Self {
-        let vars = vec![("ADMIN_PASSWORD".to_owned(), ADMIN_PASSWORD.to_owned())];
-        let mut setup = Self { table: toml::Table::new(), upstream, vars, trust: None };
-        setup.add(USUAL);
-        setup
-    }
-
-    /// Lays this TOML over what is there.
-    pub(crate) fn add(&mut self, text: &str) {
-        let text = text.replace("UPSTREAM", &self.upstream);
-        let over: toml::Table = text.parse().unwrap_or_else(|wrong| panic!("{wrong}\n{text}"));
-        lay_over(&mut self.table, over);
-    }
-
-    /// Only this route, to the usual upstream: the keys of one `[[routes]]` table.
-    pub(crate) fn only_route(&mut self, keys: &str) {
-        self.add(&format!("[[routes]]\nupstream = \"model\"\n{keys}"));
-    }
-
-    /// The usual upstream with these keys as well.
-    pub(crate) fn upstream(&mut self, keys: &str) {
-        let credential =
-            format!("credential = {{ header = \"authorization\", value = \"Bearer {UPSTREAM_SECRET}\" }}");
-        self.add(&format!("[[upstreams]]\nname = \"model\"\nurl = \"UPSTREAM\"\n{credential}\n{keys}"));
-    }
-}
-
-fn lay_over(table: &mut toml::Table, over: toml::Table) {
-    for (key, value) in over {
-        match (table.get_mut(&key), value) {
-            (Some(toml::Value::Table(old)), toml::Value::Table(new)) => lay_over(old, new),
-            (_, value) => {
-                table.insert(key, value);
-            }
-        }
-    }
-}
-
-// === impl Call ===
-
-impl Call {
-    pub(crate) fn bearer(self, token: &str) -> Self {
-        self.header("authorization", &format!("Bearer {token}"))
-    }
-
-    /// Adds a header; one of the same name stays.
-    pub(crate) fn header(self, name: &str, value: &str) -> Self {
-        Self(self.0.header(name, value))
-    }
-
-    pub(crate) fn json(self, body: &Value) -> Self {
-        Self(self.0.header("content-type", "application/json").body(body.to_string()))
-    }
-
-    pub(crate) fn body(self, body: impl Into<reqwest::Body>) -> Self {
-        Self(self.0.body(body))
-    }
-
-    /// Sends it and reads the whole answer.
-    pub(crate) async fn send(self) -> Reply {
-        let mut response = self.begin().await;
-        let (status, version) = (response.status().as_u16(), response.version());
-        let headers = std::mem::take(response.headers_mut());
-        Reply { status, version, headers, body: response.bytes().await.unwrap() }
-    }
-
-    /// Sends it and reads the head; the body is the story's to read.
-    pub(crate) async fn begin(self) -> reqwest::Response {
-        self.0.send().await.unwrap()
-    }
-
-    /// Sends it; a connection that ends early is an error, not a failure of the test.
-    pub(crate) async fn attempt(self) -> reqwest::Result<Bytes> {
-        self.0.send().await?.bytes().await
-    }
-}
-
-// === impl Reply ===
-
-impl Reply {
-    pub(crate) fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("no JSON: {}", self.text()))
-    }
-
-    pub(crate) fn text(&self) -> String {
-        String::from_utf8_lossy(&self.body).into_owned()
-    }
-
-    /// The first value of a header, "" when there is none.
-    pub(crate) fn header(&self, name: &str) -> &str {
-        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
-    }
-}
-
-// === impl Database ===
-
-impl Database {
-    async fn from_env() -> Option<Self> {
-        let kind = std::env::var("TOLLGATE_TEST_DATABASE").unwrap_or_else(|_| "sqlite".to_owned());
-        match kind.as_str() {
-            "sqlite" => None,
-            "postgres" => Some(Self::create().await),
-            other => panic!("TOLLGATE_TEST_DATABASE is sqlite or postgres, not {other:?}"),
-        }
-    }
-
-    async fn create() -> Self {
-        let server = std::env::var("TOLLGATE_TEST_POSTGRES")
-            .expect("TOLLGATE_TEST_POSTGRES=postgres://…/ names the server");
-        let name = format!("world_{}", uuid::Uuid::new_v4().simple());
-        let database = Self { server, name };
-        let mut connection = PgConnection::connect(&format!("{}postgres", database.server)).await.unwrap();
-        let create = format!("CREATE DATABASE {}", database.name);
-        connection.execute(sqlx::AssertSqlSafe(create)).await.unwrap();
-        database
-    }
-
-    fn url(&self) -> String {
-        format!("{}{}", self.server, self.name)
-    }
-
-    async fn remove(self) {
-        if let Ok(mut connection) = PgConnection::connect(&format!("{}postgres", self.server)).await {
-            let remove = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name);
-            let _ = connection.execute(sqlx::AssertSqlSafe(remove)).await;
-        }
     }
 }
 

@@ -9,8 +9,6 @@ use tokio::task::JoinSet;
 use crate::upstream::{Answer, Gate, PATIENCE, chat_answer};
 use crate::world::{TEN_O_CLOCK, World, chat_request};
 
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-
 #[tokio::test]
 async fn of_60_at_once_on_a_limit_of_10_exactly_10_pass_over_http_1() {
     exactly_ten_of_sixty(reqwest::Client::builder().http1_only(), http::Version::HTTP_11).await;
@@ -73,7 +71,7 @@ async fn a_new_day_begins_at_midnight_without_any_job() {
     let ann = world.user_with("ann", json!({"limits": {"conversation_limit": 1, "reset": 3}})).await;
     assert_eq!(world.chat(&ann).send().await.status, 200);
     assert_eq!(world.chat(&ann).send().await.status, 429);
-    world.clock.set(TEN_O_CLOCK.plus(Duration::from_secs(14 * 60 * 60 - 1)));
+    world.clock.set(TEN_O_CLOCK.plus(Duration::from_secs(14 * 3600 - 1)));
     assert_eq!(world.chat(&ann).send().await.status, 429, "23:59:59");
     world.clock.advance(Duration::from_secs(1));
     assert_eq!(world.left(&ann).await, 3, "00:00:00");
@@ -88,7 +86,7 @@ async fn midnight_is_looked_for_in_the_configured_zone() {
     assert_eq!(world.chat(&ann).send().await.status, 200);
     assert_eq!(world.left(&ann).await, 9);
     // 10:00 in Greenwich is 19:00 in Tokyo.
-    world.clock.advance(Duration::from_secs(5 * 60 * 60));
+    world.clock.advance(Duration::from_hours(5));
     assert_eq!(world.left(&ann).await, 10);
 }
 
@@ -127,6 +125,6 @@ async fn a_plan_has_its_own_number() {
     let ann = world.user_with("ann", json!({"subscription_plan": "premium"})).await;
     assert_eq!(world.left(&ann).await, 1000);
     assert_eq!(world.chat(&ann).send().await.header("x-ratelimit-remaining-requests"), "999");
-    world.clock.advance(DAY);
+    world.clock.advance(Duration::from_hours(24));
     assert_eq!(world.left(&ann).await, 1000);
 }

@@ -43,7 +43,7 @@ async fn what_clients_must_not_say_is_removed_in_every_spelling() {
         "x-request-id",
         "http2-settings",
     ];
-    let plain: String = lies.iter().map(|name| format!("{name}: lie\r\n")).collect();
+    let plain = lies.map(|name| format!("{name}: lie\r\n")).concat();
     assert_eq!(exchange(world.addr, request(&ann, &plain)).await.status(), 200);
     let named = format!("connection: close, x-drop, {}\r\nx-drop: lie\r\n{plain}", lies.join(", "));
     assert_eq!(exchange(world.addr, request(&ann, &named)).await.status(), 200);
@@ -81,7 +81,7 @@ async fn what_belongs_to_the_conversation_is_kept_and_the_host_is_the_upstreams(
         ("user-agent", "sdk/1"),
         ("x-stainless-lang", "python"),
     ];
-    let more: String = kept.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let more = kept.map(|(name, value)| format!("{name}: {value}\r\n")).concat();
     exchange(world.addr, request(&ann, &more)).await;
     let seen = world.upstream.last();
     for (name, value) in kept {

@@ -70,10 +70,10 @@ async fn a_head_of_64_kib_is_431_and_64_headers_are_enough() {
     let ann = world.user("ann").await;
     let large = format!("x-large: {}\r\n", "x".repeat(64 << 10));
     assert_eq!(told(&world, head("GET /v1/models", &ann, &large)).await.status(), 431);
-    let many: String = (0..100).map(|i| format!("x-{i}: y\r\n")).collect();
+    let many = "x-one-of-many: y\r\n".repeat(100);
     assert_eq!(told(&world, head("GET /v1/models", &ann, &many)).await.status(), 431);
     assert_eq!(world.upstream.hits(), 0);
-    let several: String = (0..20).map(|i| format!("x-{i}: {}\r\n", "y".repeat(500))).collect();
+    let several = format!("x-one-of-some: {}\r\n", "y".repeat(500)).repeat(20);
     assert_eq!(told(&world, head("GET /v1/models", &ann, &several)).await.status(), 200);
 }
 

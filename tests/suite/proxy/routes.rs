@@ -106,6 +106,7 @@ async fn connections_to_the_upstream_are_used_again() {
         assert_eq!(world.chat(&ann).send().await.status, 200);
     }
     assert_eq!((world.upstream.hits(), world.upstream.connections()), (5, 1));
+    assert_eq!(world.upstream.last().connection, 0);
 }
 
 #[tokio::test]

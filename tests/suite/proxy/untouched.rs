@@ -108,7 +108,7 @@ async fn uploads_stream_through_unread() {
     let ann = world.user("ann").await;
     let body = [
         b"--x\r\ncontent-disposition: form-data; name=\"file\"\r\n\r\n".as_slice(),
-        &[0xff; 3 << 20],
+        &vec![0xff; 3 << 20],
         b"\r\n--x--\r\n",
     ]
     .concat();

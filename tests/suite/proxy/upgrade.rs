@@ -43,7 +43,7 @@ async fn bytes_flow_both_ways_after_the_upstreams_101() {
         (101, Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="))
     );
     assert!(head.header("upgrade").is_some_and(|protocol| protocol.eq_ignore_ascii_case("websocket")));
-    for words in [b"\x81\x05hello".as_slice(), &[0xff; 70_000]] {
+    for words in [b"\x81\x05hello".as_slice(), &vec![0xff; 70_000]] {
         wire.send(words).await;
         assert_eq!(wire.exactly(words.len()).await, words);
     }

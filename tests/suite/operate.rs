@@ -1,0 +1,9 @@
+//! Stories of whoever runs the gateway: the command line, the first start, the last second.
+
+pub(crate) mod child;
+pub(crate) mod demo;
+
+mod check;
+mod first_start;
+mod secrecy;
+mod stop;

@@ -1,0 +1,127 @@
+//! The official SDKs judge us: each is given our address and a key, and nothing else. They speak to
+//! `tollgate demo`, and to a FastAPI app that knows nothing of us behind `tollgate serve`.
+//!
+//! `tests/run` installs them; without it these stories fail and say so.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::operate::child::{self, Child, Site, free_port, post, route_to};
+use crate::operate::demo;
+
+/// What a script is told, see `tests/sdk/stage.py`.
+struct Stage {
+    url: String,
+    key: String,
+    used_up: String,
+    hasty: Option<String>,
+}
+
+fn tool(path: &str) -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let tools =
+        std::env::var_os("TOLLGATE_TEST_TOOLS").map_or_else(|| root.join("target/test-tools"), PathBuf::from);
+    let tool = tools.join(path);
+    assert!(tool.exists(), "{} is missing: run tests/run, which installs the SDKs", tool.display());
+    tool
+}
+
+fn script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sdk").join(name)
+}
+
+// === impl Stage ===
+
+impl Stage {
+    /// Somebody with plenty left, and somebody who may ask once a second: both are given, or made on
+    /// plans of the site. Somebody with nothing left is made in any case.
+    async fn set(url: &str, admin_password: &str, key: Option<&str>) -> Self {
+        let login = json!({"username": "admin", "password": admin_password});
+        let (_, admin) = post(&format!("{url}/api/v1/admin/login"), None, &login).await;
+        let admin = admin["access_token"].as_str().unwrap_or_else(|| panic!("{admin}"));
+        let poor = json!({"limits": {"conversation_limit": 0, "reset": 0}});
+        let used_up = somebody(url, admin, "poor", &poor).await;
+        let (key, hasty) = match key {
+            Some(key) => (key.to_owned(), None),
+            None => (
+                somebody(url, admin, "rich", &json!({"subscription_plan": "premium"})).await,
+                Some(somebody(url, admin, "hasty", &json!({"subscription_plan": "hasty"})).await),
+            ),
+        };
+        Self { url: url.to_owned(), key, used_up, hasty }
+    }
+
+    /// Runs one script to its end, which must be a good one.
+    fn play(&self, mut command: Command) {
+        command.env("TOLLGATE_URL", &self.url).env("TOLLGATE_KEY", &self.key);
+        command.env("TOLLGATE_USED_UP_KEY", &self.used_up);
+        command.envs(self.hasty.iter().map(|key| ("TOLLGATE_HASTY_KEY", key)));
+        command.env("PYTHONDONTWRITEBYTECODE", "1").env_remove("HTTP_PROXY").env_remove("http_proxy");
+        let name = format!("{command:?}");
+        let (code, said) = Child::start(command).ends();
+        assert_eq!(code, Some(0), "{name}\n{said}");
+    }
+
+    fn python(&self, name: &str) {
+        let mut command = Command::new(tool("python/bin/python"));
+        command.arg(script(name));
+        self.play(command);
+    }
+
+    fn everybody(&self) {
+        for name in ["openai_python.py", "anthropic_python.py", "langchain_chat.py", "ollama_python.py"] {
+            self.python(name);
+        }
+        let mut node = Command::new("node");
+        node.arg(script("openai_node.mjs")).env("TOLLGATE_NODE_MODULES", tool("node"));
+        self.play(node);
+        self.play(Command::new(script("curl.sh")));
+    }
+}
+
+/// Registers `name` on these terms of the admin's; the key.
+async fn somebody(url: &str, admin: &str, name: &str, terms: &Value) -> String {
+    let (_, key) = child::register(url, name).await;
+    let user = format!("{url}/api/v1/admin/users/{name}");
+    let changed = reqwest::Client::new().put(user).bearer_auth(admin).json(terms).send().await.unwrap();
+    assert_eq!(changed.status(), 200, "{}", changed.text().await.unwrap());
+    key
+}
+
+#[tokio::test]
+async fn every_sdk_speaks_to_the_demo() {
+    let (_child, told) = demo::started();
+    let stage = Stage::set(&told["url"], &told["admin_password"], Some(&told["api_key"])).await;
+    stage.everybody();
+}
+
+#[tokio::test]
+async fn every_sdk_speaks_to_an_app_that_knows_nothing_of_us() {
+    let app = free_port();
+    let mut uvicorn = Command::new(tool("python/bin/uvicorn"));
+    uvicorn.args([
+        "fastapi_app:app",
+        "--host",
+        "127.0.0.1",
+        "--log-level",
+        "warning",
+        "--port",
+        &app.port().to_string(),
+    ]);
+    uvicorn.current_dir(script("")).env("PYTHONDONTWRITEBYTECODE", "1");
+    let mut uvicorn = Child::start(uvicorn);
+    let begun = Instant::now();
+    while tokio::net::TcpStream::connect(app).await.is_err() {
+        assert!(uvicorn.runs() && begun.elapsed() < Duration::from_secs(30), "{}", uvicorn.said());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let plans = "[plans.premium]\nconversation_limit = 1000\n\
+                 [plans.hasty]\nconversation_limit = 1000\nrate_limit_per_minute = 60\nburst = 1\n";
+    let site = Site::new(&(plans.to_owned() + &route_to(&format!("http://{app}"))));
+    let _child = site.serve(&[("ADMIN_PASSWORD", "correct-horse-7")]).await;
+    let stage = Stage::set(&site.url(""), "correct-horse-7", None).await;
+    stage.everybody();
+}

@@ -1,0 +1,44 @@
+//! A database on a server, made for one world.
+
+use sqlx::{Connection, Executor, PgConnection};
+
+/// A database made for one world.
+pub(super) struct Database {
+    server: String,
+    name: String,
+}
+
+// === impl Database ===
+
+impl Database {
+    pub(super) async fn from_env() -> Option<Self> {
+        let kind = std::env::var("TOLLGATE_TEST_DATABASE").unwrap_or_else(|_| "sqlite".to_owned());
+        match kind.as_str() {
+            "sqlite" => None,
+            "postgres" => Some(Self::create().await),
+            other => panic!("TOLLGATE_TEST_DATABASE is sqlite or postgres, not {other:?}"),
+        }
+    }
+
+    async fn create() -> Self {
+        let server = std::env::var("TOLLGATE_TEST_POSTGRES")
+            .expect("TOLLGATE_TEST_POSTGRES=postgres://…/ names the server");
+        let name = format!("world_{}", uuid::Uuid::new_v4().simple());
+        let database = Self { server, name };
+        let mut connection = PgConnection::connect(&format!("{}postgres", database.server)).await.unwrap();
+        let create = format!("CREATE DATABASE {}", database.name);
+        connection.execute(sqlx::AssertSqlSafe(create)).await.unwrap();
+        database
+    }
+
+    pub(super) fn url(&self) -> String {
+        format!("{}{}", self.server, self.name)
+    }
+
+    pub(super) async fn remove(self) {
+        if let Ok(mut connection) = PgConnection::connect(&format!("{}postgres", self.server)).await {
+            let remove = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name);
+            let _ = connection.execute(sqlx::AssertSqlSafe(remove)).await;
+        }
+    }
+}
