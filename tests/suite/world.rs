@@ -169,7 +169,7 @@ impl World {
 
     /// The message log as the admin sees it, newest first.
     pub(crate) async fn rows(&self, admin: &str) -> Vec<Value> {
-        let listed = self.get("/api/v1/admin/exchanges").bearer(admin).send().await;
+        let listed = self.get("/api/v1/admin/message-logs").bearer(admin).send().await;
         assert_eq!(listed.status, 200, "{}", listed.text());
         listed.json().as_array().unwrap_or_else(|| panic!("no list: {}", listed.text())).clone()
     }

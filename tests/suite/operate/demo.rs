@@ -34,7 +34,7 @@ async fn it_prints_keys_answers_a_chat_and_leaves_with_0() {
     let admin = json!({"username": told["admin_username"], "password": told["admin_password"]});
     let (_, login) = post(&format!("{url}/api/v1/admin/login"), None, &admin).await;
     let token = login["access_token"].as_str().unwrap_or_else(|| panic!("{login}"));
-    let listed = reqwest::Client::new().get(format!("{url}/api/v1/admin/exchanges")).bearer_auth(token);
+    let listed = reqwest::Client::new().get(format!("{url}/api/v1/admin/message-logs")).bearer_auth(token);
     let rows: serde_json::Value = listed.send().await.unwrap().json().await.unwrap();
     assert_eq!(rows[0]["answer"][0]["content"], answer["choices"][0]["message"]["content"], "{rows}");
 

@@ -31,7 +31,7 @@ async fn a_running_stream_outlives_the_signal_and_nothing_is_forgotten() {
 
         let _again = site.serve(&[("ADMIN_PASSWORD", "correct-horse-7")]).await;
         let admin = site.admin("correct-horse-7").await.unwrap();
-        let (_, rows) = site.get("/api/v1/admin/exchanges", &admin).await;
+        let (_, rows) = site.get("/api/v1/admin/message-logs", &admin).await;
         assert_eq!(rows.as_array().map(Vec::len), Some(1), "{rows}");
         let (_, user) = site.get("/api/v1/admin/users/ann", &admin).await;
         assert_eq!(user["limits"]["conversation_limit"], 9, "{user}");
