@@ -4,7 +4,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Serialize, Serializer};
@@ -15,13 +15,12 @@ use serde::{Serialize, Serializer};
 pub struct Timestamp(pub i64);
 
 /// The wall clock, or one that a test moves by hand.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Clock(Source);
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 enum Source {
-    #[default]
-    System,
+    System { started: Instant },
     Manual(Arc<AtomicI64>),
 }
 
@@ -31,7 +30,7 @@ impl Clock {
     /// The machine's clock.
     #[must_use]
     pub fn system() -> Self {
-        Self(Source::System)
+        Self(Source::System { started: Instant::now() })
     }
 
     /// A clock that stands at `start` until it is moved. Clones are the same clock.
@@ -42,10 +41,21 @@ impl Clock {
 
     /// Now, in UTC.
     #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "this is the Clock")]
     pub fn now(&self) -> Timestamp {
         match &self.0 {
-            Source::System => Timestamp(Utc::now().timestamp_millis()),
+            Source::System { .. } => Timestamp(Utc::now().timestamp_millis()),
             Source::Manual(at) => Timestamp(at.load(Ordering::Acquire)),
+        }
+    }
+
+    /// Time that never runs backwards, for rates and ages: since the clock was made, or, by hand,
+    /// since the epoch.
+    #[must_use]
+    pub fn elapsed(&self) -> Duration {
+        match &self.0 {
+            Source::System { started } => started.elapsed(),
+            Source::Manual(at) => Timestamp(at.load(Ordering::Acquire)).since(Timestamp(0)),
         }
     }
 
@@ -89,6 +99,12 @@ impl Timestamp {
     #[must_use]
     pub fn plus(self, by: Duration) -> Self {
         Self(self.0.saturating_add(i64::try_from(by.as_millis()).unwrap_or(i64::MAX)))
+    }
+
+    /// This instant moved into the past.
+    #[must_use]
+    pub fn minus(self, by: Duration) -> Self {
+        Self(self.0.saturating_sub(i64::try_from(by.as_millis()).unwrap_or(i64::MAX)))
     }
 }
 

@@ -1,7 +1,21 @@
 //! One file, checked: what the operator wrote, typed and ready. Nothing is parsed again later.
 //!
-//! `file` mirrors the TOML, `env` lays the environment over it, `check` is the only validation
-//! and reports every mistake at once, `secrets` makes the keys a first start lacks.
+//! `load` finds and reads it; `file` names every key with its form (`forms`, `units`) and default, `plans`
+//! those of plans; `tree` walks the TOML by them and gathers every mistake; `env` lays the environment over
+//! it; `check` holds the keys against each other; `secrets` makes the keys a first start lacks.
+//!
+//! Relative paths, of the file and of the environment, count from the working directory.
+
+mod check;
+mod env;
+mod file;
+mod forms;
+mod load;
+mod plans;
+mod secrets;
+mod spelling;
+mod tree;
+mod units;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -14,6 +28,9 @@ use http::uri::{Authority, Scheme};
 use ipnet::IpNet;
 use secrecy::SecretString;
 
+pub use self::env::Vars;
+pub use self::load::{ConfigError, Options, locate};
+pub use self::secrets::Secrets;
 use crate::dialect::Dialect;
 use crate::plan::{AddressRules, Plans};
 
@@ -41,6 +58,8 @@ pub struct Config {
     pub routes: Vec<Route>,
     /// Weak settings that `development` forgives, each with its configuration path and the way out.
     pub warnings: Vec<Finding>,
+    /// What the next start will do by itself, such as making a missing secret; empty after a start.
+    pub notes: Vec<Finding>,
 }
 
 /// Sockets, threads and the limits of a connection.
@@ -310,7 +329,8 @@ pub struct Charge {
 /// A mistake or a weakness in the configuration: where, what, and how to mend it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// TOML path, such as `plans.free.conversation_limit` or `routes[0].upstream`.
+    /// TOML path, such as `plans.free.conversation_limit` or `routes[0].upstream`; or the environment
+    /// variable, where one set the key.
     pub path: String,
     /// What is wrong, and what to write instead. Never the value of a secret.
     pub message: String,

@@ -1,1 +1,157 @@
-//! (to come)
+//! The control plane: the REST API by which accounts, keys, limits and the log are looked after,
+//! and what orchestrators ask.
+//!
+//! Handlers are thin: a typed caller and a checked body come in ([`caller`], [`forms`]), one question
+//! is put to the floors below, and an answer or a [`problem`] goes out. Nothing here sees a body of
+//! the data plane.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use axum::Router;
+use axum::middleware::from_fn_with_state;
+use axum::routing::{get, post};
+use tokio_util::sync::CancellationToken;
+
+use crate::chatlog::Chatlog;
+use crate::clock::Clock;
+use crate::credential::key::Pepper;
+use crate::credential::seal::Sealer;
+use crate::credential::token::Tokens;
+use crate::identity::Directory;
+use crate::limits::Limits;
+use crate::plan::Plans;
+use crate::quota::Quota;
+use crate::store::Db;
+use crate::telemetry::Metrics;
+
+mod backoff;
+mod caller;
+mod envelope;
+mod exchanges;
+mod forms;
+mod health;
+mod info;
+mod me;
+mod messages;
+mod metrics;
+mod my_key;
+mod pace;
+mod paging;
+mod passwords;
+mod problem;
+mod profile;
+mod register;
+mod reset;
+mod session;
+mod users;
+mod verify;
+mod violations;
+
+pub use backoff::Backoff;
+pub use health::Vitals;
+pub use passwords::Passwords;
+
+/// What the control plane works with. One value serves every surface of a gateway.
+pub struct Control {
+    /// The truth.
+    pub db: Db,
+    /// Told when a user changes.
+    pub directory: Directory,
+    /// Asked what is left of a day, and for a conversation by `verify-key`.
+    pub quota: Quota,
+    /// Where messages are logged, and who is asked to finish writing before the log is read.
+    pub chatlog: Chatlog,
+    /// Rates of client addresses on `/api/v1`.
+    pub limits: Arc<Limits>,
+    /// Issues sessions and recognises them.
+    pub tokens: Arc<Tokens>,
+    /// Seals the readable copies of keys.
+    pub sealer: Arc<Sealer>,
+    /// Makes the digests of keys.
+    pub pepper: Arc<Pepper>,
+    /// Which plans there are.
+    pub plans: Plans,
+    /// What time it is.
+    pub clock: Clock,
+    /// Where passwords are hashed.
+    pub passwords: Passwords,
+    /// Who failed to log in lately.
+    pub backoff: Backoff,
+    /// What `/metrics` shows.
+    pub metrics: Arc<Metrics>,
+    /// The machine, as `/health` sees it.
+    pub vitals: Vitals,
+    /// What the operator chose.
+    pub settings: Settings,
+    /// True while the background jobs run.
+    pub scheduler_running: Arc<AtomicBool>,
+    /// Cancelled when the gateway begins to stop.
+    pub draining: CancellationToken,
+}
+
+/// The parts of the configuration that the control plane shows or obeys.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Whether anybody may register.
+    pub allow_registration: bool,
+    /// Requests a minute of one address on `/api/v1`; 0 for no limit.
+    pub rate_limit_per_minute: u32,
+}
+
+/// Which part of the API a listener serves; what it does not serve is 404 there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Surface {
+    /// All of it, where there is one kind of listener only.
+    Everything,
+    /// What users need: all but the admin API and the metrics.
+    Public,
+    /// The admin API and the metrics, and what orchestrators ask.
+    Admin,
+}
+
+/// Every path of the control plane.
+///
+/// Each request needs [`crate::listen::ClientIp`] in its extensions, and should have
+/// [`crate::ids::RequestId`] there. A handler changes rows and then tells the directory, so the
+/// service must run to its end even when the client leaves: run it on [`crate::background`].
+pub fn router(control: Arc<Control>, surface: Surface) -> Router {
+    let everybody = Router::new()
+        .route("/", get(info::root))
+        .route("/health", get(health::health))
+        .route("/healthz", get(health::health))
+        .route("/livez", get(health::alive))
+        .route("/readyz", get(health::ready));
+
+    let public = Router::new()
+        .route("/api/v1/info", get(info::info))
+        .route("/api/v1/auth/register", post(register::register))
+        .route("/api/v1/auth/login", post(session::user_login))
+        .route("/api/v1/auth/profile", get(me::profile).put(me::update_profile))
+        .route("/api/v1/auth/api-key", get(my_key::show_key))
+        .route("/api/v1/auth/regenerate-key", post(my_key::regenerate_key))
+        .route("/api/v1/auth/verify-key", post(verify::verify_key))
+        .route("/api/v1/auth/log-message", post(messages::log_message));
+
+    let admin = Router::new()
+        .route("/metrics", get(metrics::metrics))
+        .route("/api/v1/admin/login", post(session::admin_login))
+        .route("/api/v1/admin/users", get(users::list_users))
+        .route("/api/v1/admin/users/{username}", get(users::get_user).put(users::update_user))
+        .route("/api/v1/admin/users/{username}/regenerate-key", post(users::regenerate_user_key))
+        .route("/api/v1/admin/reset-limits", post(reset::reset_limits))
+        .route("/api/v1/admin/message-logs", get(exchanges::list_message_logs))
+        .route("/api/v1/admin/message-logs/{id}", get(exchanges::get_message_log));
+
+    let served = match surface {
+        Surface::Everything => everybody.merge(public).merge(admin),
+        Surface::Public => everybody.merge(public),
+        Surface::Admin => everybody.merge(admin),
+    };
+    served
+        .fallback(envelope::no_such_path)
+        .method_not_allowed_fallback(envelope::method_not_allowed)
+        .layer(from_fn_with_state(Arc::clone(&control), pace::keep))
+        .layer(from_fn_with_state(Arc::clone(&control), envelope::wrap))
+        .with_state(control)
+}

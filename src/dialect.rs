@@ -3,9 +3,28 @@
 //! Pure knowledge. An [`Assembler`] takes an answer's bytes in any split and gives back what was
 //! said; it is fed by the log, never on the way of a stream.
 
+pub mod decode;
+pub mod ending;
+pub mod error;
+pub mod frames;
+pub mod message;
+pub mod scan;
+
+mod anthropic;
+mod assembly;
+mod mend;
+mod ollama;
+mod openai;
+mod plain;
+mod responses;
+#[cfg(test)]
+mod transcripts;
+
 use http::Method;
 use serde::Serialize;
 use serde_json::Value;
+
+use assembly::Assembly;
 
 /// Whose errors, streams and field names a client expects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -68,8 +87,10 @@ pub struct Answered {
     /// Whether the end mark of the dialect was seen (`[DONE]`, `message_stop`, `"done":true`, …), or
     /// a whole JSON document.
     pub finished: bool,
-    /// An error the upstream sent in an answer already begun.
+    /// An error the upstream sent, in a stream already begun or as a document.
     pub error: Option<Value>,
+    /// How many events of the stream were too long to be kept ([`frames::MAX_EVENT`]).
+    pub cut: u64,
 }
 
 /// Tokens as reported. A count that was not reported is `None`; a reported 0 is 0.
@@ -96,6 +117,38 @@ pub trait Assembler: Send {
     fn finish(self: Box<Self>) -> Answered;
 }
 
+/// The assembler of a call's answer. `answer_pointer` (RFC 6901) is where a custom app puts its
+/// answer in each document or event; given one, the answer is read as plain whatever the call.
+#[must_use]
+pub fn assembler(call: Call, framing: Framing, answer_pointer: Option<&str>) -> Box<dyn Assembler> {
+    if answer_pointer.is_some() {
+        return Box::new(Assembly::new(plain::Plain::new(answer_pointer), framing));
+    }
+    match call {
+        Call::ChatCompletions | Call::Completions => {
+            Box::new(Assembly::new(openai::Chat::default(), framing))
+        }
+        Call::Responses => Box::new(Assembly::new(responses::Responses::default(), framing)),
+        Call::Embeddings => Box::new(Assembly::new(openai::Embeddings::default(), framing)),
+        Call::Messages => Box::new(Assembly::new(anthropic::Messages::default(), framing)),
+        Call::OllamaChat | Call::OllamaGenerate => {
+            Box::new(Assembly::new(ollama::Ollama::default(), framing))
+        }
+        Call::Other => Box::new(Assembly::new(plain::Plain::new(None), framing)),
+    }
+}
+
+// === impl Answered ===
+
+impl Answered {
+    /// Whether the model stopped because it had no room left, in any dialect's word.
+    #[must_use]
+    pub fn ran_out_of_length(&self) -> bool {
+        let words = ["length", "max_tokens", "max_output_tokens", "model_context_window_exceeded"];
+        self.finish_reason.as_deref().is_some_and(|reason| words.contains(&reason))
+    }
+}
+
 // === impl Dialect ===
 
 impl Dialect {
@@ -113,6 +166,21 @@ impl Dialect {
 // === impl Call ===
 
 impl Call {
+    /// The row's word for it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ChatCompletions => "chat.completions",
+            Self::Completions => "completions",
+            Self::Responses => "responses",
+            Self::Embeddings => "embeddings",
+            Self::Messages => "messages",
+            Self::OllamaChat => "ollama.chat",
+            Self::OllamaGenerate => "ollama.generate",
+            Self::Other => "other",
+        }
+    }
+
     /// Which call a request makes, by method and the end of its path.
     #[must_use]
     pub fn of(method: &Method, path: &str) -> Self {

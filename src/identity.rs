@@ -1,1 +1,213 @@
-//! (to come)
+//! Who: from a key to the subject behind it.
+//!
+//! The directory answers from memory. A key is read from the database on its first use, once for
+//! any number of waiters, and again when what is known of it has aged.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use moka::future::Cache;
+use thiserror::Error;
+
+use crate::background::Background;
+use crate::clock::Clock;
+use crate::credential::key::{KeyDigest, KeyFormat, Pepper, PlainKey};
+use crate::ids::UserId;
+use crate::plan::{AddressRules, Plans};
+use crate::store::{self, Db};
+use crate::telemetry::Metrics;
+
+mod subject;
+mod table;
+
+pub use subject::{NotPermitted, Subject};
+
+use table::{Known, Table};
+
+/// Every key in use. Clones are the same directory.
+#[derive(Clone)]
+pub struct Directory(Arc<Inner>);
+
+struct Inner {
+    table: Table,
+    /// Digests that lead nowhere, and reads under way, so that one read serves all who wait.
+    lookups: Cache<KeyDigest, Lookup>,
+    db: Db,
+    background: Background,
+    clock: Clock,
+    metrics: Arc<Metrics>,
+    pepper: Pepper,
+    plans: Plans,
+    access: AddressRules,
+    accept_v1: bool,
+}
+
+/// What a directory is made of.
+pub struct Sources {
+    /// Where keys are read.
+    pub db: Db,
+    /// Where reading runs.
+    pub background: Background,
+    /// How old knowledge is.
+    pub clock: Clock,
+    /// What went wrong, counted.
+    pub metrics: Arc<Metrics>,
+    /// How digests are made.
+    pub pepper: Pepper,
+    /// What users may do.
+    pub plans: Plans,
+    /// From where anybody may come at all.
+    pub access: AddressRules,
+    /// Whether keys without a checksum are looked up.
+    pub accept_v1: bool,
+    /// Most keys kept.
+    pub capacity: usize,
+}
+
+#[derive(Clone)]
+enum Lookup {
+    Found(Arc<Known>),
+    Nobody,
+}
+
+/// A key that opens nothing now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum IdentifyError {
+    /// Nobody has this key, or has it no longer.
+    #[error("unknown key")]
+    Unknown,
+    /// The user is not active.
+    #[error("the user is disabled")]
+    Disabled,
+    /// The key was given an end, and it has come.
+    #[error("the key has expired")]
+    Expired,
+    /// Nobody can tell: the database does not answer.
+    #[error("the key cannot be looked up")]
+    StoreDown,
+}
+
+/// Knowledge this young is used without asking.
+const FRESH: Duration = Duration::from_secs(5);
+/// Knowledge this old is used only while the database is away.
+const STALE: Duration = Duration::from_mins(1);
+/// How long a digest that led nowhere is remembered, and how many are.
+const NOBODY_FOR: Duration = Duration::from_secs(5);
+const MOST_NOBODIES: u64 = 65_536;
+
+// === impl Directory ===
+
+impl Directory {
+    /// An empty directory.
+    #[must_use]
+    pub fn new(sources: Sources) -> Self {
+        let lookups = Cache::builder().max_capacity(MOST_NOBODIES).time_to_live(NOBODY_FOR).build();
+        let Sources { db, background, clock, metrics, pepper, plans, access, accept_v1, capacity } = sources;
+        let table = Table::new(capacity);
+        Self(Arc::new(Inner {
+            table,
+            lookups,
+            db,
+            background,
+            clock,
+            metrics,
+            pepper,
+            plans,
+            access,
+            accept_v1,
+        }))
+    }
+
+    /// The subject behind a key.
+    ///
+    /// # Errors
+    ///
+    /// See [`IdentifyError`]. A client learns the difference between the first and the third from
+    /// our log only.
+    pub async fn identify(&self, key: &PlainKey) -> Result<Arc<Subject>, IdentifyError> {
+        if !self.0.accept_v1 && key.format() == KeyFormat::V1 {
+            return Err(IdentifyError::Unknown);
+        }
+        let digest = key.digest(&self.0.pepper);
+        let now = self.0.clock.elapsed();
+        let remembered = self.0.table.get(&digest);
+        if let Some(known) = remembered.as_ref().filter(|known| known.age(now) < FRESH) {
+            return self.open(known);
+        }
+        match (self.look_up(digest).await, remembered) {
+            (Ok(Lookup::Found(known)), _) => self.open(&known),
+            (Ok(Lookup::Nobody), _) => Err(IdentifyError::Unknown),
+            (Err(_), Some(known)) if known.age(now) < STALE => self.open(&known),
+            (Err(_), _) => Err(IdentifyError::StoreDown),
+        }
+    }
+
+    /// Forgets what is known of a user, because it was changed: the next use of any key reads anew.
+    pub fn forget_user(&self, user: UserId) {
+        self.0.table.forget(|known| known.subject.user == user);
+        self.0.lookups.invalidate_all();
+    }
+
+    /// Forgets everything.
+    pub fn forget_all(&self) {
+        self.0.table.forget(|_| true);
+        self.0.lookups.invalidate_all();
+    }
+
+    fn open(&self, known: &Known) -> Result<Arc<Subject>, IdentifyError> {
+        if !known.is_active {
+            return Err(IdentifyError::Disabled);
+        }
+        if known.expires_at.is_some_and(|end| end <= self.0.clock.now()) {
+            return Err(IdentifyError::Expired);
+        }
+        Ok(Arc::clone(&known.subject))
+    }
+
+    async fn look_up(&self, digest: KeyDigest) -> Result<Lookup, Arc<IdentifyError>> {
+        let inner = Arc::clone(&self.0);
+        let lookup = self.0.lookups.try_get_with(digest, async move { inner.read(digest).await }).await?;
+        // What was found lives in the table; kept here too it would outlive `forget_user`.
+        if matches!(lookup, Lookup::Found(_)) {
+            self.0.lookups.invalidate(&digest).await;
+        }
+        Ok(lookup)
+    }
+}
+
+// === impl Inner ===
+
+impl Inner {
+    async fn read(&self, digest: KeyDigest) -> Result<Lookup, IdentifyError> {
+        loop {
+            let before = self.table.generation();
+            let Some(holder) = self.holder(digest).await? else {
+                self.table.remove(&digest);
+                return Ok(Lookup::Nobody);
+            };
+            let known = Arc::new(Known {
+                is_active: holder.is_active,
+                expires_at: holder.expires_at,
+                read_at: self.clock.elapsed(),
+                subject: Arc::new(Subject::of(holder, &self.plans, &self.access)),
+            });
+            // A change committed while this was read must not be undone by it.
+            if self.table.insert(digest, &known, before) {
+                return Ok(Lookup::Found(known));
+            }
+        }
+    }
+    async fn holder(&self, digest: KeyDigest) -> Result<Option<store::keys::Holder>, IdentifyError> {
+        let db = self.db.clone();
+        let read = self.background.run(async move { store::keys::holder(&db, &digest).await });
+        match read.await {
+            Ok(Ok(found)) => Ok(found),
+            Ok(Err(error)) => {
+                self.metrics.store_errors.inc();
+                tracing::error!(%error, "a key cannot be looked up");
+                Err(IdentifyError::StoreDown)
+            }
+            Err(_) => Err(IdentifyError::StoreDown),
+        }
+    }
+}

@@ -1,1 +1,192 @@
-//! (to come)
+//! How fast: rates per client address and per key, and how many requests at a time.
+//!
+//! What is kept here may be forgotten: a restart gives everybody a full bucket. Exact counts live in
+//! [`crate::quota`].
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use thiserror::Error;
+
+use crate::clock::Clock;
+use crate::config;
+use crate::ids::KeyId;
+use crate::plan::{Plans, Rates};
+
+mod parallel;
+mod rate;
+
+pub use parallel::Slot;
+pub use rate::Standing;
+
+use parallel::PerKey;
+use rate::Buckets;
+
+/// Every limiter of the gateway, shared by all workers.
+pub struct Limits {
+    addresses: Option<Buckets<IpAddr>>,
+    keys: HashMap<Rates, Buckets<KeyId>>,
+    per_key: PerKey,
+    in_flight: Arc<AtomicUsize>,
+    max_in_flight: usize,
+}
+
+/// Too fast, or too many at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum LimitError {
+    /// A bucket is empty.
+    #[error("rate limit of {per_minute} requests a minute reached")]
+    Rate {
+        /// The sustained rate of the bucket.
+        per_minute: u32,
+        /// When one more request will fit.
+        retry_after: Duration,
+    },
+    /// The key has as many requests in flight as its plan allows.
+    #[error("{0} requests of this key are in flight already")]
+    Parallel(u32),
+    /// The gateway has as many requests in flight as its configuration allows.
+    #[error("the gateway has {0} requests in flight already")]
+    Overloaded(usize),
+}
+
+// === impl Limits ===
+
+impl Limits {
+    /// Limiters for client addresses as configured and for every plan's rates.
+    #[must_use]
+    pub fn new(config: &config::Limits, plans: &Plans, clock: &Clock) -> Self {
+        let of_addresses =
+            Rates { per_minute: config.rate_limit_per_minute, burst: config.burst, parallel: 0 };
+        let keys = plans.all().filter_map(|plan| {
+            Some((plan.rates, Buckets::new(plan.rates, config.max_cached_keys, clock.clone())?))
+        });
+        Self {
+            addresses: Buckets::new(of_addresses, config.max_tracked_addresses, clock.clone()),
+            keys: keys.collect(),
+            per_key: PerKey::default(),
+            in_flight: Arc::new(AtomicUsize::new(0)),
+            max_in_flight: config.max_parallel,
+        }
+    }
+
+    /// Takes one request from the address's bucket. An IPv6 address shares its /64's bucket.
+    /// `None` while addresses are not limited.
+    ///
+    /// # Errors
+    ///
+    /// [`LimitError::Rate`] when the bucket is empty.
+    pub fn address(&self, ip: IpAddr) -> Result<Option<Standing>, LimitError> {
+        self.addresses.as_ref().map(|buckets| buckets.take(&network_of(ip))).transpose()
+    }
+
+    /// Takes one request of a key: from its bucket, and a place among those in flight until the
+    /// [`Slot`] is dropped. `by_address` is what [`Limits::address`] gave for the same request.
+    ///
+    /// # Errors
+    ///
+    /// The first of the limits that is reached.
+    pub fn take(&self, rates: &Rates, key: KeyId, by_address: Option<Standing>) -> Result<Slot, LimitError> {
+        let of_gateway = parallel::enter(&self.in_flight, self.max_in_flight)
+            .ok_or(LimitError::Overloaded(self.max_in_flight))?;
+        let of_key = self.per_key.enter(key, rates.parallel).ok_or(LimitError::Parallel(rates.parallel))?;
+        let by_key = self.keys.get(rates).map(|buckets| buckets.take(&key)).transpose()?;
+        Ok(Slot::new(of_gateway, of_key, by_key.or(by_address)))
+    }
+
+    /// Requests in flight now.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+}
+
+/// Whoever holds one IPv6 address holds its /64.
+fn network_of(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() & !u128::from(u64::MAX)).into()),
+        v4 @ IpAddr::V4(_) => v4,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::net::IpAddr;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use chrono_tz::Tz;
+
+    use super::{LimitError, Limits};
+    use crate::clock::{Clock, Timestamp};
+    use crate::config;
+    use crate::ids::KeyId;
+    use crate::plan::{Allowance, Permitted, Plan, Plans, Rates};
+
+    fn limits(addresses: u32, rates: Rates, max_parallel: usize) -> (Limits, Clock) {
+        let plan = Plan {
+            name: "free".into(),
+            scopes: Permitted::All,
+            models: Permitted::All,
+            rates,
+            allowance: Allowance { per_day: 1, zone: Tz::UTC },
+        };
+        let config = config::Limits {
+            rate_limit_per_minute: addresses,
+            burst: addresses,
+            max_parallel,
+            time_zone: Tz::UTC,
+            max_body_size: 1,
+            max_upload_size: 1,
+            max_cached_keys: 10,
+            max_tracked_addresses: 10,
+        };
+        let clock = Clock::manual(Timestamp(0));
+        (Limits::new(&config, &Plans::new(BTreeMap::new(), Arc::new(plan)), &clock), clock)
+    }
+
+    const NO_RATES: Rates = Rates { per_minute: 0, burst: 0, parallel: 0 };
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn an_address_gets_its_burst_then_its_sustained_rate() {
+        let (limits, clock) = limits(60, NO_RATES, 100);
+        for _ in 0..60 {
+            assert!(limits.address(ip("192.0.2.1")).is_ok());
+        }
+        let refused = limits.address(ip("192.0.2.1")).unwrap_err();
+        assert_eq!(refused, LimitError::Rate { per_minute: 60, retry_after: Duration::from_secs(1) });
+        assert!(limits.address(ip("192.0.2.2")).is_ok(), "another address has its own bucket");
+        clock.advance(Duration::from_secs(1));
+        assert!(limits.address(ip("192.0.2.1")).is_ok());
+        assert!(limits.address(ip("192.0.2.1")).is_err());
+    }
+
+    #[test]
+    fn the_addresses_of_one_ipv6_network_share_a_bucket() {
+        let (limits, _) = limits(1, NO_RATES, 100);
+        assert!(limits.address(ip("2001:db8::1")).is_ok());
+        assert!(limits.address(ip("2001:db8::2")).is_err());
+        assert!(limits.address(ip("2001:db8:0:1::1")).is_ok());
+    }
+
+    #[test]
+    fn a_place_in_flight_is_free_again_when_its_slot_is_dropped() {
+        let (limits, _) = limits(0, Rates { per_minute: 0, burst: 0, parallel: 2 }, 3);
+        let rates = Rates { per_minute: 0, burst: 0, parallel: 2 };
+        let one = limits.take(&rates, KeyId(1), None).unwrap();
+        let _two = limits.take(&rates, KeyId(1), None).unwrap();
+        assert_eq!(limits.take(&rates, KeyId(1), None).err(), Some(LimitError::Parallel(2)));
+        let _three = limits.take(&rates, KeyId(2), None).unwrap();
+        assert_eq!(limits.take(&rates, KeyId(3), None).err(), Some(LimitError::Overloaded(3)));
+        drop(one);
+        assert!(limits.take(&rates, KeyId(1), None).is_ok());
+        assert_eq!(limits.in_flight(), 2);
+    }
+}

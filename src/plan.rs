@@ -115,14 +115,9 @@ impl Permitted {
     /// Whether `name` is open: listed as it is, or matched by `prefix*` or `*suffix`.
     #[must_use]
     pub fn permits(&self, name: &str) -> bool {
-        let matches = |pattern: &String| match (pattern.strip_suffix('*'), pattern.strip_prefix('*')) {
-            (Some(prefix), _) => name.starts_with(prefix),
-            (_, Some(suffix)) => name.ends_with(suffix),
-            _ => pattern == name,
-        };
         match self {
             Self::All => true,
-            Self::Only(patterns) => patterns.iter().any(matches),
+            Self::Only(patterns) => any_matches(patterns, name),
         }
     }
 }
@@ -139,6 +134,16 @@ impl AddressRules {
             Self::Only(networks) => networks.iter().any(|network| network.contains(&ip)),
         }
     }
+}
+
+/// Whether `name` is one of `patterns`, which may end or begin with `*`.
+#[must_use]
+pub fn any_matches(patterns: &[String], name: &str) -> bool {
+    patterns.iter().any(|pattern| match (pattern.strip_suffix('*'), pattern.strip_prefix('*')) {
+        (Some(prefix), _) => name.starts_with(prefix),
+        (_, Some(suffix)) => name.ends_with(suffix),
+        _ => pattern == name,
+    })
 }
 
 #[cfg(test)]
@@ -160,7 +165,8 @@ mod tests {
 
     #[test]
     fn addresses_are_compared_in_their_canonical_form() {
-        let office = AddressRules::Only(vec!["203.0.113.0/24".parse().unwrap(), "2001:db8::/48".parse().unwrap()]);
+        let office =
+            AddressRules::Only(vec!["203.0.113.0/24".parse().unwrap(), "2001:db8::/48".parse().unwrap()]);
         for inside in ["203.0.113.9", "::ffff:203.0.113.9", "2001:db8::1"] {
             assert!(office.permit(inside.parse().unwrap()), "{inside}");
         }

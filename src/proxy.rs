@@ -1,1 +1,278 @@
-//! (to come)
+//! The walk of a request through the gate, and nothing else.
+//!
+//! Route, key, subject, address, rate, what is asked, entitlement, a place in the log, a reservation,
+//! forwarding, the answer. Each step is a file; each early exit a `Refusal`.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode, Uri};
+use http_body_util::{Either, Full};
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+mod ask;
+mod capture;
+mod ending;
+mod entitled;
+mod headers;
+mod local;
+mod outgoing;
+mod presented;
+mod refusal;
+mod roots;
+mod route;
+mod send;
+mod tee;
+mod upgrade;
+mod upstream;
+
+pub use tee::{BrokeOff, TeeBody};
+
+use ask::Bounds;
+use capture::Capture;
+use ending::{Admitted, Meter, Open};
+use refusal::Refusal;
+use route::{Route, Routes};
+use send::Reply;
+use tee::{LastWords, Patience};
+use upstream::Upstream;
+
+use crate::chatlog::{Asked, Chatlog, Ending};
+use crate::clock::Clock;
+use crate::config::{self, Config};
+use crate::dialect::error::{ErrorText, error_event};
+use crate::dialect::{Call, Dialect, Framing};
+use crate::identity::{Directory, Subject};
+use crate::ids::RequestId;
+use crate::limits::Limits;
+use crate::listen::{ClientIps, Conn};
+use crate::quota::{Quota, Reservation};
+use crate::telemetry::Metrics;
+use crate::telemetry::metrics::{Answer, Source};
+
+/// What the walks of all workers share.
+pub struct Shared {
+    /// Who.
+    pub directory: Directory,
+    /// From where.
+    pub client_ips: Arc<ClientIps>,
+    /// How fast.
+    pub limits: Arc<Limits>,
+    /// How much.
+    pub quota: Quota,
+    /// What was said.
+    pub chatlog: Chatlog,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// Time.
+    pub clock: Clock,
+    /// Cancelled when running answers can be waited for no longer.
+    pub cut: CancellationToken,
+}
+
+/// One worker's gate.
+pub struct Proxy {
+    shared: Arc<Shared>,
+    routes: Routes,
+    upstreams: Vec<Rc<Upstream>>,
+    bounds: Bounds,
+    max_answer: u64,
+    tunnels: TaskTracker,
+}
+
+/// A body of ours, or an upstream's.
+pub type ProxyBody = Either<Full<Bytes>, TeeBody>;
+
+/// What is known of a request before it is looked at, for whatever answers it.
+struct Arrival<'a> {
+    conn: &'a Conn,
+    id: &'a RequestId,
+    since: Duration,
+    uri: Uri,
+    dialect: Dialect,
+    call: Call,
+}
+
+// === impl Proxy ===
+
+impl Proxy {
+    /// A gate for one worker; to be made on its thread.
+    ///
+    /// # Errors
+    ///
+    /// When an upstream's CA bundle cannot be used.
+    pub fn new(config: &Config, shared: Arc<Shared>) -> anyhow::Result<Self> {
+        let bounds = Bounds {
+            max_body: config.limits.max_body_size,
+            max_upload: config.limits.max_upload_size,
+            pace: config.server.connections.clone(),
+        };
+        let upstreams = config.upstreams.iter().cloned().map(Upstream::new);
+        Ok(Self {
+            shared,
+            routes: Routes::new(&config.routes),
+            upstreams: upstreams.collect::<anyhow::Result<_>>()?,
+            bounds,
+            max_answer: config.message_log.max_answer_size,
+            tunnels: TaskTracker::new(),
+        })
+    }
+
+    /// Answers one request. The future, or the body, is dropped when the client leaves.
+    pub async fn answer(&self, conn: &Conn, req: Request<Incoming>, id: &RequestId) -> Response<ProxyBody> {
+        let arrival = self.arrival(conn, &req, id);
+        let (mut response, source) = match self.walk(&arrival, req).await {
+            Ok(response) => (response, Source::Upstream),
+            Err(refusal) => (self.refuse(refusal, &arrival), Source::Gateway),
+        };
+        headers::name_request(response.headers_mut(), id);
+        headers::blame(&mut response, source);
+        self.count(&arrival, response.status(), source);
+        response
+    }
+
+    /// Waits until every tunnel is closed.
+    pub async fn finish(&self) {
+        self.tunnels.close();
+        self.tunnels.wait().await;
+    }
+
+    async fn walk(
+        &self,
+        arrival: &Arrival<'_>,
+        mut req: Request<Incoming>,
+    ) -> Result<Response<ProxyBody>, Refusal> {
+        let shared = &self.shared;
+        let route = self.routes.find(&req)?;
+        let client = upgrade::offered(&mut req, route)?;
+        let ip = shared.client_ips.resolve(arrival.conn.peer.ip(), req.headers())?.0;
+        // Before the key: a stranger's guesses must not reach the database unmetered.
+        let standing = shared.limits.address(ip)?;
+        let key = presented::take(&mut req)?;
+        let subject = shared.directory.identify(&key).await?;
+        subject.permits(&route.config.scope, ip)?;
+        let slot = shared.limits.take(&subject.plan.rates, subject.key, standing)?;
+        let (req, ask) = ask::read(req, route, &self.bounds).await?;
+        entitled::check(&subject, route, &ask)?;
+        let place = if ask.recorded { Some(shared.chatlog.place()?) } else { None };
+        let reservation = if ask.charged { Some(self.reserve(&subject).await?) } else { None };
+        let admitted = Admitted { subject, route: Arc::clone(route), ip, slot, place, reservation };
+        let mut meter = self.meter(arrival, admitted, ask.asked);
+        let upstream = self.upstream(route)?;
+        let reply = send::send(upstream, req, arrival.conn.tls, &mut meter).await?;
+        Ok(self.pass(arrival, reply, client, meter))
+    }
+
+    fn arrival<'a>(&self, conn: &'a Conn, req: &Request<Incoming>, id: &'a RequestId) -> Arrival<'a> {
+        let is_anthropic = req.headers().contains_key("anthropic-version");
+        let dialect = self.routes.dialect_of(req.uri(), is_anthropic);
+        let call = Call::of(req.method(), req.uri().path());
+        Arrival { conn, id, since: self.shared.clock.elapsed(), uri: req.uri().clone(), dialect, call }
+    }
+
+    async fn reserve(&self, subject: &Subject) -> Result<Reservation, Refusal> {
+        let seat = self.shared.quota.seat()?;
+        Ok(self.shared.quota.reserve(subject.user, &subject.allowance, seat).await?)
+    }
+
+    fn meter(&self, arrival: &Arrival<'_>, admitted: Admitted, mut asked: Asked) -> Meter {
+        let shared = &self.shared;
+        let mut share = shared.chatlog.budget().share();
+        if !share.grow(asked.body.len() as u64) {
+            asked.body = Bytes::new();
+            asked.cut = true;
+        }
+        let open = Open {
+            admitted,
+            request_id: arrival.id.clone(),
+            asked,
+            share,
+            clock: shared.clock.clone(),
+            started: shared.clock.now(),
+            since: arrival.since,
+            answer: None,
+            ending: Ending::ClientLeft,
+        };
+        Meter::new(open, Arc::clone(&shared.metrics))
+    }
+
+    fn upstream(&self, route: &Route) -> Result<&Rc<Upstream>, Refusal> {
+        self.upstreams.get(route.config.upstream).ok_or(Refusal::Unreachable)
+    }
+
+    /// The upstream's answer, on its way.
+    fn pass(
+        &self,
+        arrival: &Arrival<'_>,
+        reply: Reply,
+        client: Option<OnUpgrade>,
+        meter: Meter,
+    ) -> Response<ProxyBody> {
+        let standing = meter.open().map(|open| (open.admitted.slot.standing(), open.admitted.day()));
+        let patience = Patience::with(reply.lent.config(), self.shared.cut.clone());
+        let mut response = match client {
+            Some(client) if reply.response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                upgrade::join(reply, client, meter, patience, &self.tunnels).map(Either::Left)
+            }
+            _ => {
+                let capture = self.capture(&meter);
+                let words = last_words(arrival, reply.framing);
+                tee::wrap(reply, meter, capture, patience, words).map(Either::Right)
+            }
+        };
+        if let Some((rate, day)) = standing {
+            let now = self.shared.clock.now();
+            headers::tell_standing(response.headers_mut(), arrival.dialect, rate, day, now);
+        }
+        response
+    }
+
+    fn capture(&self, meter: &Meter) -> Capture {
+        let keeps = meter.open().is_some_and(|open| {
+            let admitted = &open.admitted;
+            admitted.place.is_some() && admitted.route.config.capture == config::Capture::Full
+        });
+        Capture::new(if keeps { self.max_answer } else { 0 })
+    }
+
+    fn refuse(&self, refusal: Refusal, arrival: &Arrival<'_>) -> Response<ProxyBody> {
+        let (code, status) = (refusal.code(), refusal.status().as_u16());
+        self.shared.metrics.deny(code);
+        tracing::debug!(code, status, reason = ?refusal, request_id = %arrival.id, "refused");
+        let answer = refusal.answer(arrival.dialect, arrival.call, arrival.id, self.shared.clock.now());
+        answer.map(|body| Either::Left(Full::new(body)))
+    }
+
+    fn count(&self, arrival: &Arrival<'_>, status: StatusCode, source: Source) {
+        let route = self.routes.name_of(arrival.uri.path()).to_owned();
+        let label = Answer { route, status: status.as_u16(), source };
+        self.shared.metrics.requests.get_or_create(&label).inc();
+    }
+}
+
+/// What a stream that we end says last.
+fn last_words(arrival: &Arrival<'_>, framing: Framing) -> LastWords {
+    let (dialect, call, id) = (arrival.dialect, arrival.call, arrival.id.clone());
+    Box::new(move |ending| {
+        let (message, code, anthropic_type) = match ending {
+            Ending::TimedOut(_) => {
+                ("The upstream did not go on in time.", "upstream_timeout", "timeout_error")
+            }
+            _ => ("The gateway is shutting down.", "shutting_down", "overloaded_error"),
+        };
+        let text = ErrorText {
+            message,
+            openai_type: "api_error",
+            openai_code: Some(code),
+            param: None,
+            anthropic_type,
+            request_id: id.as_str(),
+        };
+        Bytes::from(error_event(dialect, call, framing, &text))
+    })
+}

@@ -1,1 +1,193 @@
-//! (to come)
+//! The only place that knows SQL: SQLite for one node, PostgreSQL for several, one code for both.
+//!
+//! Functions are named after the question they answer and take the [`Db`] first. SQL is a `const`
+//! above its function, `$1` placeholders, the same text for both engines; values are always bound.
+//! A write over several tables is one function that owns its transaction and appends its own
+//! [`audit`] row, so that nothing changes unrecorded. Instants come from the caller.
+//!
+//! SQLite has one writing connection (`synchronous = FULL`: what was charged survives a power cut)
+//! and a pool of read-only ones. Its write transactions begin `IMMEDIATE`, because one that turns
+//! from reading to writing is refused at once when another process writes, whatever the busy timeout.
+
+use sqlx::{PgPool, Postgres, Sqlite, SqlitePool, Transaction};
+
+/// Runs one body on whichever engine this is; the body is compiled once for each.
+///
+/// - `on!(db, read pool => …)` and `on!(db, write pool => …)`: `pool` is an executor of `&Db`.
+/// - `on!(tx, within conn => …)`: `conn` is the connection of `&mut Tx`, for one statement.
+macro_rules! on {
+    ($db:expr, read $pool:ident => $body:expr) => {
+        match $db {
+            $crate::store::Db::Sqlite { readers: $pool, .. } => $body,
+            $crate::store::Db::Postgres($pool) => $body,
+        }
+    };
+    ($db:expr, write $pool:ident => $body:expr) => {
+        match $db {
+            $crate::store::Db::Sqlite { writer: $pool, .. } => $body,
+            $crate::store::Db::Postgres($pool) => $body,
+        }
+    };
+    ($tx:expr, within $conn:ident => $body:expr) => {
+        match $tx {
+            $crate::store::Tx::Sqlite(open) => {
+                let $conn = &mut **open;
+                $body
+            }
+            $crate::store::Tx::Postgres(open) => {
+                let $conn = &mut **open;
+                $body
+            }
+        }
+    };
+}
+
+pub mod admins;
+pub mod audit;
+pub mod exchanges;
+pub mod keys;
+mod open;
+pub mod quota;
+pub mod staff;
+mod text;
+pub mod users;
+
+#[cfg(test)]
+pub(crate) mod tests;
+
+/// The database. Clones share its connections.
+#[derive(Clone, Debug)]
+pub enum Db {
+    /// A file of this machine.
+    Sqlite {
+        /// Exactly one connection, so that writers queue here and not at the file's lock.
+        writer: SqlitePool,
+        /// Read-only connections.
+        readers: SqlitePool,
+    },
+    /// A server, shared by several nodes.
+    Postgres(PgPool),
+}
+
+/// Why a question was not answered. What the data itself forbids (a name that is taken) is never
+/// one of these, but a variant of its function's own error.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Not now: no free connection in time, the server gone, the disk full. Worth trying again.
+    #[error("the database cannot answer: {0}")]
+    Unavailable(#[source] sqlx::Error),
+    /// Never, until somebody mends it: the file, the schema or a row is not as it was written.
+    #[error("{what}: {detail}")]
+    Damaged {
+        /// What is damaged.
+        what: &'static str,
+        /// How, for the log.
+        detail: String,
+    },
+}
+
+/// Part of a list, and how long the list is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page<T> {
+    /// At most as many rows as were asked for.
+    pub rows: Vec<T>,
+    /// How many there are, on all pages.
+    pub total: i64,
+}
+
+/// A write transaction. Dropped without [`Tx::commit`], it never happened.
+pub(crate) enum Tx {
+    Sqlite(Transaction<'static, Sqlite>),
+    Postgres(Transaction<'static, Postgres>),
+}
+
+// === impl StoreError ===
+
+impl StoreError {
+    /// What is left to say when the runtime that asks the database is gone.
+    #[must_use]
+    pub fn closed() -> Self {
+        Self::Unavailable(sqlx::Error::PoolClosed)
+    }
+}
+
+// === impl Db ===
+
+impl Db {
+    /// Whether a question is answered at all.
+    ///
+    /// # Errors
+    /// [`StoreError`], when it is not.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        on!(self, read pool => sqlx::query("SELECT 1").execute(pool).await.map(|_| ()))?;
+        Ok(())
+    }
+
+    /// Lets running statements end, then closes every connection. SQLite folds its log into the
+    /// file, which is why the writer goes last.
+    pub async fn close(&self) {
+        match self {
+            Self::Sqlite { writer, readers } => {
+                readers.close().await;
+                writer.close().await;
+            }
+            Self::Postgres(pool) => pool.close().await,
+        }
+    }
+
+    /// Begins to write.
+    pub(crate) async fn begin(&self) -> Result<Tx, sqlx::Error> {
+        Ok(match self {
+            Self::Sqlite { writer, .. } => Tx::Sqlite(writer.begin_with("BEGIN IMMEDIATE").await?),
+            Self::Postgres(pool) => Tx::Postgres(pool.begin().await?),
+        })
+    }
+}
+
+// === impl Tx ===
+
+impl Tx {
+    /// Makes everything done within it true, and durable.
+    pub(crate) async fn commit(self) -> Result<(), sqlx::Error> {
+        match self {
+            Self::Sqlite(open) => open.commit().await,
+            Self::Postgres(open) => open.commit().await,
+        }
+    }
+}
+
+// === impl StoreError ===
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        let what = match &error {
+            sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => "a stored row cannot be read",
+            sqlx::Error::ColumnNotFound(_) | sqlx::Error::TypeNotFound { .. } => "the schema is not ours",
+            sqlx::Error::Database(cause) if is_corruption(cause.as_ref()) => "the database is corrupt",
+            _ => return Self::Unavailable(error),
+        };
+        Self::Damaged { what, detail: error.to_string() }
+    }
+}
+
+/// SQLITE_CORRUPT and SQLITE_NOTADB with their extended codes; PostgreSQL's class XX00n.
+fn is_corruption(error: &dyn sqlx::error::DatabaseError) -> bool {
+    let code = error.code().unwrap_or_default();
+    if error.try_downcast_ref::<sqlx::sqlite::SqliteError>().is_some() {
+        return code.parse::<u32>().is_ok_and(|code| matches!(code & 0xff, 11 | 26));
+    }
+    matches!(code.as_ref(), "XX001" | "XX002")
+}
+
+/// Whether `error` says that another row has the same value in `column`. Constraint names (PostgreSQL)
+/// and messages (SQLite) both carry the column's name, and neither carries the value.
+fn taken(error: &sqlx::Error, column: &str) -> bool {
+    error
+        .as_database_error()
+        .is_some_and(|cause| cause.is_unique_violation() && cause.message().contains(column))
+}
+
+/// The form in which user names and e-mail addresses are compared.
+fn compared(name: &str) -> String {
+    text::storable(name).to_lowercase()
+}

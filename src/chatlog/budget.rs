@@ -1,0 +1,95 @@
+//! How many bytes of conversations may be in memory, over all of them.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::telemetry::Metrics;
+
+/// The bytes all conversations may keep together. Clones are the same budget.
+#[derive(Clone)]
+pub struct Budget(Arc<Inner>);
+
+struct Inner {
+    used: AtomicU64,
+    max: u64,
+    metrics: Arc<Metrics>,
+}
+
+/// What one conversation keeps; it goes back when dropped.
+pub struct Share {
+    budget: Budget,
+    bytes: u64,
+}
+
+// === impl Budget ===
+
+impl Budget {
+    /// Nothing is kept yet; `max` bytes may be.
+    #[must_use]
+    pub fn new(max: u64, metrics: Arc<Metrics>) -> Self {
+        Self(Arc::new(Inner { used: AtomicU64::new(0), max, metrics }))
+    }
+
+    /// An empty share.
+    #[must_use]
+    pub fn share(&self) -> Share {
+        Share { budget: self.clone(), bytes: 0 }
+    }
+
+    /// Bytes kept now.
+    #[must_use]
+    pub fn used(&self) -> u64 {
+        self.0.used.load(Ordering::Relaxed)
+    }
+}
+
+// === impl Share ===
+
+impl Share {
+    /// Takes `more` bytes, or nothing when they do not fit: then what is not kept is marked so.
+    pub fn grow(&mut self, more: u64) -> bool {
+        let Inner { used, max, metrics } = &*self.budget.0;
+        let before = used.fetch_add(more, Ordering::Relaxed);
+        if before.saturating_add(more) > *max {
+            used.fetch_sub(more, Ordering::Relaxed);
+            metrics.drop_from_log("memory");
+            return false;
+        }
+        self.bytes += more;
+        true
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.budget.0.used.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+impl fmt::Debug for Share {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Share").field(&self.bytes).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::Budget;
+    use crate::telemetry::Metrics;
+
+    #[test]
+    fn what_does_not_fit_is_refused_and_what_is_dropped_comes_back() {
+        let budget = Budget::new(10, Arc::new(Metrics::new()));
+        let (mut one, mut two) = (budget.share(), budget.share());
+        assert!(one.grow(6));
+        assert!(!two.grow(5));
+        assert!(two.grow(4));
+        assert_eq!(budget.used(), 10);
+        drop(one);
+        assert_eq!(budget.used(), 4);
+        assert!(two.grow(6));
+    }
+}

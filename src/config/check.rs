@@ -1,0 +1,299 @@
+//! What no key shows by itself: names that must be found, files that must be there, settings that must
+//! agree.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use http::Method;
+use http::header::HeaderValue;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use secrecy::ExposeSecret;
+
+use super::file::{AccessDraft, DatabaseDraft, RouteDraft, UpstreamDraft};
+use super::spelling::nearest;
+use super::tree::Tree;
+use super::{
+    Charge, Credential, Database, DatabaseLocation, Limits, MessageLog, Route, Server, Tls, Upstream, forms,
+    secrets,
+};
+use crate::dialect::Dialect;
+use crate::plan::AddressRules;
+
+/// What costs a conversation where a route does not say.
+const CONVERSATIONS: [&str; 6] = [
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/v1/responses",
+    "/v1/messages",
+    "/api/chat",
+    "/api/generate",
+];
+
+/// Sockets, TLS files and the data folder.
+pub(super) fn server(tree: &Tree<'_>, server: &Server) {
+    if server.listen.is_empty() {
+        tree.mistake("server.listen", "is empty: name at least one address, such as \"0.0.0.0:8080\"");
+    }
+    let addresses = server.listen.iter().chain(&server.admin_listen).copied().enumerate().collect::<Vec<_>>();
+    for (position, address) in &addresses {
+        let earlier = addresses.iter().take(*position).any(|(_, other)| overlap(*address, *other));
+        if earlier {
+            let (key, index) = match position.checked_sub(server.listen.len()) {
+                Some(index) => ("admin_listen", index),
+                None => ("listen", *position),
+            };
+            let path = format!("server.{key}[{index}]");
+            tree.mistake(&path, format!("{address} overlaps an address before it: choose another port"));
+        }
+    }
+    if server.trusted_proxies.iter().any(|network| network.prefix_len() == 0) {
+        let message =
+            "trusts everyone, so any client can pretend any address: name your proxies' own networks";
+        tree.weakness("server.trusted_proxies", message);
+    }
+    if fs::metadata(&server.data_dir).is_ok_and(|metadata| !metadata.is_dir()) {
+        tree.mistake("server.data_dir", format!("{} is not a folder", server.data_dir.display()));
+    }
+    if let Some(files) = &server.tls {
+        tls(tree, files);
+    }
+}
+
+/// The weaknesses of `[security]` that are no secrets.
+pub(super) fn bcrypt(tree: &Tree<'_>, rounds: u32) {
+    if rounds < 10 {
+        tree.weakness("security.bcrypt_rounds", "is quickly guessed through: at least 10, better 12");
+    }
+}
+
+/// Who may use keys at all.
+pub(super) fn access(tree: &Tree<'_>, access: AccessDraft) -> AddressRules {
+    if !access.enabled {
+        return AddressRules::Anywhere;
+    }
+    if access.networks.is_empty() {
+        tree.warning(
+            "access.whitelisted_ips",
+            "is empty and enforced: nobody is admitted; add your networks",
+        );
+    }
+    AddressRules::Only(access.networks)
+}
+
+/// Limits and log settings that must agree with each other.
+pub(super) fn sizes(tree: &Tree<'_>, limits: &Limits, log: &MessageLog) {
+    if limits.max_body_size > limits.max_upload_size {
+        tree.mistake(
+            "limits.max_body_size",
+            "is larger than limits.max_upload_size: raise that one, or lower this",
+        );
+    }
+    if log.content_retention > log.metadata_retention {
+        let message =
+            "is longer than metadata_retention, which removes the whole row: raise that one, or lower this";
+        tree.mistake("message_log.content_retention", message);
+    }
+    if log.max_answer_size > log.max_memory {
+        tree.mistake(
+            "message_log.max_answer_size",
+            "is larger than max_memory: raise that one, or lower this",
+        );
+    }
+    if log.memory_threshold > log.max_memory {
+        let message =
+            "is larger than max_memory, so it would never be reached: raise that one, or lower this";
+        tree.mistake("message_log.memory_threshold", message);
+    }
+}
+
+/// Where the database is; a file in the data folder when not given.
+pub(super) fn database(
+    tree: &Tree<'_>,
+    draft: &DatabaseDraft,
+    data_dir: &Path,
+    base: &Path,
+) -> Option<Database> {
+    let url = secrets::given(tree, &draft.url);
+    let path = if draft.url.value.is_some() { &draft.url.value_path } else { &draft.url.file_path };
+    let location = match url {
+        None if draft.url.value.is_some() || draft.url.file.is_some() => return None,
+        None => DatabaseLocation::Sqlite(data_dir.join("tollgate.db")),
+        Some(url) => {
+            let url = url.expose_secret();
+            warn_of_three_slashes(tree, path, url);
+            let location = forms::database_url(url).map_err(|message| tree.mistake(path, message)).ok()?;
+            match location {
+                DatabaseLocation::Sqlite(file) => DatabaseLocation::Sqlite(base.join(file)),
+                postgres @ DatabaseLocation::Postgres(_) => postgres,
+            }
+        }
+    };
+    Some(Database {
+        location,
+        max_connections: draft.max_connections,
+        acquire_timeout: draft.acquire_timeout,
+        statement_timeout: draft.statement_timeout,
+    })
+}
+
+/// The upstreams with their credentials; `None` when one of them is not sound.
+pub(super) fn upstreams(tree: &Tree<'_>, drafts: &[UpstreamDraft]) -> Option<Vec<Upstream>> {
+    let mut seen: BTreeMap<&str, &str> = BTreeMap::new();
+    let mut upstreams = Vec::with_capacity(drafts.len());
+    for draft in drafts {
+        if let Some(name) = &draft.name
+            && let Some(first) = seen.insert(name, &draft.path)
+        {
+            let message = format!("\"{name}\" is the name of {first} already: choose another");
+            tree.mistake(&format!("{}.name", draft.path), message);
+        }
+        let ca_file = draft.ready.as_ref().and_then(|upstream| upstream.ca_file.as_deref());
+        if let Some(file) = ca_file {
+            certificates(tree, &format!("{}.ca_file", draft.path), file);
+        }
+        let credential = credential(tree, draft);
+        upstreams.push(draft.ready.clone().map(|upstream| Upstream { credential, ..upstream }));
+    }
+    upstreams.into_iter().collect()
+}
+
+/// The routes with their upstreams; `None` when one of them is not sound.
+pub(super) fn routes(
+    tree: &Tree<'_>,
+    drafts: Vec<RouteDraft>,
+    upstreams: &[UpstreamDraft],
+) -> Option<Vec<Route>> {
+    let names: Vec<&str> =
+        upstreams.iter().map(|upstream| upstream.name.as_deref().unwrap_or_default()).collect();
+    for (upstream, name) in upstreams.iter().zip(&names) {
+        let is_used = drafts.iter().any(|route| route.upstream.as_deref() == Some(name));
+        if !is_used && !name.is_empty() {
+            tree.warning(&upstream.path, format!("no route leads to \"{name}\""));
+        }
+    }
+    let mut seen: BTreeMap<(Option<String>, String), String> = BTreeMap::new();
+    let mut routes = Vec::with_capacity(drafts.len());
+    for draft in drafts {
+        if let Some(route) = &draft.ready
+            && let Some(first) = seen.insert((route.host.clone(), route.prefix.clone()), draft.path.clone())
+        {
+            let message = format!("{first} has the same prefix and host: change or remove one of them");
+            tree.mistake(&format!("{}.prefix", draft.path), message);
+        }
+        routes.push(route(tree, draft, &names));
+    }
+    routes.into_iter().collect()
+}
+
+fn route(tree: &Tree<'_>, draft: RouteDraft, names: &[&str]) -> Option<Route> {
+    let name = draft.upstream?;
+    let found = names.iter().position(|known| *known == name);
+    if found.is_none() {
+        let known = nearest(&name, names.iter().copied().filter(|name| !name.is_empty()));
+        let way_out = known
+            .map_or("add an [[upstreams]] with this name".to_owned(), |n| format!("did you mean \"{n}\"?"));
+        tree.mistake(
+            &format!("{}.upstream", draft.path),
+            format!("there is no upstream \"{name}\"; {way_out}"),
+        );
+    }
+    let route = draft.ready?;
+    for (index, charge) in draft.charge.iter().flatten().enumerate() {
+        if !may_apply(charge, &route.prefix) {
+            let message =
+                format!("never happens here: write the path as clients send it, below {}", route.prefix);
+            tree.mistake(&format!("{}.charge[{index}]", draft.path), message);
+        }
+    }
+    let charge = draft.charge.unwrap_or_else(|| default_charge(&route));
+    Some(Route { upstream: found?, scope: draft.scope.unwrap_or(name), charge, ..route })
+}
+
+/// The conversations of the known dialects, wherever this route may take them from: as they are, below
+/// its prefix, and in the place of `/v1` or `/api`. A plain app's are all its POSTs.
+fn default_charge(route: &Route) -> Vec<Charge> {
+    let prefix = &route.prefix;
+    let post = |path: String| Charge { method: Method::POST, path };
+    if route.dialect == Some(Dialect::Plain) {
+        return vec![post(format!("{prefix}*"))];
+    }
+    let mut charge: Vec<Charge> = CONVERSATIONS.iter().map(|path| post((*path).to_owned())).collect();
+    for path in CONVERSATIONS {
+        let tail = path.strip_prefix("/v1").or_else(|| path.strip_prefix("/api")).unwrap_or(path);
+        for below in [post(format!("{prefix}{path}")), post(format!("{prefix}{tail}"))] {
+            if !charge.contains(&below) {
+                charge.push(below);
+            }
+        }
+    }
+    charge.retain(|charge| may_apply(charge, prefix));
+    charge
+}
+
+/// Whether a request below `prefix` can be what `charge` says.
+fn may_apply(charge: &Charge, prefix: &str) -> bool {
+    match charge.path.strip_suffix('*') {
+        Some(stem) => stem.starts_with(prefix) || prefix.starts_with(stem),
+        None => forms::lies_under(&charge.path, prefix),
+    }
+}
+
+fn credential(tree: &Tree<'_>, draft: &UpstreamDraft) -> Option<Credential> {
+    let (header, source) = draft.credential.as_ref()?;
+    if source.value.is_none() && source.file.is_none() {
+        let message = "is missing: add value = \"Bearer ${NAME}\", or value_file = \"…\"";
+        tree.mistake(&source.value_path, message);
+        return None;
+    }
+    let secret = secrets::given(tree, source)?;
+    let Ok(mut value) = HeaderValue::from_str(secret.expose_secret().trim()) else {
+        let path = if source.value.is_some() { &source.value_path } else { &source.file_path };
+        tree.mistake(path, "cannot stand in a header: only visible ASCII in one line");
+        return None;
+    };
+    value.set_sensitive(true);
+    Some(Credential { header: header.clone()?, value })
+}
+
+fn tls(tree: &Tree<'_>, files: &Tls) {
+    certificates(tree, "server.tls.certificate", &files.certificate);
+    let path = "server.tls.private_key";
+    match fs::read(&files.private_key) {
+        Err(error) => tree.mistake(path, format!("cannot read {}: {error}", files.private_key.display())),
+        Ok(pem) if PrivateKeyDer::from_pem_slice(&pem).is_err() => {
+            tree.mistake(path, format!("{} holds no private key in PEM", files.private_key.display()));
+        }
+        Ok(_) => secrets::judge_permissions(tree, path, &files.private_key),
+    }
+}
+
+fn certificates(tree: &Tree<'_>, path: &str, file: &Path) {
+    match fs::read(file) {
+        Err(error) => tree.mistake(path, format!("cannot read {}: {error}", file.display())),
+        Ok(pem) => {
+            let found = CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>();
+            if found.map_or(true, |certificates| certificates.is_empty()) {
+                tree.mistake(path, format!("{} holds no certificate in PEM", file.display()));
+            }
+        }
+    }
+}
+
+/// Whether two sockets cannot both be open. Port 0 is a free port each time; IPv4 and IPv6 sockets stand
+/// beside each other.
+fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    let any = one.is_ipv4() == other.is_ipv4() && (one.ip().is_unspecified() || other.ip().is_unspecified());
+    one.port() != 0 && one.port() == other.port() && (one.ip() == other.ip() || any)
+}
+
+/// SQLAlchemy's three slashes are a relative path, sqlx's an absolute one; ours are SQLAlchemy's.
+fn warn_of_three_slashes(tree: &Tree<'_>, path: &str, url: &str) {
+    let file = url.trim().split_once(":///").filter(|(scheme, _)| scheme.starts_with("sqlite"));
+    if file.is_some_and(|(_, file)| !file.starts_with(['.', '/'])) {
+        let message = "three slashes begin a relative path: write \"sqlite:///./…\" if you mean it, four for an absolute one";
+        tree.warning(path, message);
+    }
+}

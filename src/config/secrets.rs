@@ -1,0 +1,270 @@
+//! Secrets: given, read from their files, or made at the first start; and how weak ones are judged.
+//! No message repeats a value.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE;
+use rand::Rng;
+use secrecy::{ExposeSecret, SecretString};
+
+use super::Security;
+use super::file::{SecretSource, SecurityDraft};
+use super::tree::Tree;
+use crate::credential::strength::{weak_admin_password, weakness};
+
+/// Whether missing secrets are made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Secrets {
+    /// Files are made, 0600, in the data folder, made 0700: for a start.
+    #[default]
+    Create,
+    /// Nothing is written; what is missing is told in `Config::notes`, and stands in the
+    /// configuration as a random value of this process: for `tollgate check`.
+    ReadOnly,
+}
+
+/// The two keys that are made when they are missing.
+struct Keys {
+    secret_key: Key,
+    encryption_key: Key,
+}
+
+/// One of them.
+enum Key {
+    Present(SecretString),
+    Missing(PathBuf),
+    /// Already complained of.
+    Unreadable,
+}
+
+/// No secret is longer; a larger file is something else.
+const LARGEST_FILE: u64 = 64 << 10;
+/// A Fernet key has 32 random bytes; so has a signing key.
+const RANDOM_BYTES: usize = 32;
+/// bcrypt reads no further.
+const LONGEST_PASSWORD: usize = 72;
+
+/// The secret that was given, or what its file holds; `None` when there is neither, or no good one.
+pub(super) fn given(tree: &Tree<'_>, source: &SecretSource) -> Option<SecretString> {
+    if let Some(value) = &source.value {
+        if value.expose_secret().trim().is_empty() {
+            tree.mistake(&source.value_path, "is empty: remove it, or give it a value");
+            return None;
+        }
+        return Some(value.clone());
+    }
+    let file = source.file.as_ref()?;
+    let read = read_file(tree, &source.file_path, file);
+    read.map_err(|error| tree.mistake(&source.file_path, unreadable(file, &error))).ok().flatten()
+}
+
+/// `[security]` with its secrets. Weak ones are weaknesses; files are made only when `mode` says so
+/// and nothing was found wrong so far, so this comes last.
+pub(super) fn resolve(
+    tree: &Tree<'_>,
+    draft: SecurityDraft,
+    data_dir: &Path,
+    mode: Secrets,
+    strict: bool,
+) -> Option<Security> {
+    let keys = Keys {
+        secret_key: key(tree, &draft.secret_key, data_dir, "secret_key"),
+        encryption_key: key(tree, &draft.encryption_key, data_dir, "encryption_key"),
+    };
+    let admin_password = given(tree, &draft.admin_password);
+    judge(tree, &draft, &keys, admin_password.as_ref());
+    let create = mode == Secrets::Create && tree.is_sound(strict);
+    if create && let Err(error) = make_private_dir(data_dir) {
+        tree.mistake("server.data_dir", format!("cannot be made at {}: {error}", data_dir.display()));
+        return None;
+    }
+    let secret_key = settle(tree, keys.secret_key, &draft.secret_key, create);
+    let encryption_key = settle(tree, keys.encryption_key, &draft.encryption_key, create);
+    Some(Security {
+        secret_key: secret_key?,
+        encryption_key: encryption_key?,
+        access_token_ttl: draft.access_token_ttl,
+        bcrypt_rounds: draft.bcrypt_rounds,
+        allow_registration: draft.allow_registration,
+        accept_v1_keys: draft.accept_v1_keys,
+        admin_username: draft.admin_username,
+        admin_password,
+    })
+}
+
+/// Notes a weakness where others may read a file that holds a secret.
+pub(super) fn judge_permissions(tree: &Tree<'_>, path: &str, file: &Path) {
+    let mode = fs::metadata(file).map_or(0, |metadata| metadata.permissions().mode());
+    if mode & 0o007 != 0 {
+        tree.weakness(path, format!("{0} is open to everyone: chmod 600 {0}", file.display()));
+    }
+}
+
+fn key(tree: &Tree<'_>, source: &SecretSource, data_dir: &Path, name: &str) -> Key {
+    if source.value.is_some() {
+        return given(tree, source).map_or(Key::Unreadable, Key::Present);
+    }
+    let file = source.file.clone().unwrap_or_else(|| data_dir.join(name));
+    match read_file(tree, &source.file_path, &file) {
+        Ok(secret) => secret.map_or(Key::Unreadable, Key::Present),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Key::Missing(file),
+        Err(error) => {
+            tree.mistake(&source.file_path, unreadable(&file, &error));
+            Key::Unreadable
+        }
+    }
+}
+
+/// `Ok(None)` where the file holds no secret, which is then already noted.
+fn read_file(tree: &Tree<'_>, path: &str, file: &Path) -> io::Result<Option<SecretString>> {
+    let mut text = String::new();
+    File::open(file)?.take(LARGEST_FILE + 1).read_to_string(&mut text)?;
+    judge_permissions(tree, path, file);
+    if text.len() as u64 > LARGEST_FILE {
+        tree.mistake(path, format!("{} is no secret: it has more than 64 KiB", file.display()));
+        return Ok(None);
+    }
+    let secret = text.trim_end_matches(['\r', '\n']);
+    if secret.trim().is_empty() {
+        tree.mistake(path, format!("{} is empty: write the secret into it, or remove it", file.display()));
+        return Ok(None);
+    }
+    Ok(Some(SecretString::from(secret)))
+}
+
+fn unreadable(file: &Path, error: &io::Error) -> String {
+    format!("cannot read {}: {error}", file.display())
+}
+
+fn judge(tree: &Tree<'_>, draft: &SecurityDraft, keys: &Keys, admin_password: Option<&SecretString>) {
+    let both = [(&draft.secret_key, &keys.secret_key), (&draft.encryption_key, &keys.encryption_key)];
+    for (source, key) in both {
+        if let Key::Present(secret) = key
+            && let Some(reason) = weakness(secret)
+        {
+            tree.weakness(source.path(), format!("{reason}, or remove it to have one made"));
+        }
+    }
+    if let (Key::Present(one), Key::Present(other)) = (&keys.secret_key, &keys.encryption_key)
+        && one.expose_secret() == other.expose_secret()
+    {
+        let message = "is the same as the secret key: give each its own, so that one leak is not two";
+        tree.weakness(draft.encryption_key.path(), message);
+    }
+    let Some(password) = admin_password else { return };
+    let path = draft.admin_password.path();
+    if password.expose_secret().len() > LONGEST_PASSWORD {
+        tree.mistake(path, "is longer than 72 bytes, and bcrypt reads no further: choose a shorter one");
+    }
+    if let Some(reason) = weak_admin_password(password) {
+        tree.weakness(path, format!("{reason}, or remove it to have one made"));
+    }
+}
+
+fn settle(tree: &Tree<'_>, key: Key, source: &SecretSource, create: bool) -> Option<SecretString> {
+    match key {
+        Key::Present(secret) => Some(secret),
+        Key::Unreadable => None,
+        Key::Missing(file) if create => {
+            let made = make_file(&file);
+            made.map_err(|error| {
+                tree.mistake(&source.file_path, format!("cannot make {}: {error}", file.display()));
+            })
+            .ok()
+        }
+        Key::Missing(file) => {
+            tree.note(&source.file_path, format!("{} will be made at the first start", file.display()));
+            Some(random_secret())
+        }
+    }
+}
+
+fn make_private_dir(dir: &Path) -> io::Result<()> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
+}
+
+/// Makes a secret that is whole on the disk before it has its name. Where another process was faster,
+/// its secret is the one that holds.
+fn make_file(file: &Path) -> io::Result<SecretString> {
+    let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    make_private_dir(parent)?;
+    let secret = random_secret();
+    let nonce: u64 = rand::rng().next_u64();
+    let unnamed = file.with_extension(format!("{nonce:016x}.new"));
+    let written = write_whole(&unnamed, secret.expose_secret());
+    let named = written.and_then(|()| name_file(&unnamed, file));
+    // Best effort: what stays behind is an unused random value, 0600.
+    let _ = fs::remove_file(&unnamed);
+    match named {
+        Ok(()) => File::open(parent)?.sync_all().map(|()| secret),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            let other = fs::read_to_string(file)?;
+            Ok(SecretString::from(other.trim_end()))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Never replaces a file; where the file system has no hard links, unless two processes are within
+/// the same moment.
+fn name_file(unnamed: &Path, file: &Path) -> io::Result<()> {
+    match fs::hard_link(unnamed, file) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists && !file.exists() => {
+            fs::rename(unnamed, file)
+        }
+        linked => linked,
+    }
+}
+
+fn write_whole(file: &Path, secret: &str) -> io::Result<()> {
+    let mut handle = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file)?;
+    handle.write_all(secret.as_bytes())?;
+    handle.write_all(b"\n")?;
+    handle.sync_all()
+}
+
+/// 32 random bytes in URL-safe Base64, which is what a Fernet key is.
+fn random_secret() -> SecretString {
+    let mut bytes = [0_u8; RANDOM_BYTES];
+    rand::rng().fill_bytes(&mut bytes);
+    SecretString::from(URL_SAFE.encode(bytes))
+}
+
+// === impl SecretSource ===
+
+impl SecretSource {
+    /// Where the operator would change it.
+    fn path(&self) -> &str {
+        if self.value.is_some() { &self.value_path } else { &self.file_path }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use secrecy::ExposeSecret;
+
+    use super::make_file;
+
+    #[test]
+    fn a_made_secret_is_private_whole_and_made_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("data/secret_key");
+        let first = make_file(&file).unwrap();
+        let second = make_file(&file).unwrap();
+        assert_eq!(first.expose_secret(), second.expose_secret());
+        assert_eq!(first.expose_secret().len(), 44);
+        let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&file), mode(file.parent().unwrap())), (0o600, 0o700));
+        assert_eq!(std::fs::read_dir(file.parent().unwrap()).unwrap().count(), 1);
+        assert!(fernet::Fernet::new(first.expose_secret()).is_some());
+    }
+}

@@ -1,0 +1,220 @@
+//! Who calls: each role is a type of its own, so that a handler cannot be reached by another.
+//!
+//! A session is believed when its token was signed for this audience, its subject still exists, is
+//! active, and has not ended its sessions since (`token_version`). A database that does not answer is
+//! a 503, never a 401.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::extract::FromRequestParts;
+use http::header::AUTHORIZATION;
+use http::request::Parts;
+use http::{Extensions, HeaderMap};
+use serde_json::Value;
+
+use super::Control;
+use super::problem::Problem;
+use crate::clock::{Clock, Timestamp};
+use crate::credential::key::PlainKey;
+use crate::credential::token::{Audience, Session};
+use crate::identity::Subject;
+use crate::ids::{AdminId, RequestId, UserId};
+use crate::listen::ClientIp;
+use crate::store::admins::{self, Admin};
+use crate::store::audit::{Actor, Entry};
+use crate::store::users::{self, User};
+
+/// An active user with a session of theirs.
+pub(super) struct UserSession {
+    pub(super) user: User,
+    /// When they logged in.
+    pub(super) since: Timestamp,
+}
+
+/// An administrator with a session of theirs.
+pub(super) struct AdminSession(pub(super) Admin);
+
+/// Whoever shows a live `pe-` key, from an address it may be used from.
+pub(super) struct KeyHolder(pub(super) Arc<Subject>);
+
+/// Where a request came from, and when.
+#[derive(Clone, Debug)]
+pub(super) struct Origin {
+    pub(super) ip: IpAddr,
+    pub(super) request_id: RequestId,
+    pub(super) at: Timestamp,
+}
+
+/// Headers in which a key may be given, besides `Authorization`.
+const KEY_HEADERS: [&str; 2] = ["x-api-key", "api-key"];
+
+// === impl UserSession ===
+
+impl FromRequestParts<Arc<Control>> for UserSession {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, control: &Arc<Control>) -> Result<Self, Problem> {
+        let session = session(parts, control, Audience::User)?;
+        let found = users::by_id(&control.db, UserId(session.subject)).await?;
+        let user = found.filter(|user| user.is_active && user.token_version == session.version);
+        Ok(Self { user: user.ok_or(Problem::NotAuthenticated)?, since: session.issued_at })
+    }
+}
+
+// === impl AdminSession ===
+
+impl FromRequestParts<Arc<Control>> for AdminSession {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, control: &Arc<Control>) -> Result<Self, Problem> {
+        let session = session(parts, control, Audience::Admin)?;
+        let found = admins::by_id(&control.db, AdminId(session.subject)).await?;
+        let admin = found.filter(|admin| admin.token_version == session.version);
+        Ok(Self(admin.ok_or(Problem::NotAuthenticated)?))
+    }
+}
+
+fn session(parts: &Parts, control: &Control, audience: Audience) -> Result<Session, Problem> {
+    let token = bearer(&parts.headers).ok_or(Problem::NotAuthenticated)?;
+    let verified = control.tokens.verify(audience, token, control.clock.now());
+    verified.map_err(|reason| {
+        tracing::debug!(%reason, %audience, "a session token was refused");
+        Problem::NotAuthenticated
+    })
+}
+
+// === impl KeyHolder ===
+
+impl FromRequestParts<Arc<Control>> for KeyHolder {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, control: &Arc<Control>) -> Result<Self, Problem> {
+        let key = presented_key(&parts.headers)?;
+        let origin = Origin::required(&parts.extensions, &control.clock)?;
+        let subject = control.directory.identify(&key).await?;
+        subject.permits_address(origin.ip).map_err(|_| Problem::AddressNotAllowed)?;
+        Ok(Self(subject))
+    }
+}
+
+/// The one key of a request. What does not begin like ours is somebody else's and passed over.
+fn presented_key(headers: &HeaderMap) -> Result<PlainKey, Problem> {
+    let named = KEY_HEADERS.iter().flat_map(|name| headers.get_all(*name));
+    let named = named.filter_map(|value| value.to_str().ok()).map(str::trim);
+    let mut ours = bearers(headers).chain(named).filter(|text| PlainKey::looks_like_ours(text));
+    let key = ours.next().ok_or(Problem::UnknownKey)?;
+    if ours.any(|other| other != key) {
+        return Err(Problem::AmbiguousKey);
+    }
+    PlainKey::parse(key).map_err(|_| Problem::UnknownKey)
+}
+
+/// The only bearer token of a request.
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let mut all = bearers(headers);
+    let only = all.next()?;
+    all.next().is_none().then_some(only)
+}
+
+fn bearers(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    headers.get_all(AUTHORIZATION).iter().filter_map(|value| {
+        let (scheme, token) = value.to_str().ok()?.trim().split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+    })
+}
+
+// === impl Origin ===
+
+impl Origin {
+    /// Read from what the listener put beside the request; `None` when it put no address there.
+    pub(super) fn of(extensions: &Extensions, clock: &Clock) -> Option<Self> {
+        let ClientIp(ip) = extensions.get::<ClientIp>().copied()?;
+        let request_id = extensions.get::<RequestId>().cloned().unwrap_or_else(RequestId::generate);
+        Some(Self { ip, request_id, at: clock.now() })
+    }
+
+    fn required(extensions: &Extensions, clock: &Clock) -> Result<Self, Problem> {
+        Self::of(extensions, clock)
+            .ok_or_else(|| Problem::Internal("a request came without its client address".to_owned()))
+    }
+
+    /// What the audit trail keeps of a change made by this request.
+    pub(super) fn entry(
+        &self,
+        actor: (Actor, &str),
+        action: &'static str,
+        target: &str,
+        detail: Value,
+    ) -> Entry {
+        Entry {
+            actor: actor.0,
+            actor_name: actor.1.to_owned(),
+            action,
+            target: target.to_owned(),
+            detail,
+            request_id: self.request_id.to_string(),
+            client_ip: Some(self.ip),
+            at: self.at,
+        }
+    }
+}
+
+impl FromRequestParts<Arc<Control>> for Origin {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, control: &Arc<Control>) -> Result<Self, Problem> {
+        Self::required(&parts.extensions, &control.clock)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, HeaderName, HeaderValue};
+
+    use super::{Problem, bearer, presented_key};
+
+    const KEY: &str = "pe-0123456789abcdefghijABCDEFGHIJ01";
+    const OTHER: &str = "pe-0123456789abcdefghijABCDEFGHIJ02";
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        let pairs = pairs
+            .iter()
+            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap()));
+        pairs.collect()
+    }
+
+    fn found(pairs: &[(&'static str, &str)]) -> Result<String, Problem> {
+        presented_key(&headers(pairs)).map(|key| key.expose().to_owned())
+    }
+
+    #[test]
+    fn a_key_is_found_wherever_a_client_may_put_it() {
+        let bearer = format!("bEaReR  {KEY}");
+        for place in [("authorization", bearer.as_str()), ("x-api-key", KEY), ("api-key", KEY)] {
+            assert_eq!(found(&[place]).unwrap(), KEY, "{place:?}");
+        }
+        assert_eq!(found(&[("authorization", "Bearer sk-theirs"), ("x-api-key", KEY)]).unwrap(), KEY);
+        assert_eq!(found(&[("authorization", &bearer), ("api-key", KEY)]).unwrap(), KEY);
+    }
+
+    #[test]
+    fn no_key_a_malformed_one_and_two_are_refused() {
+        for none in ["Basic cGU6", "Bearer", "Bearer sk-theirs", "Bearer pe-short", KEY] {
+            assert!(matches!(found(&[("authorization", none)]), Err(Problem::UnknownKey)), "{none}");
+        }
+        assert!(matches!(found(&[]), Err(Problem::UnknownKey)));
+        let two = [("x-api-key", KEY), ("api-key", OTHER)];
+        assert!(matches!(found(&two), Err(Problem::AmbiguousKey)));
+    }
+
+    #[test]
+    fn a_session_token_is_taken_only_when_it_is_alone() {
+        assert_eq!(bearer(&headers(&[("authorization", "Bearer a.b.c")])), Some("a.b.c"));
+        assert_eq!(bearer(&headers(&[("authorization", "Basic a")])), None);
+        let mut two = HeaderMap::new();
+        two.append("authorization", HeaderValue::from_static("Bearer a"));
+        two.append("authorization", HeaderValue::from_static("Bearer b"));
+        assert_eq!(bearer(&two), None);
+    }
+}

@@ -1,0 +1,192 @@
+//! Whether the gateway is well, and whether it should be sent work.
+//!
+//! These paths are never limited, so what they read is read at most once a second, whoever asks.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use serde::Serialize;
+use serde_json::{Value, json};
+use sysinfo::{Disks, MemoryRefreshKind, RefreshKind, System};
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+use super::Control;
+use super::problem::Problem;
+use crate::clock::Timestamp;
+
+/// The machine and the database, looked at now and then.
+pub struct Vitals {
+    data_dir: PathBuf,
+    latest: Mutex<Option<(Instant, Reading)>>,
+}
+
+/// One look.
+#[derive(Clone, Copy, Debug)]
+struct Reading {
+    database_answers: bool,
+    memory: Memory,
+    disk: Disk,
+}
+
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+struct Memory {
+    used_percent: f64,
+    used_mb: f64,
+    available_mb: f64,
+}
+
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+struct Disk {
+    used_percent: f64,
+    free_gb: f64,
+}
+
+/// Answer of `GET /health`.
+#[derive(Serialize)]
+pub(super) struct Health {
+    status: &'static str,
+    timestamp: Timestamp,
+    database: &'static str,
+    memory: Memory,
+    disk: Disk,
+    message_buffer_size: u64,
+    scheduler_running: bool,
+}
+
+const FRESH_FOR: Duration = Duration::from_secs(1);
+/// Longest wait for the database's answer.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// From here on memory or disk is short.
+const SHORT_PERCENT: f64 = 95.0;
+
+/// `GET /health`: 503 when the database does not answer; `degraded`, but 200, when memory or disk is
+/// short or the jobs do not run.
+pub(super) async fn health(State(control): State<Arc<Control>>) -> Response {
+    let reading = control.vitals.look(&control).await;
+    let scheduler_running = control.scheduler_running.load(Ordering::Acquire);
+    let short = reading.memory.used_percent > SHORT_PERCENT || reading.disk.used_percent > SHORT_PERCENT;
+    let (code, status) = match (reading.database_answers, short || !scheduler_running) {
+        (false, _) => (StatusCode::SERVICE_UNAVAILABLE, "unhealthy"),
+        (true, true) => (StatusCode::OK, "degraded"),
+        (true, false) => (StatusCode::OK, "healthy"),
+    };
+    let health = Health {
+        status,
+        timestamp: control.clock.now(),
+        database: if reading.database_answers { "healthy" } else { "unhealthy" },
+        memory: reading.memory,
+        disk: reading.disk,
+        message_buffer_size: control.chatlog.waiting(),
+        scheduler_running,
+    };
+    (code, Json(health)).into_response()
+}
+
+/// `GET /livez`: the process answers.
+pub(super) async fn alive() -> Json<Value> {
+    Json(json!({"status": "alive"}))
+}
+
+/// `GET /readyz`: send work here. 503 while stopping, or while the database does not answer.
+pub(super) async fn ready(State(control): State<Arc<Control>>) -> Result<Json<Value>, Problem> {
+    if control.draining.is_cancelled() || !control.vitals.look(&control).await.database_answers {
+        return Err(Problem::NotReady);
+    }
+    Ok(Json(json!({"status": "ready"})))
+}
+
+// === impl Vitals ===
+
+impl Vitals {
+    /// Watches the disk that holds `data_dir`.
+    #[must_use]
+    pub fn new(data_dir: PathBuf) -> Self {
+        Self { data_dir, latest: Mutex::new(None) }
+    }
+
+    /// The latest reading. Whoever finds it old takes a new one, and the others wait for it.
+    async fn look(&self, control: &Control) -> Reading {
+        let mut latest = self.latest.lock().await;
+        if let Some((taken, reading)) = *latest
+            && taken.elapsed() < FRESH_FOR
+        {
+            return reading;
+        }
+        let data_dir = self.data_dir.clone();
+        let machine = tokio::task::spawn_blocking(move || (memory(), disk(&data_dir)));
+        let answer = tokio::time::timeout(PATIENCE, control.db.ping()).await;
+        let (memory, disk) = machine.await.unwrap_or_default();
+        let reading = Reading { database_answers: matches!(answer, Ok(Ok(()))), memory, disk };
+        *latest = Some((Instant::now(), reading));
+        reading
+    }
+}
+
+fn memory() -> Memory {
+    let wanted = RefreshKind::nothing().with_memory(MemoryRefreshKind::nothing().with_ram());
+    let Ok(system) = System::new_with_specifics(wanted) else { return Memory::default() };
+    let (total, available) = (system.total_memory(), system.available_memory());
+    let used = total.saturating_sub(available);
+    Memory {
+        used_percent: percent(used, total),
+        used_mb: in_units(used, 1 << 20),
+        available_mb: in_units(available, 1 << 20),
+    }
+}
+
+/// The disk whose mount point is nearest above `data_dir`.
+fn disk(data_dir: &Path) -> Disk {
+    let data_dir = data_dir.canonicalize().unwrap_or_else(|_| data_dir.to_owned());
+    let Ok(disks) = Disks::new_with_refreshed_list() else { return Disk::default() };
+    let above = disks.iter().filter(|disk| data_dir.starts_with(disk.mount_point()));
+    let nearest = above.max_by_key(|disk| disk.mount_point().components().count());
+    nearest.map_or_else(Disk::default, |disk| {
+        let (total, free) = (disk.total_space(), disk.available_space());
+        Disk { used_percent: percent(total.saturating_sub(free), total), free_gb: in_units(free, 1 << 30) }
+    })
+}
+
+fn percent(part: u64, whole: u64) -> f64 {
+    if whole == 0 { 0.0 } else { one_digit(as_f64(part) * 100.0 / as_f64(whole)) }
+}
+
+fn in_units(bytes: u64, unit: u64) -> f64 {
+    one_digit(as_f64(bytes) / as_f64(unit))
+}
+
+fn one_digit(number: f64) -> f64 {
+    (number * 10.0).round() / 10.0
+}
+
+#[expect(clippy::cast_precision_loss, reason = "shown with one digit")]
+fn as_f64(number: u64) -> f64 {
+    number as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::{disk, in_units, memory, percent};
+
+    #[test]
+    fn numbers_are_shown_with_one_digit() {
+        assert!((percent(1, 3) - 33.3).abs() < 1e-9);
+        assert!((percent(1, 0)).abs() < 1e-9);
+        assert!((in_units(1_610_612_736, 1 << 30) - 1.5).abs() < 1e-9);
+    }
+
+    #[test]
+    fn this_machine_has_memory_and_a_disk() {
+        let memory = memory();
+        assert!(memory.used_mb > 0.0 && memory.available_mb > 0.0, "{memory:?}");
+        assert!(disk(Path::new(".")).used_percent <= 100.0);
+    }
+}

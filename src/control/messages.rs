@@ -1,0 +1,126 @@
+//! `POST /api/v1/auth/log-message`: an app that is not behind the gate tells us what was said.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::Control;
+use super::caller::{KeyHolder, Origin};
+use super::forms::{Body, Form};
+use super::problem::Problem;
+use super::violations::Violations;
+use crate::identity::Subject;
+use crate::ids::ExchangeId;
+use crate::store::exchanges::{Exchange, Verdict};
+
+/// A conversation somebody else carried.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Told {
+    model: Option<String>,
+    messages: Option<Vec<Value>>,
+    research_model: Option<bool>,
+}
+
+/// The same, held to its rules; the messages as the log keeps them.
+pub(super) struct Conversation {
+    model: String,
+    messages: String,
+    research_model: bool,
+}
+
+/// Where it is in the log.
+#[derive(Serialize)]
+pub(super) struct Logged {
+    message: &'static str,
+    log_id: String,
+}
+
+/// Most characters of a model's name.
+const MAX_MODEL: usize = 256;
+
+/// Answers when the row is in the database. Costs nothing.
+pub(super) async fn log_message(
+    State(control): State<Arc<Control>>,
+    origin: Origin,
+    KeyHolder(subject): KeyHolder,
+    Body(conversation): Body<Told>,
+) -> Result<Json<Logged>, Problem> {
+    let row = Exchange {
+        model: conversation.model,
+        bytes_in: i64::try_from(conversation.messages.len()).unwrap_or(i64::MAX),
+        messages: Some(conversation.messages),
+        research_model: conversation.research_model,
+        ..own_row(&subject, &origin, "log-message")
+    };
+    let log_id = row.id.to_string();
+    control.chatlog.write(vec![row]).await?;
+    Ok(Json(Logged { message: "Message logged successfully", log_id }))
+}
+
+/// The row of a call that ends here: nothing was forwarded, nothing charged, nothing said yet.
+pub(super) fn own_row(subject: &Subject, origin: &Origin, call: &str) -> Exchange {
+    Exchange {
+        id: ExchangeId::generate(),
+        user_id: Some(subject.user),
+        key_id: Some(subject.key),
+        username: subject.username.clone(),
+        email: subject.email.clone(),
+        request_id: origin.request_id.to_string(),
+        route: "/api/v1".to_owned(),
+        call: call.to_owned(),
+        model: String::new(),
+        messages: None,
+        answer: None,
+        research_model: false,
+        time: origin.at,
+        status: Some(200),
+        stream: false,
+        outcome: "complete".to_owned(),
+        verdict: Verdict::Free,
+        reason: call.to_owned(),
+        quota_day: None,
+        quota_epoch: None,
+        first_byte_ms: None,
+        latency_ms: 0,
+        bytes_in: 0,
+        bytes_out: 0,
+        prompt_tokens: None,
+        completion_tokens: None,
+        total_tokens: None,
+        cached_tokens: None,
+        reasoning_tokens: None,
+        usage_source: "none".to_owned(),
+        finish_reason: None,
+        truncated: false,
+        client_ip: origin.ip.to_string(),
+    }
+}
+
+// === impl Told ===
+
+impl Form for Told {
+    type Checked = Conversation;
+    const MAX_SIZE: usize = 1024 * 1024;
+
+    fn check(self, _: &Control, found: &mut Violations) -> Option<Conversation> {
+        let model = found.required("model", self.model);
+        let model = found.filled("model", model);
+        if model.as_deref().is_some_and(|model| model.chars().nth(MAX_MODEL).is_some()) {
+            found.refuse("model", "String should have at most 256 characters");
+        }
+        let messages = found.required("messages", self.messages)?;
+        if messages.is_empty() {
+            found.refuse("messages", "List should have at least 1 item");
+        }
+        let has_role = |message: &Value| message.get("role").is_some_and(Value::is_string);
+        if let Some(at) = messages.iter().position(|message| !has_role(message)) {
+            found.refuse_at("messages", at, "Input should be an object with a role and a content");
+        }
+        let research_model = self.research_model.unwrap_or_default();
+        Some(Conversation { model: model?, messages: Value::Array(messages).to_string(), research_model })
+    }
+}

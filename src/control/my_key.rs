@@ -1,0 +1,115 @@
+//! A user's own `pe-` key: sealed for keeping, plain right after a login, new on demand.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use secrecy::ExposeSecret;
+use serde::Serialize;
+use serde_json::json;
+
+use super::Control;
+use super::caller::{Origin, UserSession};
+use super::paging::Params;
+use super::problem::Problem;
+use crate::clock::Timestamp;
+use crate::credential::key::PlainKey;
+use crate::ids::UserId;
+use crate::store::audit::{Actor, Entry};
+use crate::store::keys::{self, NewKey};
+
+/// A key as its owner sees it. `api_key` is there only when it was asked for and the login is young.
+#[derive(Serialize)]
+pub(super) struct ShownKey {
+    key: String,
+    created_at: Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    api_key: Option<String>,
+}
+
+/// A key just made, and the row that will know it.
+pub(super) struct MadeKey {
+    pub(super) plain: PlainKey,
+    pub(super) row: NewKey,
+}
+
+/// How long after a login a key is shown.
+const REVEAL_WITHIN: Duration = Duration::from_mins(5);
+
+/// `GET /api/v1/auth/api-key`
+pub(super) async fn show_key(
+    State(control): State<Arc<Control>>,
+    session: UserSession,
+    params: Params,
+) -> Result<Json<ShownKey>, Problem> {
+    let reveal = may_reveal(&params, &session, control.clock.now())?;
+    let found = keys::current(&control.db, session.user.id).await?;
+    let key = found.ok_or(Problem::NotFound("API key"))?;
+    let api_key = if reveal { Some(control.open_key(&key.sealed)?) } else { None };
+    Ok(Json(ShownKey { key: key.sealed, created_at: key.created_at, api_key }))
+}
+
+/// `POST /api/v1/auth/regenerate-key`: the old key stops working at once.
+pub(super) async fn regenerate_key(
+    State(control): State<Arc<Control>>,
+    session: UserSession,
+    origin: Origin,
+    params: Params,
+) -> Result<Json<ShownKey>, Problem> {
+    let reveal = may_reveal(&params, &session, origin.at)?;
+    let user = session.user;
+    let actor = (Actor::User(user.id), user.username.as_str());
+    let entry = origin.entry(actor, "key.regenerate", &user.username, json!({}));
+    let made = control.replace_key(user.id, origin.at, &entry).await?;
+    let api_key = reveal.then(|| made.plain.expose().to_owned());
+    Ok(Json(ShownKey { key: made.row.sealed, created_at: origin.at, api_key }))
+}
+
+fn may_reveal(params: &Params, session: &UserSession, now: Timestamp) -> Result<bool, Problem> {
+    params.only(&["reveal"])?;
+    if !params.flag("reveal")? {
+        return Ok(false);
+    }
+    if now.since(session.since) < REVEAL_WITHIN {
+        Ok(true)
+    } else {
+        Err(Problem::LoginTooOld { within: REVEAL_WITHIN })
+    }
+}
+
+// === impl Control ===
+
+impl Control {
+    /// A new key, not yet anybody's.
+    pub(super) fn new_key(&self) -> MadeKey {
+        let plain = PlainKey::generate();
+        let row = NewKey {
+            digest: plain.digest(&self.pepper),
+            sealed: self.sealer.seal(plain.expose()),
+            prefix: plain.prefix().to_owned(),
+            format: plain.format().as_i64(),
+        };
+        MadeKey { plain, row }
+    }
+
+    /// Gives a user a new key in the old one's stead.
+    pub(super) async fn replace_key(
+        &self,
+        user: UserId,
+        now: Timestamp,
+        entry: &Entry,
+    ) -> Result<MadeKey, Problem> {
+        let made = self.new_key();
+        keys::replace(&self.db, user, &made.row, now, entry).await?;
+        self.directory.forget_user(user);
+        Ok(made)
+    }
+
+    fn open_key(&self, sealed: &str) -> Result<String, Problem> {
+        match self.sealer.open(sealed) {
+            Ok(plain) => Ok(plain.expose_secret().to_owned()),
+            Err(error) => Err(Problem::Internal(error.to_string())),
+        }
+    }
+}

@@ -1,0 +1,355 @@
+//! What the control plane answers when it cannot do what was asked: the only place with statuses.
+//!
+//! A [`Problem`] is told twice. The client reads RFC 9457 problem details that also carry the seed's
+//! members; our own log reads the cause, which no client ever sees.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderValue, StatusCode};
+use serde_json::{Value, json};
+
+use super::pace;
+use super::violations::Violations;
+use crate::clock::Timestamp;
+use crate::identity::IdentifyError;
+use crate::ids::RequestId;
+use crate::quota::QuotaError;
+use crate::store::StoreError;
+use crate::store::users::UpdateUser;
+
+/// Why a call was refused or failed.
+#[derive(Debug)]
+pub(super) enum Problem {
+    /// The body is not JSON at all; where it stops being so.
+    MalformedJson { line: usize, column: usize },
+    /// The body never came to its end.
+    BrokenBody,
+    /// Two different keys in one request.
+    AmbiguousKey,
+    /// No session, or none that is good here.
+    NotAuthenticated,
+    /// Name and password do not belong together, or nobody has that name.
+    WrongCredentials,
+    /// No key, or none that is known and alive.
+    UnknownKey,
+    /// The account is switched off.
+    AccountDisabled,
+    /// The key may not be used from the client's address.
+    AddressNotAllowed,
+    /// Nobody may register here.
+    RegistrationClosed,
+    /// A secret is shown only right after a login.
+    LoginTooOld { within: Duration },
+    /// Nothing is at this path.
+    NoSuchPath,
+    /// The path is right, the thing it names is not there.
+    NotFound(&'static str),
+    /// The path does not know this method.
+    MethodNotAllowed,
+    /// The body came too slowly.
+    BodyTimeout,
+    /// A name that must be unique is somebody's already.
+    Taken(&'static str),
+    /// The body is larger than this many bytes.
+    TooLarge(usize),
+    /// The body does not say that it is JSON.
+    NotJson,
+    /// Fields are missing, unknown or not acceptable.
+    Invalid(Violations),
+    /// This address asks too fast.
+    TooFast { per_minute: u32, retry_after: Duration },
+    /// Too many failed logins of this account or from this address.
+    TooManyLogins { retry_after: Duration },
+    /// The day's conversations are used up.
+    DayUsedUp { day: pace::Day, zone: String },
+    /// A queue is full.
+    Busy(&'static str),
+    /// This instance is not taking work: it is stopping, or its database does not answer.
+    NotReady,
+    /// Something below cannot answer now.
+    Unavailable(String),
+    /// A mistake of ours.
+    Internal(String),
+}
+
+/// A problem before it knows which request it answers; travels in the response's extensions.
+#[derive(Clone, Debug)]
+struct Draft {
+    status: StatusCode,
+    code: &'static str,
+    detail: Value,
+    cause: Option<String>,
+}
+
+/// Seconds after which a client may try again when nobody knows better.
+const SOON: Duration = Duration::from_secs(2);
+
+// === impl Problem ===
+
+impl Problem {
+    /// The table: what a client can act on.
+    fn kind(&self) -> (StatusCode, &'static str) {
+        use StatusCode as S;
+        match self {
+            Self::MalformedJson { .. } => (S::BAD_REQUEST, "malformed-json"),
+            Self::BrokenBody => (S::BAD_REQUEST, "broken-body"),
+            Self::AmbiguousKey => (S::BAD_REQUEST, "ambiguous-key"),
+            Self::NotAuthenticated => (S::UNAUTHORIZED, "not-authenticated"),
+            Self::WrongCredentials => (S::UNAUTHORIZED, "wrong-credentials"),
+            Self::UnknownKey => (S::UNAUTHORIZED, "invalid-api-key"),
+            Self::AccountDisabled => (S::FORBIDDEN, "account-disabled"),
+            Self::AddressNotAllowed => (S::FORBIDDEN, "address-not-allowed"),
+            Self::RegistrationClosed => (S::FORBIDDEN, "registration-closed"),
+            Self::LoginTooOld { .. } => (S::FORBIDDEN, "login-too-old"),
+            Self::NoSuchPath => (S::NOT_FOUND, "no-such-path"),
+            Self::NotFound(_) => (S::NOT_FOUND, "not-found"),
+            Self::MethodNotAllowed => (S::METHOD_NOT_ALLOWED, "method-not-allowed"),
+            Self::BodyTimeout => (S::REQUEST_TIMEOUT, "body-timeout"),
+            Self::Taken(_) => (S::CONFLICT, "taken"),
+            Self::TooLarge(_) => (S::PAYLOAD_TOO_LARGE, "too-large"),
+            Self::NotJson => (S::UNSUPPORTED_MEDIA_TYPE, "not-json"),
+            Self::Invalid(_) => (S::UNPROCESSABLE_ENTITY, "invalid"),
+            Self::TooFast { .. } => (S::TOO_MANY_REQUESTS, "rate-limit-exceeded"),
+            Self::TooManyLogins { .. } => (S::TOO_MANY_REQUESTS, "too-many-logins"),
+            Self::DayUsedUp { .. } => (S::TOO_MANY_REQUESTS, "insufficient-quota"),
+            Self::Busy(_) => (S::SERVICE_UNAVAILABLE, "busy"),
+            Self::NotReady => (S::SERVICE_UNAVAILABLE, "not-ready"),
+            Self::Unavailable(_) => (S::SERVICE_UNAVAILABLE, "unavailable"),
+            Self::Internal(_) => (S::INTERNAL_SERVER_ERROR, "internal"),
+        }
+    }
+
+    /// One English sentence, with facts the client may know and nothing else.
+    fn sentence(&self) -> Cow<'static, str> {
+        match self {
+            Self::MalformedJson { line, column } => {
+                format!("The request body is not valid JSON (line {line}, column {column}).").into()
+            }
+            Self::BrokenBody => "The request body ended too early.".into(),
+            Self::AmbiguousKey => "The request carries two different API keys.".into(),
+            Self::NotAuthenticated => "A valid access token is required. Log in to get one.".into(),
+            Self::WrongCredentials => "The name or the password is not correct.".into(),
+            Self::UnknownKey => "The API key is missing or not valid.".into(),
+            Self::AccountDisabled => "This account is disabled.".into(),
+            Self::AddressNotAllowed => "This API key may not be used from your address.".into(),
+            Self::RegistrationClosed => "Registration is closed on this gateway.".into(),
+            Self::LoginTooOld { within } => {
+                let minutes = within.as_secs() / 60;
+                format!("The key is shown only within {minutes} minutes of a login. Log in again.").into()
+            }
+            Self::NoSuchPath => "There is nothing at this path.".into(),
+            Self::NotFound(what) => format!("There is no such {what}.").into(),
+            Self::MethodNotAllowed => "This path does not know this method.".into(),
+            Self::BodyTimeout => "The request body came too slowly.".into(),
+            Self::Taken(what) => format!("This {what} is taken already.").into(),
+            Self::TooLarge(most) => format!("The request body is larger than {most} bytes.").into(),
+            Self::NotJson => "The request body must be sent as Content-Type: application/json.".into(),
+            Self::Invalid(_) => "The request is not valid.".into(),
+            Self::TooFast { per_minute, .. } => {
+                format!("Rate limit of {per_minute} requests a minute reached. Wait and try again.").into()
+            }
+            Self::TooManyLogins { .. } => "Too many failed logins. Wait and try again.".into(),
+            Self::DayUsedUp { day, zone } => {
+                let (limit, resets_at) = (day.limit, day.resets_at);
+                format!("Daily limit of {limit} conversations reached; it resets at {resets_at} ({zone}).")
+                    .into()
+            }
+            Self::Busy(_) => "The gateway is busy. Try again shortly.".into(),
+            Self::NotReady => "This instance takes no requests now.".into(),
+            Self::Unavailable(_) => "The gateway cannot answer now. Try again shortly.".into(),
+            Self::Internal(_) => "The gateway made a mistake and has noted it.".into(),
+        }
+    }
+
+    /// What stands in our log and nowhere else.
+    fn cause(&self) -> Option<String> {
+        match self {
+            Self::Busy(cause) => Some((*cause).to_owned()),
+            Self::Unavailable(cause) | Self::Internal(cause) => Some(cause.clone()),
+            _ => None,
+        }
+    }
+
+    fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::TooFast { retry_after, .. } | Self::TooManyLogins { retry_after } => Some(*retry_after),
+            Self::DayUsedUp { day, .. } => Some(day.resets_in),
+            Self::Busy(_) | Self::NotReady | Self::Unavailable(_) => Some(SOON),
+            _ => None,
+        }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let (status, code) = self.kind();
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if let Some(wait) = self.retry_after() {
+            headers.insert(RETRY_AFTER, whole_seconds(wait).into());
+        }
+        match &self {
+            Self::DayUsedUp { day, .. } => day.tell(headers),
+            Self::TooLarge(_) | Self::BodyTimeout => {
+                headers.insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            _ => {}
+        }
+        let cause = self.cause();
+        let detail = match self {
+            Self::Invalid(violations) => violations.into_value(),
+            other => Value::String(other.sentence().into_owned()),
+        };
+        response.extensions_mut().insert(Draft { status, code, detail, cause });
+        response
+    }
+}
+
+/// Writes the body of a response that is a [`Problem`]; leaves every other as it is.
+pub(super) fn finish(response: Response, request_id: &RequestId, now: Timestamp) -> Response {
+    let (mut parts, body) = response.into_parts();
+    let Some(draft) = parts.extensions.remove::<Draft>() else {
+        return Response::from_parts(parts, body);
+    };
+    if let Some(cause) = &draft.cause {
+        tracing::warn!(code = draft.code, cause, %request_id, "the control plane could not answer");
+    }
+    parts.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    Response::from_parts(parts, Body::from(draft.into_document(request_id, now).to_string()))
+}
+
+/// Whole seconds, rounded up, at least one: what `Retry-After` takes.
+pub(super) fn whole_seconds(wait: Duration) -> u64 {
+    (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1)
+}
+
+// === impl Draft ===
+
+impl Draft {
+    fn into_document(self, request_id: &RequestId, now: Timestamp) -> Value {
+        json!({
+            "type": format!("urn:tollgate:problem:{}", self.code),
+            "title": self.status.canonical_reason().unwrap_or("Error"),
+            "status": self.status.as_u16(),
+            "detail": self.detail,
+            "error": true,
+            "status_code": self.status.as_u16(),
+            "timestamp": now,
+            "request_id": request_id,
+        })
+    }
+}
+
+// === what the floors below could not do ===
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Unavailable(_) => Self::Unavailable(error.to_string()),
+            StoreError::Damaged { .. } => Self::Internal(error.to_string()),
+        }
+    }
+}
+
+impl From<IdentifyError> for Problem {
+    fn from(error: IdentifyError) -> Self {
+        match error {
+            IdentifyError::Unknown | IdentifyError::Expired => Self::UnknownKey,
+            IdentifyError::Disabled => Self::AccountDisabled,
+            IdentifyError::StoreDown => Self::Unavailable(error.to_string()),
+        }
+    }
+}
+
+impl From<QuotaError> for Problem {
+    fn from(error: QuotaError) -> Self {
+        match error {
+            QuotaError::Busy => Self::Busy("too many conversations wait to be settled"),
+            QuotaError::NoSuchUser => Self::UnknownKey,
+            QuotaError::UsedUp { .. } | QuotaError::StoreDown => Self::Unavailable(error.to_string()),
+        }
+    }
+}
+
+impl From<UpdateUser> for Problem {
+    fn from(error: UpdateUser) -> Self {
+        match error {
+            UpdateUser::EmailTaken => Self::Taken("e-mail address"),
+            UpdateUser::NotFound => Self::NotFound("user"),
+            UpdateUser::Store(error) => error.into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use axum::response::{IntoResponse, Response};
+    use http_body_util::BodyExt;
+    use serde_json::{Value, json};
+
+    use super::{Problem, finish, whole_seconds};
+    use crate::clock::Timestamp;
+    use crate::control::pace::Day;
+    use crate::ids::RequestId;
+
+    fn told(problem: Problem) -> Response {
+        finish(problem.into_response(), &RequestId::parse("req-1").unwrap(), Timestamp(0))
+    }
+
+    async fn body(response: Response) -> Value {
+        serde_json::from_slice(&response.into_body().collect().await.unwrap().to_bytes()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_problem_is_readable_for_rfc_9457_and_for_the_seeds_clients() {
+        let response = told(Problem::NotFound("user"));
+        assert_eq!(response.status(), 404);
+        assert_eq!(response.headers()["content-type"], "application/problem+json");
+        let expected = json!({
+            "type": "urn:tollgate:problem:not-found", "title": "Not Found", "status": 404,
+            "detail": "There is no such user.", "error": true, "status_code": 404,
+            "timestamp": "1970-01-01T00:00:00Z", "request_id": "req-1",
+        });
+        assert_eq!(body(response).await, expected);
+    }
+
+    #[tokio::test]
+    async fn what_went_wrong_inside_stays_inside() {
+        for problem in [Problem::Internal("pw=secret".into()), Problem::Unavailable("pw=secret".into())] {
+            let response = told(problem);
+            assert!(response.status().is_server_error());
+            assert!(!body(response).await.to_string().contains("secret"));
+        }
+    }
+
+    #[tokio::test]
+    async fn headers_say_what_to_do_next() {
+        assert_eq!(told(Problem::NotAuthenticated).headers()["www-authenticate"], "Bearer");
+        assert_eq!(told(Problem::Busy("x")).headers()["retry-after"], "2");
+        assert_eq!(told(Problem::TooLarge(1)).headers()["connection"], "close");
+        let day = Day::of(10, 0, Timestamp(60_000), Timestamp(500));
+        let response = told(Problem::DayUsedUp { day, zone: "UTC".into() });
+        assert_eq!(response.status(), 429);
+        assert_eq!(response.headers()["retry-after"], "60");
+        assert_eq!(response.headers()["x-ratelimit-remaining"], "0");
+        let sentence = "Daily limit of 10 conversations reached; it resets at 1970-01-01T00:01:00Z (UTC).";
+        assert_eq!(body(response).await["detail"], sentence);
+    }
+
+    #[test]
+    fn waits_are_whole_seconds_and_at_least_one() {
+        assert_eq!(whole_seconds(Duration::ZERO), 1);
+        assert_eq!(whole_seconds(Duration::from_secs(3)), 3);
+        assert_eq!(whole_seconds(Duration::from_millis(3001)), 4);
+    }
+}

@@ -1,0 +1,146 @@
+//! `POST /api/v1/auth/register`: a new account, with its key.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{FromRequestParts, State};
+use http::StatusCode;
+use http::request::Parts;
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::Control;
+use super::caller::Origin;
+use super::forms::{Body, Form};
+use super::problem::Problem;
+use super::violations::Violations;
+use crate::credential::password::Password;
+use crate::store::audit::Actor;
+use crate::store::users::{self, InsertUser, NewUser};
+
+/// What somebody who registers says of themselves.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Registration {
+    username: Option<String>,
+    name: Option<String>,
+    email: Option<String>,
+    password: Option<SecretString>,
+    confirm_password: Option<SecretString>,
+    about_me: Option<String>,
+    hobbies: Option<String>,
+    #[serde(rename = "type")]
+    kind: Option<String>,
+}
+
+/// The same, held to its rules.
+pub(super) struct Registrant {
+    username: String,
+    name: String,
+    email: String,
+    password: Password,
+    about_me: String,
+    hobbies: String,
+    kind: String,
+}
+
+/// The seed's answer; the number is a string there.
+#[derive(Serialize)]
+pub(super) struct Registered {
+    message: &'static str,
+    user_id: String,
+    username: String,
+}
+
+/// Passes while anybody may register; asked before a body is read.
+pub(super) struct RegistrationOpen;
+
+/// Kinds of account.
+pub(super) const KINDS: [&str; 2] = ["Personal", "Business"];
+
+/// What everybody begins with.
+const PLAN: &str = "free";
+const LEVEL: &str = "basic";
+const CREDITS: i64 = 5;
+const ACCESS_RTYPE: [&str; 2] = ["bpe", "tot"];
+
+/// Makes the account, its key and their line in the audit trail in one step.
+pub(super) async fn register(
+    State(control): State<Arc<Control>>,
+    origin: Origin,
+    RegistrationOpen: RegistrationOpen,
+    Body(registrant): Body<Registration>,
+) -> Result<(StatusCode, Json<Registered>), Problem> {
+    let hash = control.passwords.hash(registrant.password).await?;
+    let key = control.new_key();
+    let user = NewUser {
+        username: registrant.username,
+        name: registrant.name,
+        email: registrant.email,
+        password_hash: hash.as_str().to_owned(),
+        about_me: registrant.about_me,
+        hobbies: registrant.hobbies,
+        kind: registrant.kind,
+        subscription_plan: PLAN.to_owned(),
+        credits: CREDITS,
+        access_rtype: ACCESS_RTYPE.map(str::to_owned).to_vec(),
+        level: LEVEL.to_owned(),
+    };
+    let entry = origin.entry((Actor::Nobody, &user.username), "user.register", &user.username, json!({}));
+    let inserted = users::insert(&control.db, &user, &key.row, origin.at, &entry).await;
+    let id = inserted.map_err(|error| match error {
+        InsertUser::UsernameTaken => Problem::Taken("username"),
+        InsertUser::EmailTaken => Problem::Taken("e-mail address"),
+        InsertUser::Store(error) => error.into(),
+    })?;
+    let username = user.username;
+    let registered =
+        Registered { message: "User registered successfully", user_id: id.to_string(), username };
+    Ok((StatusCode::CREATED, Json(registered)))
+}
+
+// === impl Registration ===
+
+impl Form for Registration {
+    type Checked = Registrant;
+
+    fn check(self, _: &Control, found: &mut Violations) -> Option<Registrant> {
+        let username = found.required("username", self.username);
+        if username.as_deref().is_some_and(|username| !is_username(username)) {
+            found.refuse("username", "String should have 3 to 30 letters, digits or underscores");
+        }
+        let name = found.required("name", self.name);
+        let name = found.filled("name", name);
+        let email = found.required("email", self.email);
+        let email = found.email("email", email);
+        let password = found.required("password", self.password);
+        let repeated = found.required("confirm_password", self.confirm_password);
+        if let (Some(one), Some(two)) = (&password, &repeated)
+            && one.expose_secret() != two.expose_secret()
+        {
+            found.refuse("confirm_password", "Passwords do not match");
+        }
+        let password = password.and_then(|text| found.new_password("password", text));
+        let about_me = found.text("about_me", self.about_me).unwrap_or_default();
+        let hobbies = found.text("hobbies", self.hobbies).unwrap_or_default();
+        let kind = found.one_of("type", self.kind, &KINDS).unwrap_or_else(|| "Personal".to_owned());
+        let (username, name, email, password) = (username?, name?, email?, password?);
+        Some(Registrant { username, name, email, password, about_me, hobbies, kind })
+    }
+}
+
+/// `^[A-Za-z0-9_]{3,30}$`
+pub(super) fn is_username(text: &str) -> bool {
+    (3..=30).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+}
+
+// === impl RegistrationOpen ===
+
+impl FromRequestParts<Arc<Control>> for RegistrationOpen {
+    type Rejection = Problem;
+
+    async fn from_request_parts(_: &mut Parts, control: &Arc<Control>) -> Result<Self, Problem> {
+        if control.settings.allow_registration { Ok(Self) } else { Err(Problem::RegistrationClosed) }
+    }
+}

@@ -1,0 +1,27 @@
+//! `POST /api/v1/admin/reset-limits`: everybody begins the day anew.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use serde_json::json;
+
+use super::Control;
+use super::caller::{AdminSession, Origin};
+use super::me::Done;
+use super::problem::Problem;
+use crate::store;
+use crate::store::audit::Actor;
+
+/// Every user has the conversations of a whole day again, whatever they used of this one.
+pub(super) async fn reset_limits(
+    State(control): State<Arc<Control>>,
+    AdminSession(admin): AdminSession,
+    origin: Origin,
+) -> Result<Json<Done>, Problem> {
+    let actor = (Actor::Admin(admin.id), admin.username.as_str());
+    let entry = origin.entry(actor, "limits.reset", "all users", json!({}));
+    let users = store::quota::reset_all(&control.db, &entry).await?;
+    tracing::info!(users, admin = admin.username, "all limits were reset");
+    Ok(Json(Done { message: "All user limits reset successfully" }))
+}

@@ -1,0 +1,173 @@
+//! Logging in: a name and a password for a session.
+//!
+//! Whether an account exists shows neither in the answer nor in the time it takes: without one, the
+//! password is compared with nobody's.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
+
+use super::Control;
+use super::backoff::Attempt;
+use super::caller::Origin;
+use super::forms::{Body, Form};
+use super::passwords::Comparison;
+use super::problem::Problem;
+use super::violations::Violations;
+use crate::credential::password::{Password, PasswordHash};
+use crate::credential::token::Audience;
+use crate::store::{admins, users};
+
+/// `POST /api/v1/auth/login`
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct UserLogin {
+    email: Option<String>,
+    password: Option<SecretString>,
+}
+
+/// `POST /api/v1/admin/login`
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AdminLogin {
+    username: Option<String>,
+    password: Option<SecretString>,
+}
+
+/// Who somebody says they are, and what they offer as proof.
+pub(super) struct Claim {
+    name: String,
+    password: SecretString,
+}
+
+/// A session, as the seed's clients read it: the seconds are a string.
+#[derive(Serialize)]
+pub(super) struct LoggedIn {
+    access_token: String,
+    token_type: &'static str,
+    expires_in: String,
+}
+
+/// Most characters of a name that anybody has.
+const MAX_NAME: usize = 254;
+
+/// Logs a user in by e-mail address.
+pub(super) async fn user_login(
+    State(control): State<Arc<Control>>,
+    origin: Origin,
+    Body(claim): Body<UserLogin>,
+) -> Result<Json<LoggedIn>, Problem> {
+    let attempt = control.attempt(Audience::User, &claim.name, &origin)?;
+    let user = match users::by_email(&control.db, &claim.name).await {
+        Ok(user) => user,
+        Err(error) => return Err(attempt.unanswered(error.into())),
+    };
+    let stored = user.as_ref().map(|user| user.password_hash.clone());
+    let renewed = control.prove(claim.password, stored, attempt).await?;
+    let user = user.ok_or(Problem::WrongCredentials)?;
+    if !user.is_active {
+        return Err(Problem::AccountDisabled);
+    }
+    if let Some(hash) = renewed {
+        let (old, new) = (user.password_hash.as_str(), hash.as_str());
+        let stored = users::update_password_hash(&control.db, user.id, old, new, origin.at).await;
+        stored.unwrap_or_else(|error| tracing::warn!(%error, "a password hash was not renewed"));
+    }
+    control.begin_session(Audience::User, user.id.0, user.token_version)
+}
+
+/// Logs an admin in by name.
+pub(super) async fn admin_login(
+    State(control): State<Arc<Control>>,
+    origin: Origin,
+    Body(claim): Body<AdminLogin>,
+) -> Result<Json<LoggedIn>, Problem> {
+    let attempt = control.attempt(Audience::Admin, &claim.name, &origin)?;
+    let admin = match admins::by_username(&control.db, &claim.name).await {
+        Ok(admin) => admin,
+        Err(error) => return Err(attempt.unanswered(error.into())),
+    };
+    let stored = admin.as_ref().map(|admin| admin.password_hash.clone());
+    control.prove(claim.password, stored, attempt).await?;
+    let admin = admin.ok_or(Problem::WrongCredentials)?;
+    control.begin_session(Audience::Admin, admin.id.0, admin.token_version)
+}
+
+// === impl Control ===
+
+impl Control {
+    fn attempt(&self, audience: Audience, name: &str, origin: &Origin) -> Result<Attempt<'_>, Problem> {
+        self.backoff.admit(&format!("{audience}:{name}"), origin.ip, self.clock.elapsed())
+    }
+
+    /// Whether the password is the one that was stored; then its hash made anew, where the old one
+    /// was of another cost.
+    async fn prove(
+        &self,
+        password: SecretString,
+        stored: Option<String>,
+        attempt: Attempt<'_>,
+    ) -> Result<Option<PasswordHash>, Problem> {
+        let Some(candidate) = Password::candidate(password) else { return Err(Problem::WrongCredentials) };
+        match self.passwords.compare(candidate, stored.map(PasswordHash::from_stored)).await {
+            Ok(Comparison::Right { renewed }) => {
+                attempt.put_back();
+                Ok(renewed)
+            }
+            Ok(Comparison::Wrong) => Err(Problem::WrongCredentials),
+            Err(problem) => Err(attempt.unanswered(problem)),
+        }
+    }
+
+    fn begin_session(
+        &self,
+        audience: Audience,
+        subject: i64,
+        version: i64,
+    ) -> Result<Json<LoggedIn>, Problem> {
+        let issued = self.tokens.issue(audience, subject, version, self.clock.now());
+        let issued = issued.map_err(|error| Problem::Internal(error.to_string()))?;
+        Ok(Json(LoggedIn {
+            access_token: issued.token.expose_secret().to_owned(),
+            token_type: "bearer",
+            expires_in: issued.expires_in.as_secs().to_string(),
+        }))
+    }
+}
+
+// === impl UserLogin ===
+
+impl Form for UserLogin {
+    type Checked = Claim;
+
+    fn check(self, _: &Control, found: &mut Violations) -> Option<Claim> {
+        claim(("email", self.email), self.password, found)
+    }
+}
+
+// === impl AdminLogin ===
+
+impl Form for AdminLogin {
+    type Checked = Claim;
+
+    fn check(self, _: &Control, found: &mut Violations) -> Option<Claim> {
+        claim(("username", self.username), self.password, found)
+    }
+}
+
+fn claim(
+    (field, name): (&'static str, Option<String>),
+    password: Option<SecretString>,
+    found: &mut Violations,
+) -> Option<Claim> {
+    let name = found.filled(field, name);
+    let (name, password) = (found.required(field, name), found.required("password", password));
+    let name = name?;
+    if name.chars().nth(MAX_NAME).is_some() {
+        found.refuse(field, "String should have at most 254 characters");
+    }
+    Some(Claim { name, password: password? })
+}

@@ -1,0 +1,118 @@
+//! `/api/v1/admin/users`: every account in the admin's hands.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::response::Response;
+use serde::Serialize;
+use serde_json::json;
+
+use super::Control;
+use super::caller::{AdminSession, Origin};
+use super::forms::Body;
+use super::me::Done;
+use super::paging::Params;
+use super::problem::Problem;
+use super::profile::AdminProfile;
+use super::register::is_username;
+use crate::store;
+use crate::store::audit::Actor;
+use crate::store::users::{self, User};
+
+mod change;
+
+use change::AccountForm;
+
+/// The new key, which is told only here.
+#[derive(Serialize)]
+pub(super) struct NewKeyTold {
+    message: &'static str,
+    new_key: String,
+}
+
+/// A page of accounts.
+pub(super) async fn list_users(
+    State(control): State<Arc<Control>>,
+    _: AdminSession,
+    params: Params,
+) -> Result<Response, Problem> {
+    params.only(&["limit", "offset"])?;
+    let page = params.page()?;
+    let listed = users::list(&control.db, page.limit, page.offset).await?;
+    let profiles = control.with_what_is_left(listed.rows).await?;
+    Ok(params.answer(page, &profiles, listed.total))
+}
+
+/// One account.
+pub(super) async fn get_user(
+    State(control): State<Arc<Control>>,
+    _: AdminSession,
+    Path(username): Path<String>,
+) -> Result<Json<AdminProfile>, Problem> {
+    let user = control.user_named(&username).await?;
+    let left = control.quota.left(user.id, &control.allowance(&user)).await?;
+    Ok(Json(AdminProfile::of(user, left.left, left.reset)))
+}
+
+/// Changes an account. Switching it off, or another e-mail address, ends its sessions.
+pub(super) async fn update_user(
+    State(control): State<Arc<Control>>,
+    AdminSession(admin): AdminSession,
+    origin: Origin,
+    Path(username): Path<String>,
+    Body(change): Body<AccountForm>,
+) -> Result<Json<Done>, Problem> {
+    let user = control.user_named(&username).await?;
+    let changed = change.fields();
+    let row = change.into_row(&control, &user);
+    let actor = (Actor::Admin(admin.id), admin.username.as_str());
+    let entry = origin.entry(actor, "user.update", &user.username, json!({ "fields": changed }));
+    users::update(&control.db, user.id, &row, origin.at, &entry).await?;
+    control.directory.forget_user(user.id);
+    Ok(Json(Done { message: "User updated successfully" }))
+}
+
+/// Gives a user a new key; the old one stops working at once.
+pub(super) async fn regenerate_user_key(
+    State(control): State<Arc<Control>>,
+    AdminSession(admin): AdminSession,
+    origin: Origin,
+    Path(username): Path<String>,
+) -> Result<Json<NewKeyTold>, Problem> {
+    let user = control.user_named(&username).await?;
+    let actor = (Actor::Admin(admin.id), admin.username.as_str());
+    let entry = origin.entry(actor, "key.regenerate", &user.username, json!({}));
+    let made = control.replace_key(user.id, origin.at, &entry).await?;
+    let new_key = made.plain.expose().to_owned();
+    Ok(Json(NewKeyTold { message: "API key regenerated successfully", new_key }))
+}
+
+// === impl Control ===
+
+impl Control {
+    /// The user of a path. What cannot be a name is nobody's, and is not looked up.
+    async fn user_named(&self, username: &str) -> Result<User, Problem> {
+        if !is_username(username) {
+            return Err(Problem::NotFound("user"));
+        }
+        users::by_username(&self.db, username).await?.ok_or(Problem::NotFound("user"))
+    }
+
+    /// Accounts with what is left of their day, by one question for all of them.
+    async fn with_what_is_left(&self, users: Vec<User>) -> Result<Vec<AdminProfile>, Problem> {
+        self.quota.settled().await;
+        let asked = users.iter().map(|user| {
+            let allowance = self.allowance(user);
+            let day = self.quota.today(allowance.zone).day;
+            store::quota::Asked { user: user.id, day, plan_limit: allowance.per_day }
+        });
+        let asked: Vec<_> = asked.collect();
+        let left = store::quota::left_many(&self.db, &asked).await?;
+        let profiles = users.into_iter().filter_map(|user| {
+            let left = left.get(&user.id)?;
+            Some(AdminProfile::of(user, left.left, left.reset))
+        });
+        Ok(profiles.collect())
+    }
+}

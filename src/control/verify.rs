@@ -1,0 +1,72 @@
+//! `POST /api/v1/auth/verify-key`: an app that is not behind the gate asks whether a key is good,
+//! and takes one conversation for it.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use super::Control;
+use super::caller::{KeyHolder, Origin};
+use super::messages::own_row;
+use super::pace::Day;
+use super::problem::Problem;
+use crate::clock::Timestamp;
+use crate::quota::{QuotaError, Verdict};
+use crate::store::exchanges::{self, Exchange};
+
+/// Who the key belongs to, and what is left.
+#[derive(Serialize)]
+struct Verified<'s> {
+    valid: bool,
+    username: &'s str,
+    email: &'s str,
+    remaining_conversations: i64,
+}
+
+/// Takes one conversation. Its row is written before the answer, so that the ledger can be computed
+/// again from the log.
+pub(super) async fn verify_key(
+    State(control): State<Arc<Control>>,
+    origin: Origin,
+    KeyHolder(subject): KeyHolder,
+) -> Result<Response, Problem> {
+    let seat = control.quota.seat()?;
+    let reserved = control.quota.reserve(subject.user, &subject.allowance, seat).await;
+    let mut reservation = reserved.map_err(|error| used_up_or(error, origin.at))?;
+    let (day, epoch) = reservation.ledger();
+    let row = Exchange {
+        verdict: exchanges::Verdict::Charged,
+        quota_day: Some(day),
+        quota_epoch: Some(epoch),
+        ..own_row(&subject, &origin, "verify-key")
+    };
+    // Writing goes on when the client leaves, and so must the charge.
+    reservation.dispatched();
+    if let Err(error) = control.chatlog.write(vec![row]).await {
+        reservation.settle(Verdict::Refunded);
+        return Err(error.into());
+    }
+    let day = Day::of(reservation.limit(), reservation.left(), reservation.resets_at(), origin.at);
+    let verified = Verified {
+        valid: true,
+        username: &subject.username,
+        email: &subject.email,
+        remaining_conversations: day.left,
+    };
+    reservation.settle(Verdict::Charged);
+    let mut response = Json(verified).into_response();
+    day.tell(response.headers_mut());
+    Ok(response)
+}
+
+fn used_up_or(error: QuotaError, now: Timestamp) -> Problem {
+    match error {
+        QuotaError::UsedUp { limit, resets_at, zone } => {
+            Problem::DayUsedUp { day: Day::of(limit, 0, resets_at, now), zone: zone.to_string() }
+        }
+        other => other.into(),
+    }
+}

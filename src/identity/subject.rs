@@ -1,0 +1,99 @@
+//! The subject of a request: made only here, and only from a key's row.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use crate::ids::{KeyId, UserId};
+use crate::plan::{AddressRules, Allowance, Plan, Plans};
+use crate::store::keys::Holder;
+
+/// A user behind a key, with what they may do, resolved.
+#[derive(Clone, Debug)]
+pub struct Subject {
+    /// The key that was shown.
+    pub key: KeyId,
+    /// Whose it is.
+    pub user: UserId,
+    /// Their name.
+    pub username: String,
+    /// Their address.
+    pub email: String,
+    /// Their level, as plan rules name it.
+    pub level: String,
+    /// The `r_type`s they may ask for.
+    pub access_rtype: Vec<String>,
+    /// The plan of their subscription at their level.
+    pub plan: Arc<Plan>,
+    /// Conversations a day: their own, or the plan's.
+    pub allowance: Allowance,
+    /// From where the installation is open.
+    access: AddressRules,
+    /// From where their keys work.
+    addresses: AddressRules,
+}
+
+/// Known, but not allowed here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum NotPermitted {
+    /// The client's address is outside the rules.
+    #[error("the address is not allowed")]
+    Address,
+    /// The plan does not open this route.
+    #[error("the plan does not open this route")]
+    Scope,
+}
+
+// === impl Subject ===
+
+impl Subject {
+    pub(super) fn of(holder: Holder, plans: &Plans, access: &AddressRules) -> Self {
+        let plan = plans.resolve(&holder.subscription_plan, &holder.level);
+        let per_day = holder.quota_reset.unwrap_or(plan.allowance.per_day);
+        Self {
+            key: holder.key,
+            user: holder.user,
+            username: holder.username,
+            email: holder.email,
+            level: holder.level,
+            access_rtype: holder.access_rtype,
+            allowance: Allowance { per_day, zone: plan.allowance.zone },
+            plan,
+            access: access.clone(),
+            addresses: address_rules(&holder.allowed_ips),
+        }
+    }
+
+    /// Whether a route of `scope` is open to a client at `ip`.
+    ///
+    /// # Errors
+    ///
+    /// The first rule that closes it.
+    pub fn permits(&self, scope: &str, ip: IpAddr) -> Result<(), NotPermitted> {
+        self.permits_address(ip)?;
+        if self.plan.scopes.permits(scope) { Ok(()) } else { Err(NotPermitted::Scope) }
+    }
+
+    /// Whether the key may be used from `ip` at all.
+    ///
+    /// # Errors
+    ///
+    /// [`NotPermitted::Address`].
+    pub fn permits_address(&self, ip: IpAddr) -> Result<(), NotPermitted> {
+        if self.access.permit(ip) && self.addresses.permit(ip) { Ok(()) } else { Err(NotPermitted::Address) }
+    }
+
+    /// Whether an `r_type` may be asked for.
+    pub fn may_ask_rtype(&self, r_type: &str) -> bool {
+        self.access_rtype.iter().any(|open| open == r_type)
+    }
+}
+
+/// A stored rule that does not parse closes: it was meant to keep somebody out.
+fn address_rules(stored: &[String]) -> AddressRules {
+    if stored.is_empty() {
+        return AddressRules::Anywhere;
+    }
+    AddressRules::Only(stored.iter().filter_map(|rule| rule.parse().ok()).collect())
+}

@@ -1,0 +1,745 @@
+//! From a fresh connection to requests: TLS, the choice of HTTP/1.1 or HTTP/2, and hyper set up with
+//! every limit it has.
+
+use std::cell::RefCell;
+use std::convert::Infallible;
+use std::error::Error;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::header::{CONNECTION, HeaderValue};
+use http::{Request, Response, StatusCode, Version};
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper::rt::Executor;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::task::TaskTracker;
+
+use super::caps::Admission;
+use super::reply::{Handed, Reply, unless_stalled};
+use super::watch::{End, Patience, Pulse, drive};
+use super::wire::Wire;
+use super::{Acceptor, Conn, Stop};
+
+/// How an HTTP/2 client that knows beforehand begins (RFC 9113 §3.4).
+const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// hyper's buffer for one HTTP/1.1 connection, each way.
+const H1_BUFFER: usize = 64 * 1024;
+/// What an HTTP/2 client may send unasked on one stream.
+const H2_STREAM_WINDOW: u32 = 64 * 1024;
+/// What an HTTP/2 client may send unasked on all streams together.
+const H2_CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// What waits on one stream for the client's window.
+const H2_SEND_BUFFER: usize = 64 * 1024;
+/// Largest head on HTTP/2, counted as RFC 9113 §6.5.2 does; larger ones are answered 431.
+const H2_HEADER_LIST: u32 = 16 * 1024;
+/// Streams reset by the client before we took them up (CVE-2023-44487).
+const H2_PENDING_RESETS: usize = 20;
+/// Streams that the client's mistakes made us reset (CVE-2025-8671).
+const H2_LOCAL_RESETS: usize = 128;
+/// How often an HTTP/2 client is asked whether it is there, and how long it may take to say so.
+const H2_PING: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(10));
+
+/// A connection that was let in.
+pub(super) struct Connection<S> {
+    pub(super) conn: Rc<Conn>,
+    pub(super) admission: Admission,
+    pub(super) service: Rc<S>,
+    pub(super) stop: Stop,
+    pub(super) tasks: TaskTracker,
+}
+
+/// What each request of a connection meets before the service.
+struct Dispatch<S> {
+    conn: Rc<Conn>,
+    service: Rc<S>,
+    pulse: Arc<Pulse>,
+    acceptor: Arc<Acceptor>,
+    streams: Option<Streams>,
+}
+
+/// Spawns the streams of one HTTP/2 connection on this thread.
+#[derive(Clone)]
+struct Streams {
+    tasks: TaskTracker,
+    acceptor: Arc<Acceptor>,
+    /// The stream hyper is about to spawn: it calls the service for a request and then, before
+    /// anything else, hands over the future that runs that stream.
+    next: Rc<RefCell<Option<Rc<Handed>>>>,
+}
+
+// === impl Connection ===
+
+impl<S, F, B> Connection<S>
+where
+    S: Fn(Rc<Conn>, Request<Incoming>) -> F + 'static,
+    F: Future<Output = Response<B>> + 'static,
+    B: Body<Data = Bytes> + Unpin + 'static,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    /// TLS first; ALPN says which HTTP (none means HTTP/1.1).
+    pub(super) async fn serve_tls(self, tls: TlsAcceptor, stream: TcpStream) {
+        let acceptor = Arc::clone(self.admission.acceptor());
+        let handshake = timeout(acceptor.limits.tls_handshake_timeout, tls.accept(stream));
+        let Some(shaken) = self.stop.drain.run_until_cancelled(handshake).await else { return };
+        let Ok(Ok(stream)) = shaken else {
+            acceptor.connected.failed_handshakes.fetch_add(1, Ordering::Relaxed);
+            return;
+        };
+        let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+        let pulse = Pulse::new(Instant::now());
+        if is_h2 {
+            self.serve_h2(stream, Bytes::new(), pulse).await;
+        } else {
+            self.serve_h1(stream, Bytes::new(), pulse).await;
+        }
+    }
+
+    /// No TLS: the first bytes say which HTTP.
+    pub(super) async fn serve_plain<T>(self, mut stream: T)
+    where
+        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let acceptor = Arc::clone(self.admission.acceptor());
+        let pulse = Pulse::new(Instant::now());
+        let first = timeout(acceptor.limits.head_timeout, first_bytes(&mut stream));
+        let Some(read) = self.stop.drain.run_until_cancelled(first).await else { return };
+        let Ok(first) = read else {
+            acceptor.connected.slow_heads.fetch_add(1, Ordering::Relaxed);
+            return;
+        };
+        if first.starts_with(H2_PREFACE) {
+            self.serve_h2(stream, first, pulse).await;
+        } else if !first.is_empty() {
+            self.serve_h1(stream, first, pulse).await;
+        }
+    }
+
+    async fn serve_h1<T>(self, io: T, first: Bytes, pulse: Arc<Pulse>)
+    where
+        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let acceptor = Arc::clone(self.admission.acceptor());
+        let limits = &acceptor.limits;
+        let wire = Wire::new(io, first, Arc::clone(&pulse), self.admission);
+        let dispatch = Dispatch {
+            conn: self.conn,
+            service: self.service,
+            pulse: Arc::clone(&pulse),
+            acceptor: Arc::clone(&acceptor),
+            streams: None,
+        };
+        let conn = http1::Builder::new()
+            .max_headers(limits.max_headers)
+            .max_header_size(limits.max_head_size)
+            .max_buf_size(H1_BUFFER.max(limits.max_head_size))
+            // hyper's clock does not tell an idle connection from a slow head: `drive` does.
+            .header_read_timeout(None)
+            .serve_connection(TokioIo::new(wire), service_fn(move |request| dispatch.answer(request)))
+            .with_upgrades();
+        let close = |conn: Pin<&mut _>| http1::UpgradeableConnection::graceful_shutdown(conn);
+        let end = Box::pin(drive(conn, close, &pulse, Patience::http1(limits), &self.stop)).await;
+        if end == End::SlowHead {
+            acceptor.connected.slow_heads.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    async fn serve_h2<T>(self, io: T, first: Bytes, pulse: Arc<Pulse>)
+    where
+        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let acceptor = Arc::clone(self.admission.acceptor());
+        let limits = &acceptor.limits;
+        let wire = Wire::new(io, first, Arc::clone(&pulse), self.admission);
+        let streams =
+            Streams { tasks: self.tasks, acceptor: Arc::clone(&acceptor), next: Rc::new(RefCell::new(None)) };
+        let dispatch = Dispatch {
+            conn: self.conn,
+            service: self.service,
+            pulse: Arc::clone(&pulse),
+            acceptor: Arc::clone(&acceptor),
+            streams: Some(streams.clone()),
+        };
+        let conn = http2::Builder::new(streams)
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(limits.h2_max_streams)
+            .initial_stream_window_size(H2_STREAM_WINDOW)
+            .initial_connection_window_size(H2_CONNECTION_WINDOW)
+            .max_send_buf_size(H2_SEND_BUFFER)
+            .max_header_list_size(H2_HEADER_LIST)
+            .max_pending_accept_reset_streams(H2_PENDING_RESETS)
+            .max_local_error_reset_streams(H2_LOCAL_RESETS)
+            .keep_alive_interval(H2_PING.0)
+            .keep_alive_timeout(H2_PING.1)
+            .serve_connection(TokioIo::new(wire), service_fn(move |request| dispatch.answer(request)));
+        let close = |conn: Pin<&mut _>| http2::Connection::graceful_shutdown(conn);
+        Box::pin(drive(conn, close, &pulse, Patience::http2(limits), &self.stop)).await;
+    }
+}
+
+// === impl Dispatch ===
+
+impl<S> Dispatch<S> {
+    fn answer<F, B>(
+        &self,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Result<Response<Reply<B>>, Infallible>> + use<S, F, B>
+    where
+        S: Fn(Rc<Conn>, Request<Incoming>) -> F,
+        F: Future<Output = Response<B>>,
+    {
+        let running = self.pulse.begin();
+        let handed = self.streams.as_ref().map(Streams::announce);
+        let version = request.version();
+        let answer = match self.oversize(&request) {
+            Some(status) => Err(status),
+            None => Ok((self.service)(Rc::clone(&self.conn), request)),
+        };
+        async move {
+            Ok(match answer {
+                Ok(answer) => answer.await.map(|body| Reply::new(Some(body), running, handed)),
+                Err(status) => refusal(status, version, Reply::new(None, running, handed)),
+            })
+        }
+    }
+
+    /// The limits on heads that hyper has no setting for, or not in both protocols.
+    fn oversize(&self, request: &Request<Incoming>) -> Option<StatusCode> {
+        let limits = &self.acceptor.limits;
+        let uri = request.uri();
+        let target = uri.path_and_query().map_or(0, |target| target.as_str().len())
+            + uri.authority().map_or(0, |authority| authority.as_str().len());
+        if target > limits.max_uri_length {
+            return Some(StatusCode::URI_TOO_LONG);
+        }
+        (request.headers().len() > limits.max_headers).then_some(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE)
+    }
+}
+
+/// Bare, like the answers hyper itself gives to heads it cannot take: no dialect is known yet.
+fn refusal<B>(status: StatusCode, version: Version, reply: Reply<B>) -> Response<Reply<B>> {
+    let mut response = Response::new(reply);
+    *response.status_mut() = status;
+    if version <= Version::HTTP_11 {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+// === impl Streams ===
+
+impl Streams {
+    /// Notes that hyper will spawn a stream next, and makes what both of them look at.
+    fn announce(&self) -> Rc<Handed> {
+        let handed = Rc::new(Handed::default());
+        self.next.replace(Some(Rc::clone(&handed)));
+        handed
+    }
+}
+
+impl<F: Future<Output = ()> + 'static> Executor<F> for Streams {
+    fn execute(&self, future: F) {
+        let Some(handed) = self.next.take() else {
+            drop(self.tasks.spawn_local(future));
+            return;
+        };
+        let acceptor = Arc::clone(&self.acceptor);
+        drop(self.tasks.spawn_local(async move {
+            if unless_stalled(future, handed, acceptor.limits.write_stall_timeout).await {
+                acceptor.connected.stalled.fetch_add(1, Ordering::Relaxed);
+            }
+        }));
+    }
+}
+
+/// Reads until it is certain whether the client begins with HTTP/2's preface. Empty when the client
+/// left without a byte.
+async fn first_bytes<T: AsyncRead + Unpin>(stream: &mut T) -> Bytes {
+    let mut first = BytesMut::with_capacity(H2_PREFACE.len());
+    while first.len() < H2_PREFACE.len() && H2_PREFACE.starts_with(&first) {
+        let room = H2_PREFACE.len() - first.len();
+        match (&mut *stream).take(room as u64).read_buf(&mut first).await {
+            Ok(1..) => {}
+            Ok(0) | Err(_) => break,
+        }
+    }
+    first.freeze()
+}
+
+#[cfg(test)]
+pub(super) mod testing {
+    use std::cell::Cell;
+    use std::convert::Infallible;
+    use std::pin::Pin;
+    use std::rc::Rc;
+    use std::time::Duration;
+
+    use bytes::Bytes;
+    use http::{Request, Response};
+    use http_body::Frame;
+    use http_body_util::combinators::UnsyncBoxBody;
+    use http_body_util::{BodyExt, Full, StreamBody};
+    use hyper::body::Incoming;
+    use hyper::rt::Executor;
+    use tokio::sync::Notify;
+
+    use crate::config::Connections;
+    use crate::listen::Conn;
+
+    pub(crate) type TestBody = UnsyncBoxBody<Bytes, Infallible>;
+
+    type Answer = Pin<Box<dyn Future<Output = Response<TestBody>>>>;
+
+    /// The defaults of the product.
+    pub(crate) fn limits() -> Connections {
+        Connections {
+            max: 20_000,
+            max_per_address: 256,
+            tls_handshake_timeout: Duration::from_secs(10),
+            head_timeout: Duration::from_secs(10),
+            keep_alive_timeout: Duration::from_mins(1),
+            body_idle_timeout: Duration::from_secs(15),
+            body_min_rate: 1024,
+            write_stall_timeout: Duration::from_secs(30),
+            max_head_size: 32 * 1024,
+            max_headers: 64,
+            max_uri_length: 8 * 1024,
+            h2_max_streams: 100,
+        }
+    }
+
+    /// What the test and its service both hold.
+    #[derive(Clone, Default)]
+    pub(crate) struct Stage {
+        /// Lets `/wait` answer.
+        pub(crate) go: Rc<Notify>,
+        /// Requests that reached the service and were not answered, or dropped, yet.
+        pub(crate) inside: Rc<Cell<u32>>,
+    }
+
+    struct Inside(Rc<Cell<u32>>);
+
+    impl Drop for Inside {
+        fn drop(&mut self) {
+            self.0.set(self.0.get() - 1);
+        }
+    }
+
+    impl Stage {
+        /// `/wait` answers when told to, `/late` after five minutes, `/endless` never stops,
+        /// `/tunnel` upgrades and echoes; everything else is `hello`.
+        pub(crate) fn service(&self) -> impl Fn(Rc<Conn>, Request<Incoming>) -> Answer + 'static {
+            let stage = self.clone();
+            move |_conn, request| {
+                let stage = stage.clone();
+                stage.inside.set(stage.inside.get() + 1);
+                let inside = Inside(Rc::clone(&stage.inside));
+                Box::pin(async move {
+                    let _inside = inside;
+                    match request.uri().path() {
+                        "/wait" => stage.go.notified().await,
+                        "/late" => tokio::time::sleep(Duration::from_mins(5)).await,
+                        "/endless" => return Response::new(endless()),
+                        "/tunnel" => return tunnel(request),
+                        _ => {}
+                    }
+                    Response::new(Full::new(Bytes::from_static(b"hello")).boxed_unsync())
+                })
+            }
+        }
+    }
+
+    fn endless() -> TestBody {
+        let frames = futures_util::stream::repeat_with(|| Ok(Frame::data(Bytes::from_static(&[b'x'; 4096]))));
+        StreamBody::new(frames).boxed_unsync()
+    }
+
+    fn tunnel(request: Request<Incoming>) -> Response<TestBody> {
+        drop(tokio::task::spawn_local(async move {
+            let upgraded = hyper::upgrade::on(request).await.unwrap();
+            let (mut from, mut to) = tokio::io::split(hyper_util::rt::TokioIo::new(upgraded));
+            tokio::io::copy(&mut from, &mut to).await.unwrap();
+        }));
+        let switching =
+            Response::builder().status(101).header("connection", "upgrade").header("upgrade", "echo");
+        switching.body(Full::default().boxed_unsync()).unwrap()
+    }
+
+    /// hyper's client, on this thread.
+    #[derive(Clone)]
+    pub(crate) struct Local;
+
+    impl<F: Future<Output = ()> + 'static> Executor<F> for Local {
+        fn execute(&self, future: F) {
+            drop(tokio::task::spawn_local(future));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+    use std::sync::Arc;
+    use std::sync::atomic::Ordering;
+    use std::time::Duration;
+
+    use bytes::Bytes;
+    use http::Request;
+    use http_body_util::{BodyExt, Empty};
+    use hyper_util::rt::TokioIo;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+    use tokio::task::{JoinHandle, LocalSet};
+    use tokio::time::{Instant, sleep, timeout};
+    use tokio_util::task::TaskTracker;
+
+    use super::testing::{Local, Stage, limits};
+    use super::{Admission, Connection};
+    use crate::listen::{Acceptor, ClientIps, Conn, Stop};
+
+    /// A server with one client, and the paused clock's start.
+    struct Scene {
+        acceptor: Arc<Acceptor>,
+        client: DuplexStream,
+        stage: Stage,
+        stop: Stop,
+        start: Instant,
+    }
+
+    impl Scene {
+        /// To be called inside a `LocalSet`. `buffer` is what the "kernel" holds each way.
+        fn open(buffer: usize) -> Self {
+            let acceptor = Arc::new(Acceptor::new(limits(), None, Arc::new(ClientIps::default())));
+            let (client, server) = duplex(buffer);
+            let (stage, stop) = (Stage::default(), Stop::default());
+            let address = "192.0.2.1:4711".parse().unwrap();
+            let connection = Connection {
+                conn: Rc::new(Conn { peer: address, local: address, tls: false }),
+                admission: Admission::ask(&acceptor, address.ip()).unwrap(),
+                service: Rc::new(stage.service()),
+                stop: stop.clone(),
+                tasks: TaskTracker::new(),
+            };
+            drop(tokio::task::spawn_local(connection.serve_plain(server)));
+            Self { acceptor, client, stage, stop, start: Instant::now() }
+        }
+
+        /// Sends, and reads one `hello`.
+        async fn ask(&mut self, head: &str) {
+            self.client.write_all(head.as_bytes()).await.unwrap();
+            let mut got = Vec::new();
+            while !got.ends_with(b"hello") {
+                assert_ne!(self.client.read_buf(&mut got).await.unwrap(), 0, "closed after {got:?}");
+            }
+            assert!(got.starts_with(b"HTTP/1.1 200 OK\r\n"));
+        }
+
+        /// Reads to the end; what came, and at which second of the scene it ended.
+        async fn end(&mut self) -> (Vec<u8>, u64) {
+            let mut got = Vec::new();
+            let _ = self.client.read_to_end(&mut got).await;
+            (got, (self.start.elapsed() + Duration::from_millis(500)).as_secs())
+        }
+
+        fn open_connections(&self) -> usize {
+            self.acceptor.connected().open.load(Ordering::Relaxed)
+        }
+    }
+
+    const GET: &str = "GET / HTTP/1.1\r\nhost: x\r\n\r\n";
+
+    #[tokio::test(start_paused = true)]
+    async fn a_first_head_has_ten_seconds_however_it_drips() {
+        let drip = async {
+            let scene = Scene::open(1024);
+            let (mut read, mut write) = tokio::io::split(scene.client);
+            let dripping: JoinHandle<()> = tokio::task::spawn_local(async move {
+                for byte in b"GET / HTTP/1.1\r\nx-slow: aaaaaaaaaaaaaaaaaaaaa" {
+                    let _ = write.write_all(&[*byte]).await;
+                    sleep(Duration::from_secs(1)).await;
+                }
+            });
+            let mut got = Vec::new();
+            let _ = read.read_to_end(&mut got).await;
+            assert_eq!((got.len(), scene.start.elapsed().as_secs()), (0, 10));
+            assert_eq!(scene.acceptor.connected().slow_heads.load(Ordering::Relaxed), 1);
+            dripping.abort();
+        };
+        LocalSet::new().run_until(drip).await;
+
+        let silent = async { Scene::open(1024).end().await };
+        assert_eq!(LocalSet::new().run_until(silent).await, (Vec::new(), 10));
+        let half_a_preface = async {
+            let mut scene = Scene::open(1024);
+            scene.client.write_all(b"PRI * HTTP/2.0\r\n").await.unwrap();
+            scene.end().await
+        };
+        assert_eq!(LocalSet::new().run_until(half_a_preface).await, (Vec::new(), 10));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_connection_is_kept_for_sixty_seconds_after_each_answer() {
+        let story = async {
+            let mut scene = Scene::open(1024);
+            scene.ask(GET).await;
+            sleep(Duration::from_secs(59)).await;
+            scene.ask(GET).await;
+            assert_eq!(scene.end().await, (Vec::new(), 119));
+            assert_eq!(scene.acceptor.connected().slow_heads.load(Ordering::Relaxed), 0);
+        };
+        LocalSet::new().run_until(story).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_later_head_has_ten_seconds_from_its_first_byte() {
+        let story = async {
+            let mut scene = Scene::open(1024);
+            scene.ask(GET).await;
+            sleep(Duration::from_secs(55)).await;
+            let (first, rest) = GET.split_at(9);
+            scene.client.write_all(first.as_bytes()).await.unwrap();
+            sleep(Duration::from_secs(9)).await;
+            scene.ask(rest).await;
+            scene.client.write_all(first.as_bytes()).await.unwrap();
+            assert_eq!(scene.end().await, (Vec::new(), 55 + 9 + 10));
+        };
+        LocalSet::new().run_until(story).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pipelined_requests_are_answered_in_turn_and_the_wait_begins_after_the_last() {
+        let story = async {
+            let mut scene = Scene::open(4096);
+            scene.client.write_all(format!("{GET}{GET}{GET}").as_bytes()).await.unwrap();
+            let (got, ended) = scene.end().await;
+            assert_eq!(String::from_utf8(got).unwrap().matches("hello").count(), 3);
+            assert_eq!(ended, 60);
+        };
+        LocalSet::new().run_until(story).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_may_take_its_time() {
+        let story = async {
+            let mut scene = Scene::open(1024);
+            scene.ask("GET /late HTTP/1.1\r\nhost: x\r\n\r\n").await;
+            assert_eq!(scene.end().await, (Vec::new(), 300 + 60));
+        };
+        LocalSet::new().run_until(story).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_does_not_read_is_cut_after_thirty_seconds() {
+        let story = async {
+            let mut scene = Scene::open(1024);
+            scene.client.write_all(b"GET /endless HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+            sleep(Duration::from_secs(29)).await;
+            assert_eq!(scene.open_connections(), 1);
+            let mut some = [0; 1024];
+            scene.client.read_exact(&mut some).await.unwrap();
+            sleep(Duration::from_secs(29)).await;
+            assert_eq!(scene.open_connections(), 1, "it read a little, so it has another thirty");
+            sleep(Duration::from_secs(2)).await;
+            assert_eq!(scene.open_connections(), 0);
+            assert_eq!(scene.acceptor.connected().stalled.load(Ordering::Relaxed), 1);
+            assert_eq!(scene.end().await.0.len(), 1024);
+        };
+        LocalSet::new().run_until(story).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_leaves_takes_its_request_with_it() {
+        let story = async {
+            let mut scene = Scene::open(1024);
+            scene.client.write_all(b"GET /wait HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+            while scene.stage.inside.get() == 0 {
+                tokio::task::yield_now().await;
+            }
+            drop(scene.client);
+            let gone = async {
+                while scene.stage.inside.get() > 0 {
+                    tokio::task::yield_now().await;
+                }
+            };
+            timeout(Duration::from_secs(1), gone).await.unwrap();
+        };
+        LocalSet::new().run_until(story).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn heads_beyond_the_limits_are_answered_and_the_connection_closed() {
+        let many = "x-many: 1\r\n".repeat(65);
+        let cases = [
+            (format!("GET / HTTP/1.1\r\nhost: x\r\nx-big: {}\r\n\r\n", "a".repeat(64 * 1024)), "431"),
+            (format!("GET / HTTP/1.1\r\nhost: x\r\nx-big: {}", "a".repeat(64 * 1024)), "431"),
+            (format!("GET / HTTP/1.1\r\nhost: x\r\n{many}\r\n"), "431"),
+            (format!("GET /{} HTTP/1.1\r\nhost: x\r\n\r\n", "a".repeat(9 * 1024)), "414"),
+            ("GET / HTTP/1.1\r\nhost : x\r\n\r\n".to_owned(), "400"),
+            ("nonsense\r\n\r\n".to_owned(), "400"),
+            ("POST / HTTP/1.1\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab".to_owned(), "400"),
+        ];
+        for (head, status) in cases {
+            let story = async {
+                let mut scene = Scene::open(256 * 1024);
+                scene.client.write_all(head.as_bytes()).await.unwrap();
+                let (got, ended) = scene.end().await;
+                let got = String::from_utf8(got).unwrap();
+                assert!(got.starts_with(&format!("HTTP/1.1 {status} ")), "{status}: {got}");
+                assert!(got.contains("connection: close\r\n"), "{got}");
+                assert_eq!(ended, 0);
+                sleep(Duration::from_secs(2)).await;
+                assert_eq!(scene.open_connections(), 0);
+                assert_eq!(scene.stage.inside.get(), 0);
+            };
+            LocalSet::new().run_until(story).await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_upgraded_connection_is_the_services_and_keeps_its_place() {
+        let story = async {
+            let mut scene = Scene::open(4096);
+            let head = "GET /tunnel HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n";
+            scene.client.write_all(head.as_bytes()).await.unwrap();
+            let mut got = Vec::new();
+            while !got.ends_with(b"\r\n\r\n") {
+                scene.client.read_buf(&mut got).await.unwrap();
+            }
+            assert!(got.starts_with(b"HTTP/1.1 101 "));
+            sleep(Duration::from_mins(10)).await;
+            scene.client.write_all(b"ping").await.unwrap();
+            let mut echo = [0; 4];
+            scene.client.read_exact(&mut echo).await.unwrap();
+            assert_eq!((&echo, scene.open_connections()), (b"ping", 1));
+            scene.client.shutdown().await.unwrap();
+            while scene.open_connections() > 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        LocalSet::new().run_until(story).await;
+    }
+
+    type H2 = hyper::client::conn::http2::SendRequest<Empty<Bytes>>;
+
+    /// HTTP/2 without TLS, with windows of 64 KiB; the task ends with the connection.
+    async fn h2(client: DuplexStream) -> (H2, JoinHandle<bool>) {
+        let mut builder = hyper::client::conn::http2::Builder::new(Local);
+        builder.initial_stream_window_size(65_535);
+        let (sender, conn) = builder.handshake(TokioIo::new(client)).await.unwrap();
+        (sender, tokio::task::spawn_local(async move { conn.await.is_ok() }))
+    }
+
+    fn get(path: &str) -> Request<Empty<Bytes>> {
+        Request::get(format!("http://x{path}")).body(Empty::new()).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn http_2_works_without_tls_and_closes_when_unused() {
+        let story = async {
+            let scene = Scene::open(4096);
+            let (mut sender, ended) = h2(scene.client).await;
+            for _ in 0..3 {
+                let response = sender.send_request(get("/")).await.unwrap();
+                assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "hello");
+            }
+            let late = sender.send_request(get("/late")).await.unwrap();
+            assert_eq!(late.status(), 200);
+            drop(late);
+            assert!(ended.await.unwrap());
+            assert_eq!(scene.start.elapsed().as_secs(), 300 + 60);
+        };
+        LocalSet::new().run_until(story).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn http_2_heads_beyond_the_limits_are_answered() {
+        let story = async {
+            let scene = Scene::open(64 * 1024);
+            let (mut sender, _ended) = h2(scene.client).await;
+            let long = sender.send_request(get(&format!("/{}", "a".repeat(9 * 1024)))).await.unwrap();
+            assert_eq!(long.status(), 414);
+            let mut many = get("/");
+            for n in 0..65 {
+                let name = http::HeaderName::try_from(format!("x-{n}")).unwrap();
+                many.headers_mut().insert(name, http::HeaderValue::from_static("1"));
+            }
+            assert_eq!(sender.send_request(many).await.unwrap().status(), 431);
+            assert_eq!(sender.send_request(get("/")).await.unwrap().status(), 200);
+        };
+        LocalSet::new().run_until(story).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_http_2_stream_that_is_not_read_is_reset_and_the_others_live() {
+        let story = async {
+            let scene = Scene::open(1024 * 1024);
+            let (mut sender, _ended) = h2(scene.client).await;
+            let unread = sender.send_request(get("/endless")).await.unwrap();
+            sleep(Duration::from_secs(29)).await;
+            assert_eq!(scene.acceptor.connected().stalled.load(Ordering::Relaxed), 0);
+            sleep(Duration::from_secs(2)).await;
+            assert_eq!(scene.acceptor.connected().stalled.load(Ordering::Relaxed), 1);
+            assert!(unread.into_body().collect().await.is_err());
+            assert_eq!(sender.send_request(get("/")).await.unwrap().status(), 200);
+        };
+        LocalSet::new().run_until(story).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn draining_lets_http_2_streams_finish_and_takes_no_more() {
+        let story = async {
+            let scene = Scene::open(4096);
+            let (mut sender, ended) = h2(scene.client).await;
+            let running = tokio::task::spawn_local(sender.send_request(get("/wait")));
+            while scene.stage.inside.get() == 0 {
+                tokio::task::yield_now().await;
+            }
+            scene.stop.drain.cancel();
+            sleep(Duration::from_secs(5)).await;
+            assert!(sender.send_request(get("/")).await.is_err());
+            scene.stage.go.notify_one();
+            let response = running.await.unwrap().unwrap();
+            assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "hello");
+            assert!(ended.await.unwrap());
+        };
+        LocalSet::new().run_until(story).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn http_2_requests_end_with_their_client_or_their_server() {
+        for hard_stop in [false, true] {
+            let story = async {
+                let scene = Scene::open(4096);
+                let (mut sender, _ended) = h2(scene.client).await;
+                let running = tokio::task::spawn_local(sender.send_request(get("/wait")));
+                let is_inside = async |count| {
+                    while scene.stage.inside.get() != count {
+                        sleep(Duration::from_millis(1)).await;
+                    }
+                };
+                is_inside(1).await;
+                if hard_stop {
+                    scene.stop.drain.cancel();
+                    scene.stop.hard.cancel();
+                } else {
+                    running.abort();
+                    drop(sender);
+                }
+                timeout(Duration::from_secs(1), is_inside(0)).await.unwrap();
+                sleep(Duration::from_secs(5)).await;
+                assert_eq!(scene.acceptor.connected().open.load(Ordering::Relaxed), 0);
+            };
+            LocalSet::new().run_until(story).await;
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! Forwarding: one request, one connection, one head of an answer, or the reason why not.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::header::{CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderValue, UPGRADE};
+use http::{Request, Response, StatusCode, Uri, Version};
+use hyper::body::Incoming;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::ask::AskError;
+use super::ending::{Meter, Open};
+use super::headers;
+use super::outgoing::{Outgoing, Progress};
+use super::refusal::Refusal;
+use super::upgrade;
+use super::upstream::{ConnectError, Lent, SendError, Upstream};
+use crate::chatlog::{Answer, Ending, Waited};
+use crate::dialect::Framing;
+use crate::telemetry::metrics::{Metrics, UpstreamName};
+
+/// The head of an answer, and the connection its body comes over.
+pub(super) struct Reply {
+    pub(super) response: Response<Incoming>,
+    pub(super) lent: Lent,
+    pub(super) framing: Framing,
+    /// Whether the connection may serve another request afterwards.
+    pub(super) reusable: bool,
+}
+
+/// Why there is no answer.
+enum Failure {
+    Connect(ConnectError),
+    NotSent,
+    /// 101 to a request that asked for no upgrade.
+    Unasked,
+    NoAnswer(hyper::Error),
+    TooLate,
+    Body(AskError),
+    CredentialRefused(StatusCode),
+}
+
+/// Sends a request on. The connection is retried once, and only if not a byte of the request can
+/// have arrived: a conversation must not be held twice.
+pub(super) async fn send(
+    upstream: &Rc<Upstream>,
+    req: Request<Outgoing>,
+    tls: bool,
+    meter: &mut Meter,
+) -> Result<Reply, Refusal> {
+    Metrics::observe(&meter.metrics.overhead, meter.elapsed());
+    match forward(upstream, req, tls, meter).await {
+        Ok(reply) => Ok(reply),
+        Err(failure) => {
+            failure.tell(upstream, meter);
+            meter.end_unanswered(failure.ending());
+            Err(failure.refusal())
+        }
+    }
+}
+
+async fn forward(
+    upstream: &Rc<Upstream>,
+    req: Request<Outgoing>,
+    tls: bool,
+    meter: &mut Meter,
+) -> Result<Reply, Failure> {
+    let progress = req.body().progress();
+    let tunnel = upgrade::is_wanted(req.headers());
+    let Some(open) = meter.open() else { return Err(Failure::NotSent) };
+    let req = address(req, upstream, open, tls);
+    let lent = if tunnel { upstream.connect_for_tunnel().await } else { upstream.lend().await };
+    let lent = lent.map_err(Failure::Connect)?;
+    meter.dispatched();
+    let sent_at = meter.elapsed();
+    let (response, lent) = await_head(upstream, lent, req, &progress).await?;
+    meter.metrics.reached(&upstream.config.name, true);
+    Metrics::observe(&meter.metrics.first_byte, meter.elapsed().saturating_sub(sent_at));
+    let ours = upstream.config.credential.is_some();
+    if ours && matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+        return Err(Failure::CredentialRefused(response.status()));
+    }
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS && !tunnel {
+        return Err(Failure::Unasked);
+    }
+    Ok(receive(response, lent, meter))
+}
+
+/// The request as this upstream knows it: its path, its host, its header.
+fn address(req: Request<Outgoing>, upstream: &Upstream, open: &Open, tls: bool) -> Request<Outgoing> {
+    let (mut parts, body) = req.into_parts();
+    let tunnel = upgrade::is_wanted(&parts.headers);
+    let config = &upstream.config;
+    headers::toward_upstream(&mut parts, config, open, tls);
+    let path = format!("{}{}", config.base_path, open.admitted.route.upstream_path(parts.uri.path()));
+    let path = if path.is_empty() { "/".to_owned() } else { path };
+    let target = match parts.uri.query().map(without_keys) {
+        Some(query) if !query.is_empty() => format!("{path}?{query}"),
+        _ => path,
+    };
+    if let Ok(host) = HeaderValue::from_str(config.authority.as_str()) {
+        parts.headers.insert(HOST, host);
+    }
+    if tunnel {
+        parts.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        parts.headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    }
+    // By concatenation, never by resolving: a client's path cannot lead to another host.
+    parts.uri = Uri::try_from(target).unwrap_or_default();
+    parts.version = Version::HTTP_11;
+    Request::from_parts(parts, body)
+}
+
+/// A key of ours that came in the query is not accepted there, and goes no further.
+fn without_keys(query: &str) -> String {
+    let ours = |pair: &&str| pair.split_once('=').is_some_and(|(_, value)| value.starts_with("pe-"));
+    query.split('&').filter(|pair| !ours(pair)).collect::<Vec<_>>().join("&")
+}
+
+async fn await_head(
+    upstream: &Rc<Upstream>,
+    mut lent: Lent,
+    mut req: Request<Outgoing>,
+    progress: &Progress,
+) -> Result<(Response<Incoming>, Lent), Failure> {
+    loop {
+        let request = fit(req, &lent, upstream);
+        match in_time(upstream, lent.send(request), progress).await? {
+            Ok(response) => return Ok((response, lent)),
+            Err(SendError::NotSent(back)) if lent.used => {
+                req = *back;
+                lent = upstream.connect().await.map_err(Failure::Connect)?;
+            }
+            Err(SendError::NotSent(_)) => return Err(Failure::NotSent),
+            Err(SendError::Sent(error)) => {
+                return Err(progress.fault().map_or(Failure::NoAnswer(error), Failure::Body));
+            }
+        }
+    }
+}
+
+/// HTTP/2 wants the whole URI and no `Host` (RFC 9113 §8.3.1).
+fn fit(mut req: Request<Outgoing>, lent: &Lent, upstream: &Upstream) -> Request<Outgoing> {
+    if !lent.is_http2() {
+        return req;
+    }
+    let mut parts = std::mem::take(req.uri_mut()).into_parts();
+    parts.scheme = Some(upstream.config.scheme.clone());
+    parts.authority = Some(upstream.config.authority.clone());
+    *req.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
+    *req.version_mut() = Version::HTTP_2;
+    req.headers_mut().remove(HOST);
+    req
+}
+
+/// The time for the first byte runs from the last byte the upstream got.
+async fn in_time<T>(
+    upstream: &Upstream,
+    sending: impl Future<Output = T>,
+    progress: &Progress,
+) -> Result<T, Failure> {
+    let patience = upstream.config.first_byte_timeout;
+    let mut sending = std::pin::pin!(sending);
+    if let Ok(sent) = timeout(patience, sending.as_mut()).await {
+        return Ok(sent);
+    }
+    loop {
+        let deadline = progress.last() + patience;
+        if deadline <= Instant::now() {
+            return Err(Failure::TooLate);
+        }
+        if let Ok(sent) = timeout_at(deadline, sending.as_mut()).await {
+            return Ok(sent);
+        }
+    }
+}
+
+/// The answer's head, as the client will get it.
+fn receive(mut response: Response<Incoming>, lent: Lent, meter: &mut Meter) -> Reply {
+    let route = meter.open().map(|open| Arc::clone(&open.admitted.route));
+    let route = route.as_ref().map(|route| &route.config);
+    let text = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
+    let framing = Framing::of(text(CONTENT_TYPE));
+    meter.answered(Answer {
+        status: response.status().as_u16(),
+        framing,
+        encoding: text(CONTENT_ENCODING).map(str::to_owned),
+        pointer: route.and_then(|route| route.answer.clone()),
+        head: Vec::new(),
+        tail: Vec::new(),
+        cut: false,
+        bytes: 0,
+        first_byte: meter.elapsed(),
+    });
+    let keep = route.is_some_and(|route| route.keep_upstream_headers);
+    let doubtful = headers::from_upstream(response.headers_mut(), keep);
+    headers::mark_stream(response.headers_mut(), framing);
+    Reply { response, lent, framing, reusable: !doubtful }
+}
+
+// === impl Failure ===
+
+impl Failure {
+    fn ending(&self) -> Ending {
+        match self {
+            Self::Connect(ConnectError::TimedOut(_)) => Ending::TimedOut(Waited::Connect),
+            Self::Connect(_) | Self::NotSent => Ending::Unreachable,
+            Self::NoAnswer(_) | Self::Unasked => Ending::UpstreamCut,
+            Self::TooLate => Ending::TimedOut(Waited::FirstByte),
+            Self::Body(AskError::Broken) => Ending::ClientLeft,
+            Self::Body(_) => Ending::Refused,
+            Self::CredentialRefused(status) => Ending::UpstreamError(status.as_u16()),
+        }
+    }
+
+    fn refusal(&self) -> Refusal {
+        match self {
+            Self::Connect(ConnectError::TimedOut(_)) | Self::TooLate => Refusal::UpstreamTimeout,
+            Self::Connect(_) | Self::NotSent => Refusal::Unreachable,
+            Self::NoAnswer(_) | Self::Unasked => Refusal::UpstreamBroke,
+            Self::Body(error) => Refusal::Ask(*error),
+            Self::CredentialRefused(_) => Refusal::CredentialRefused,
+        }
+    }
+
+    /// What our log says; the client hears less.
+    fn tell(&self, upstream: &Upstream, meter: &Meter) {
+        let name = upstream.config.name.as_str();
+        match self {
+            Self::Connect(error) => {
+                meter.metrics.reached(name, false);
+                tracing::warn!(upstream = name, %error, "the upstream cannot be reached");
+            }
+            Self::Unasked => tracing::warn!(upstream = name, "the upstream switched protocols unasked"),
+            Self::NotSent => tracing::warn!(upstream = name, "the upstream took no request"),
+            Self::NoAnswer(error) => tracing::warn!(upstream = name, %error, "the upstream gave no answer"),
+            Self::TooLate => tracing::warn!(upstream = name, "the upstream did not answer in time"),
+            Self::Body(_) => {}
+            Self::CredentialRefused(status) => {
+                let label = UpstreamName { upstream: name.to_owned() };
+                meter.metrics.credential_refused.get_or_create(&label).inc();
+                let status = status.as_u16();
+                tracing::error!(upstream = name, status, "the upstream refuses our own credential");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_keys;
+
+    #[test]
+    fn a_key_in_the_query_goes_no_further() {
+        assert_eq!(without_keys("a=1&key=pe-0123&b=2"), "a=1&b=2");
+        assert_eq!(without_keys("api_key=pe-0123"), "");
+        assert_eq!(without_keys("beta=true&x"), "beta=true&x");
+    }
+}

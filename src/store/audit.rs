@@ -1,0 +1,124 @@
+//! Who changed what, when, from where. Rows are appended in the transaction of the change itself,
+//! and never altered.
+
+use std::net::IpAddr;
+
+use serde_json::Value;
+
+use super::text::{Json, storable};
+use super::{Db, Page, StoreError, Tx};
+use crate::clock::Timestamp;
+use crate::ids::{AdminId, StaffId, UserId};
+
+/// Whose doing a change is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Actor {
+    /// Somebody who has not said who they are: a registration, a failed login.
+    Nobody,
+    /// A user, of their own account.
+    User(UserId),
+    /// A member of staff.
+    Staff(StaffId),
+    /// An admin.
+    Admin(AdminId),
+    /// The gateway itself, or a command of the operator.
+    System,
+}
+
+/// What is to be recorded of one change. Never holds a password, a key or a token.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Whose doing.
+    pub actor: Actor,
+    /// Their name at the time.
+    pub actor_name: String,
+    /// What was done, such as `user.update`.
+    pub action: &'static str,
+    /// To whom or what.
+    pub target: String,
+    /// The particulars, as a JSON object.
+    pub detail: Value,
+    /// The request it came by; empty when there was none.
+    pub request_id: String,
+    /// The address it came from.
+    pub client_ip: Option<IpAddr>,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// One recorded change.
+#[derive(Clone, Debug, PartialEq, sqlx::FromRow)]
+pub struct AuditRow {
+    /// Ascending in the order of recording.
+    pub id: i64,
+    /// When.
+    pub at: Timestamp,
+    /// `nobody`, `user`, `staff`, `admin` or `system`.
+    pub actor_kind: String,
+    /// The row of that kind.
+    pub actor_id: Option<i64>,
+    /// Their name at the time.
+    pub actor_name: String,
+    /// What was done.
+    pub action: String,
+    /// To whom or what.
+    pub target: String,
+    /// The particulars.
+    #[sqlx(try_from = "Json<Value>")]
+    pub detail: Value,
+    /// The request it came by; empty when there was none.
+    pub request_id: String,
+    /// The address it came from.
+    pub client_ip: Option<String>,
+}
+
+const LIST: &str =
+    "SELECT id, at, actor_kind, actor_id, actor_name, action, target, detail, request_id, client_ip
+    FROM audit ORDER BY id DESC LIMIT $1 OFFSET $2";
+const COUNT: &str = "SELECT COUNT(*) FROM audit";
+
+/// Recorded changes, newest first.
+///
+/// # Errors
+/// [`StoreError`], when the database does not answer.
+pub async fn list(db: &Db, limit: i64, offset: i64) -> Result<Page<AuditRow>, StoreError> {
+    let rows = on!(db, read pool => sqlx::query_as(LIST).bind(limit).bind(offset).fetch_all(pool).await)?;
+    let total = on!(db, read pool => sqlx::query_scalar(COUNT).fetch_one(pool).await)?;
+    Ok(Page { rows, total })
+}
+
+const APPEND: &str = "INSERT INTO audit
+    (at, actor_kind, actor_id, actor_name, action, target, detail, request_id, client_ip)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
+
+/// Records `entry` if, and only if, `tx` is committed.
+pub(crate) async fn append(tx: &mut Tx, entry: &Entry) -> Result<(), sqlx::Error> {
+    let (kind, id) = entry.actor.columns();
+    on!(tx, within conn => sqlx::query(APPEND)
+        .bind(entry.at)
+        .bind(kind)
+        .bind(id)
+        .bind(storable(&entry.actor_name))
+        .bind(entry.action)
+        .bind(storable(&entry.target))
+        .bind(Json(&entry.detail))
+        .bind(storable(&entry.request_id))
+        .bind(entry.client_ip.map(|ip| ip.to_canonical().to_string()))
+        .execute(conn)
+        .await
+        .map(|_| ()))
+}
+
+// === impl Actor ===
+
+impl Actor {
+    fn columns(self) -> (&'static str, Option<i64>) {
+        match self {
+            Self::Nobody => ("nobody", None),
+            Self::User(id) => ("user", Some(id.0)),
+            Self::Staff(id) => ("staff", Some(id.0)),
+            Self::Admin(id) => ("admin", Some(id.0)),
+            Self::System => ("system", None),
+        }
+    }
+}

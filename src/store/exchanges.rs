@@ -1,0 +1,345 @@
+//! Conversations: each row is what was said and the ledger entry for it at once.
+//!
+//! Rows are named by their maker (UUIDv7), so a batch that is written twice is inserted once, and
+//! `quota.charged` moves once, in the same transaction.
+
+use std::collections::{BTreeMap, HashSet};
+
+use sqlx::QueryBuilder;
+
+use super::text::storable;
+use super::{Db, Page, StoreError, Tx};
+use crate::clock::Timestamp;
+use crate::ids::{ExchangeId, KeyId, UserId};
+
+/// Rows of one statement: 33 values each, where SQLite takes 32,766 and PostgreSQL 65,535.
+const BATCH_ROWS: usize = 500;
+/// Bytes of text after which a statement takes no further row, lest the writer be held for long.
+const BATCH_BYTES: usize = 4 << 20;
+
+/// What became of the conversation's unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Verdict {
+    /// It was used.
+    Charged,
+    /// It was given back.
+    Refunded,
+    /// There was none: the call costs nothing.
+    Free,
+}
+
+/// One conversation. Tokens are `None` when nobody reported them.
+#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
+pub struct Exchange {
+    /// Its name, given by whoever made it.
+    pub id: ExchangeId,
+    /// Whose.
+    pub user_id: Option<UserId>,
+    /// By which key.
+    pub key_id: Option<KeyId>,
+    /// The user's name at the time.
+    pub username: String,
+    /// The user's address at the time.
+    pub email: String,
+    /// The request it came by.
+    pub request_id: String,
+    /// The route's prefix.
+    pub route: String,
+    /// What kind of call it was, such as `chat`.
+    pub call: String,
+    /// The model that was asked for; empty when none was named.
+    pub model: String,
+    /// What was asked: the text of a JSON array. `None`: not kept, or kept no longer.
+    pub messages: Option<String>,
+    /// What was answered: the text of a JSON value. `None`: not kept, or kept no longer.
+    pub answer: Option<String>,
+    /// Whether it was marked as research.
+    pub research_model: bool,
+    /// When it began.
+    pub time: Timestamp,
+    /// The answer's HTTP status; `None` when there was no answer.
+    pub status: Option<i64>,
+    /// Whether the answer was a stream.
+    pub stream: bool,
+    /// How it ended.
+    pub outcome: String,
+    /// What became of its unit. Of charged ones, `user_id`, `quota_day` and `quota_epoch` say whose.
+    #[sqlx(try_from = "String")]
+    pub verdict: Verdict,
+    /// Why that verdict.
+    pub reason: String,
+    /// The day its unit was reserved for.
+    pub quota_day: Option<i64>,
+    /// The epoch its unit was reserved in.
+    pub quota_epoch: Option<i64>,
+    /// From the request to the first byte of the answer, in milliseconds.
+    pub first_byte_ms: Option<i64>,
+    /// From the request to the end, in milliseconds.
+    pub latency_ms: i64,
+    /// Bytes of the request's body.
+    pub bytes_in: i64,
+    /// Bytes of the answer's body that reached us.
+    pub bytes_out: i64,
+    /// Tokens of the question.
+    pub prompt_tokens: Option<i64>,
+    /// Tokens of the answer.
+    pub completion_tokens: Option<i64>,
+    /// Both.
+    pub total_tokens: Option<i64>,
+    /// Tokens of the question that the upstream had in its cache.
+    pub cached_tokens: Option<i64>,
+    /// Tokens of the answer that were thoughts.
+    pub reasoning_tokens: Option<i64>,
+    /// Who counted the tokens.
+    pub usage_source: String,
+    /// Why the model stopped, in its own words.
+    pub finish_reason: Option<String>,
+    /// Whether what was said is kept only in part.
+    pub truncated: bool,
+    /// Where the client was; empty when that is not known.
+    pub client_ip: String,
+}
+
+/// Which exchanges are listed; `None` is no condition.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// Of this user, named as in the row.
+    pub username: Option<String>,
+    /// Of this model.
+    pub model: Option<String>,
+    /// Begun then or later.
+    pub since: Option<Timestamp>,
+    /// Begun earlier than that.
+    pub until: Option<Timestamp>,
+    /// At most so many.
+    pub limit: i64,
+    /// After so many newer ones.
+    pub offset: i64,
+}
+
+/// A stored verdict that is none of the three.
+#[derive(Debug, thiserror::Error)]
+#[error("a verdict is charged, refunded or free")]
+pub struct UnknownVerdict;
+
+macro_rules! columns {
+    () => {
+        "id, user_id, key_id, username, email, request_id, route, call, model, messages, answer, \
+         research_model, time, status, stream, outcome, verdict, reason, quota_day, quota_epoch, first_byte_ms, \
+         latency_ms, bytes_in, bytes_out, prompt_tokens, completion_tokens, total_tokens, cached_tokens, \
+         reasoning_tokens, usage_source, finish_reason, truncated, client_ip"
+    };
+}
+
+/// Writes `rows`, a batch at a time, and moves `quota.charged` for the charged among them. Rows that
+/// were written before are passed over, so after an error everything may simply be given again.
+/// Answers how many were new.
+///
+/// # Errors
+/// [`StoreError`], when the database does not do it. Earlier batches may have been written.
+pub async fn append(db: &Db, rows: &[Exchange]) -> Result<u64, StoreError> {
+    let mut inserted = 0;
+    let mut rest = rows;
+    while let Some((batch, later)) =
+        rest.split_at_checked(batch_len(rest)).filter(|(batch, _)| !batch.is_empty())
+    {
+        inserted += append_batch(db, batch).await?;
+        rest = later;
+    }
+    Ok(inserted)
+}
+
+const BY_ID: &str = concat!("SELECT ", columns!(), " FROM exchanges WHERE id = $1");
+
+/// The exchange of this name, once it has been written.
+///
+/// # Errors
+/// [`StoreError`], when the database does not answer.
+pub async fn by_id(db: &Db, id: ExchangeId) -> Result<Option<Exchange>, StoreError> {
+    Ok(on!(db, read pool => sqlx::query_as(BY_ID).bind(id).fetch_optional(pool).await)?)
+}
+
+macro_rules! matching {
+    () => {
+        " FROM exchanges WHERE (CAST($1 AS TEXT) IS NULL OR username = $1) \
+          AND (CAST($2 AS TEXT) IS NULL OR model = $2) \
+          AND (CAST($3 AS BIGINT) IS NULL OR time >= $3) \
+          AND (CAST($4 AS BIGINT) IS NULL OR time < $4)"
+    };
+}
+
+const LIST: &str =
+    concat!("SELECT ", columns!(), matching!(), " ORDER BY time DESC, id DESC LIMIT $5 OFFSET $6");
+const COUNT: &str = concat!("SELECT COUNT(*)", matching!());
+
+/// Exchanges that match, newest first.
+///
+/// # Errors
+/// [`StoreError`], when the database does not answer.
+pub async fn list(db: &Db, filter: &Filter) -> Result<Page<Exchange>, StoreError> {
+    let rows = on!(db, read pool => sqlx::query_as(LIST)
+        .bind(filter.username.as_deref().map(storable))
+        .bind(filter.model.as_deref().map(storable))
+        .bind(filter.since)
+        .bind(filter.until)
+        .bind(filter.limit)
+        .bind(filter.offset)
+        .fetch_all(pool)
+        .await)?;
+    let total = on!(db, read pool => sqlx::query_scalar(COUNT)
+        .bind(filter.username.as_deref().map(storable))
+        .bind(filter.model.as_deref().map(storable))
+        .bind(filter.since)
+        .bind(filter.until)
+        .fetch_one(pool)
+        .await)?;
+    Ok(Page { rows, total })
+}
+
+/// How many rows the next statement takes: one at least, while there are any.
+fn batch_len(rows: &[Exchange]) -> usize {
+    let size = |row: &Exchange| {
+        row.messages.as_ref().map_or(0, String::len) + row.answer.as_ref().map_or(0, String::len)
+    };
+    let mut bytes = 0;
+    let fits = |row: &&Exchange| {
+        let fits = bytes < BATCH_BYTES;
+        bytes += size(row);
+        fits
+    };
+    rows.iter().take(BATCH_ROWS).take_while(fits).count()
+}
+
+async fn append_batch(db: &Db, rows: &[Exchange]) -> Result<u64, StoreError> {
+    let mut tx = db.begin().await?;
+    let mut new: HashSet<ExchangeId> = insert(&mut tx, rows).await?.into_iter().collect();
+    let inserted = new.len() as u64;
+    // Counted only when really inserted, and once though a batch may hold a row twice. In one order
+    // everywhere, so that two nodes never wait for each other.
+    let mut charges: BTreeMap<(UserId, i64, i64), i64> = BTreeMap::new();
+    for row in rows.iter().filter(|row| new.remove(&row.id)) {
+        if let Some(charge) = row.charge() {
+            *charges.entry(charge).or_default() += 1;
+        }
+    }
+    for ((user, day, epoch), units) in charges {
+        on!(&mut tx, within conn => sqlx::query(CHARGE)
+            .bind(user).bind(day).bind(epoch).bind(units).execute(conn).await.map(|_| ()))?;
+    }
+    tx.commit().await?;
+    Ok(inserted)
+}
+
+const CHARGE: &str = "UPDATE quota SET charged = charged + $4 WHERE user_id = $1 AND day = $2 AND epoch = $3";
+
+const INSERT: &str = concat!("INSERT INTO exchanges (", columns!(), ") ");
+
+/// The names of those that were not there. Only placeholders are added to the text.
+async fn insert(tx: &mut Tx, rows: &[Exchange]) -> Result<Vec<ExchangeId>, sqlx::Error> {
+    on!(tx, within conn => {
+        let mut query = QueryBuilder::new(INSERT);
+        query.push_values(rows, |mut values, row| {
+            values
+                .push_bind(row.id)
+                .push_bind(row.user_id)
+                .push_bind(row.key_id)
+                .push_bind(storable(&row.username))
+                .push_bind(storable(&row.email))
+                .push_bind(storable(&row.request_id))
+                .push_bind(storable(&row.route))
+                .push_bind(storable(&row.call))
+                .push_bind(storable(&row.model))
+                .push_bind(row.messages.as_deref().map(storable))
+                .push_bind(row.answer.as_deref().map(storable))
+                .push_bind(row.research_model)
+                .push_bind(row.time)
+                .push_bind(row.status)
+                .push_bind(row.stream)
+                .push_bind(storable(&row.outcome))
+                .push_bind(row.verdict.as_str())
+                .push_bind(storable(&row.reason))
+                .push_bind(row.quota_day)
+                .push_bind(row.quota_epoch)
+                .push_bind(row.first_byte_ms)
+                .push_bind(row.latency_ms)
+                .push_bind(row.bytes_in)
+                .push_bind(row.bytes_out)
+                .push_bind(row.prompt_tokens)
+                .push_bind(row.completion_tokens)
+                .push_bind(row.total_tokens)
+                .push_bind(row.cached_tokens)
+                .push_bind(row.reasoning_tokens)
+                .push_bind(storable(&row.usage_source))
+                .push_bind(row.finish_reason.as_deref().map(storable))
+                .push_bind(row.truncated)
+                .push_bind(storable(&row.client_ip));
+        });
+        query.push(" ON CONFLICT (id) DO NOTHING RETURNING id");
+        query.build_query_scalar().persistent(false).fetch_all(conn).await
+    })
+}
+
+// === impl Verdict ===
+
+impl Verdict {
+    /// As the column has it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Charged => "charged",
+            Self::Refunded => "refunded",
+            Self::Free => "free",
+        }
+    }
+}
+
+impl TryFrom<String> for Verdict {
+    type Error = UnknownVerdict;
+
+    fn try_from(text: String) -> Result<Self, UnknownVerdict> {
+        [Self::Charged, Self::Refunded, Self::Free]
+            .into_iter()
+            .find(|verdict| verdict.as_str() == text)
+            .ok_or(UnknownVerdict)
+    }
+}
+
+// === impl Exchange ===
+
+impl Exchange {
+    /// Whose day, and which, this used a unit of.
+    fn charge(&self) -> Option<(UserId, i64, i64)> {
+        let (Verdict::Charged, user, day, epoch) =
+            (self.verdict, self.user_id?, self.quota_day?, self.quota_epoch?)
+        else {
+            return None;
+        };
+        Some((user, day, epoch))
+    }
+}
+
+const FORGET_CONTENT: &str = "UPDATE exchanges SET messages = NULL, answer = NULL \
+     WHERE id IN (SELECT id FROM exchanges WHERE time < $1 AND (messages IS NOT NULL OR answer IS NOT NULL) LIMIT 1000)";
+const FORGET_ROWS: &str =
+    "DELETE FROM exchanges WHERE id IN (SELECT id FROM exchanges WHERE time < $1 LIMIT 1000)";
+
+/// Forgets what was said before `content`, and whole rows from before `rows`; a thousand in one
+/// statement, so that nobody waits long. Gives how many rows are gone.
+///
+/// # Errors
+/// [`StoreError`]: some may be gone, the rest is there for the next time.
+pub async fn forget(db: &Db, content: Timestamp, rows: Timestamp) -> Result<u64, StoreError> {
+    forget_by(db, FORGET_CONTENT, content).await?;
+    forget_by(db, FORGET_ROWS, rows).await
+}
+
+async fn forget_by(db: &Db, sql: &'static str, before: Timestamp) -> Result<u64, StoreError> {
+    let mut gone = 0;
+    loop {
+        let done = on!(db, write pool => sqlx::query(sql).bind(before).execute(pool).await?.rows_affected());
+        gone += done;
+        if done == 0 {
+            return Ok(gone);
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! `pe-` keys: a digest to find them by, a sealed copy to show their owner, and when they died.
+//!
+//! A user has at most one live key of a name. A revoked row stays, for the log that refers to it,
+//! but loses its sealed copy, and its digest is never matched again.
+
+use super::text::Json;
+use super::{Db, StoreError, Tx, audit};
+use crate::clock::Timestamp;
+use crate::credential::key::KeyDigest;
+use crate::ids::{KeyId, UserId};
+
+/// The name of the one key every user has.
+const DEFAULT: &str = "default";
+
+/// A key about to be stored.
+#[derive(Clone)]
+pub struct NewKey {
+    /// What it is looked up by.
+    pub digest: KeyDigest,
+    /// The key itself as a Fernet token.
+    pub sealed: String,
+    /// Its first characters, by which its owner recognises it.
+    pub prefix: String,
+    /// 1 without a checksum (the seed's), 2 with one.
+    pub format: i64,
+}
+
+/// A live key, as its owner sees it.
+#[derive(Clone, sqlx::FromRow)]
+pub struct Key {
+    /// Its row.
+    pub id: KeyId,
+    /// Whose.
+    pub user_id: UserId,
+    /// `default`.
+    pub name: String,
+    /// The key itself as a Fernet token.
+    pub sealed: String,
+    /// Its first characters.
+    pub prefix: String,
+    /// 1 without a checksum, 2 with one.
+    pub format: i64,
+    /// Since when.
+    pub created_at: Timestamp,
+    /// Last seen; written now and then, so up to minutes late.
+    pub last_used_at: Option<Timestamp>,
+    /// Until when.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// Who holds a key, with everything a request is judged by.
+#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
+pub struct Holder {
+    /// The key.
+    pub key: KeyId,
+    /// Its user.
+    pub user: UserId,
+    /// Their name, as given.
+    pub username: String,
+    /// Their address, as given.
+    pub email: String,
+    /// Whether they may use the gateway at all.
+    pub is_active: bool,
+    /// Name of their plan.
+    pub subscription_plan: String,
+    /// Their level within it.
+    pub level: String,
+    /// The `r_type`s they may ask for.
+    #[sqlx(try_from = "Json<Vec<String>>")]
+    pub access_rtype: Vec<String>,
+    /// Networks they may come from; none is no rule.
+    #[sqlx(try_from = "Json<Vec<String>>")]
+    pub allowed_ips: Vec<String>,
+    /// Their own daily limit, in the plan's stead.
+    pub quota_reset: Option<i64>,
+    /// When the key ends by itself.
+    pub expires_at: Option<Timestamp>,
+}
+
+const HOLDER: &str = r#"SELECT k.id AS "key", u.id AS "user", u.username, u.email, u.is_active,
+        u.subscription_plan, u.level, u.access_rtype, u.allowed_ips, u.quota_reset, k.expires_at
+    FROM keys k JOIN users u ON u.id = k.user_id WHERE k.digest = $1 AND k.revoked_at IS NULL"#;
+
+/// Who holds the key of this digest, if it is live. Whether they are active and the key has not
+/// expired is for the caller to judge.
+///
+/// # Errors
+/// [`StoreError`], when the database does not answer.
+pub async fn holder(db: &Db, digest: &KeyDigest) -> Result<Option<Holder>, StoreError> {
+    let digest = digest.as_bytes().as_slice();
+    Ok(on!(db, read pool => sqlx::query_as(HOLDER).bind(digest).fetch_optional(pool).await)?)
+}
+
+const CURRENT: &str = "SELECT id, user_id, name, sealed, prefix, format, created_at, last_used_at, expires_at
+    FROM keys WHERE user_id = $1 AND name = $2 AND revoked_at IS NULL";
+
+/// The user's live key.
+///
+/// # Errors
+/// [`StoreError`], when the database does not answer.
+pub async fn current(db: &Db, user: UserId) -> Result<Option<Key>, StoreError> {
+    Ok(on!(db, read pool => sqlx::query_as(CURRENT).bind(user).bind(DEFAULT).fetch_optional(pool).await)?)
+}
+
+const LOCK_USER: &str = "UPDATE users SET updated_at = $2 WHERE id = $1";
+const REVOKE: &str = "UPDATE keys SET revoked_at = $3, sealed = ''
+    WHERE user_id = $1 AND name = $2 AND revoked_at IS NULL";
+
+/// Revokes the user's key and gives them `new`, at once for every reader that asks from now on.
+///
+/// # Errors
+/// [`StoreError`], when the database does not do it, or there is no such user; then the old key
+/// lives on.
+pub async fn replace(
+    db: &Db,
+    user: UserId,
+    new: &NewKey,
+    now: Timestamp,
+    entry: &audit::Entry,
+) -> Result<KeyId, StoreError> {
+    let mut tx = db.begin().await?;
+    // Two replacements of one user's key take turns at the user's row, or both would insert.
+    let locked = on!(&mut tx, within conn => sqlx::query(LOCK_USER).bind(user).bind(now)
+        .execute(conn).await.map(|done| done.rows_affected()))?;
+    if locked == 0 {
+        return Err(sqlx::Error::RowNotFound.into());
+    }
+    on!(&mut tx, within conn => sqlx::query(REVOKE).bind(user).bind(DEFAULT).bind(now)
+        .execute(conn).await.map(|_| ()))?;
+    let id = insert(&mut tx, user, new, now).await?;
+    audit::append(&mut tx, entry).await?;
+    tx.commit().await?;
+    Ok(id)
+}
+
+const INSERT: &str = "INSERT INTO keys (user_id, name, digest, sealed, prefix, format, created_at)
+    VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING id";
+
+pub(super) async fn insert(
+    tx: &mut Tx,
+    user: UserId,
+    new: &NewKey,
+    now: Timestamp,
+) -> Result<KeyId, sqlx::Error> {
+    on!(tx, within conn => sqlx::query_scalar(INSERT)
+        .bind(user)
+        .bind(DEFAULT)
+        .bind(new.digest.as_bytes().as_slice())
+        .bind(&new.sealed)
+        .bind(&new.prefix)
+        .bind(new.format)
+        .bind(now)
+        .fetch_one(conn)
+        .await)
+}
+
+const TOUCH: &str = "UPDATE keys SET last_used_at = $2
+    WHERE id = $1 AND (last_used_at IS NULL OR last_used_at < $2)";
+
+/// Notes when keys were last used, all in one transaction. An earlier instant than the one already
+/// noted changes nothing, so nodes may tell in any order.
+///
+/// # Errors
+/// [`StoreError`], when the database does not answer; then nothing is noted.
+pub async fn touch(db: &Db, used: &[(KeyId, Timestamp)]) -> Result<(), StoreError> {
+    if used.is_empty() {
+        return Ok(());
+    }
+    // In one order everywhere, so that two nodes never wait for each other.
+    let mut used = used.to_vec();
+    used.sort_unstable();
+    let mut tx = db.begin().await?;
+    for (key, at) in used {
+        on!(&mut tx, within conn => sqlx::query(TOUCH).bind(key).bind(at).execute(conn).await.map(|_| ()))?;
+    }
+    tx.commit().await?;
+    Ok(())
+}

@@ -1,0 +1,191 @@
+//! Every metric by name, in one table.
+//!
+//! Labels are enums and configured names only: no key, user, model or path becomes a label, so the
+//! number of series is fixed by the configuration.
+
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+
+/// The gateway's counters. Clones of its fields count into the same series.
+pub struct Metrics {
+    registry: Registry,
+    /// `tollgate_requests_total`
+    pub requests: Family<Answer, Counter>,
+    /// `tollgate_denied_total`: refusals of the data plane, by code.
+    pub denied: Family<Reason, Counter>,
+    /// `tollgate_overhead_seconds`: from a request's head to its forwarding.
+    pub overhead: Histogram,
+    /// `tollgate_upstream_first_byte_seconds`: from forwarding to the answer's head.
+    pub first_byte: Histogram,
+    /// `tollgate_quota_reserved_total`
+    pub reserved: Counter,
+    /// `tollgate_quota_refunded_total`, by what ended the conversation.
+    pub refunded: Family<Reason, Counter>,
+    /// `tollgate_inflight_streams`
+    pub in_flight: Gauge,
+    /// `tollgate_message_log_queue_depth`
+    pub log_queue: Gauge,
+    /// `tollgate_message_log_bytes`: request and answer bytes kept in memory.
+    pub log_bytes: Gauge,
+    /// `tollgate_message_log_dropped_total`: what was not kept, and why.
+    pub log_dropped: Family<Reason, Counter>,
+    /// `tollgate_message_log_written_total`
+    pub log_written: Counter,
+    /// `tollgate_store_errors_total`
+    pub store_errors: Counter,
+    /// `tollgate_upstream_up`: 1 after an answer, 0 after a failure to connect.
+    pub upstream_up: Family<UpstreamName, Gauge>,
+    /// `tollgate_upstream_credential_refused_total`: the upstream answered 401 or 403 to our own
+    /// credential. An operator wants to know at once.
+    pub credential_refused: Family<UpstreamName, Counter>,
+    /// `tollgate_connections`
+    pub connections: Gauge,
+    /// `tollgate_connections_refused_total`
+    pub connections_refused: Counter<u64, AtomicU64>,
+}
+
+/// One answered request of the data plane.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Answer {
+    /// The route's prefix, or "none".
+    pub route: String,
+    /// The status sent.
+    pub status: u16,
+    /// Who chose it.
+    pub source: Source,
+}
+
+/// Who chose a status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum Source {
+    /// We refused.
+    Gateway,
+    /// The upstream answered.
+    Upstream,
+}
+
+/// Why, as the code of a refusal or an ending.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Reason {
+    /// One of a fixed set of words.
+    pub reason: &'static str,
+}
+
+/// A configured upstream.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct UpstreamName {
+    /// Its `name`.
+    pub upstream: String,
+}
+
+// === impl Metrics ===
+
+impl Metrics {
+    /// All series at zero.
+    #[must_use]
+    pub fn new() -> Self {
+        let mut metrics = Self {
+            registry: Registry::with_prefix("tollgate"),
+            requests: Family::default(),
+            denied: Family::default(),
+            overhead: Histogram::new(exponential_buckets(0.000_05, 2.0, 14)),
+            first_byte: Histogram::new(exponential_buckets(0.001, 2.5, 14)),
+            reserved: Counter::default(),
+            refunded: Family::default(),
+            in_flight: Gauge::default(),
+            log_queue: Gauge::default(),
+            log_bytes: Gauge::default(),
+            log_dropped: Family::default(),
+            log_written: Counter::default(),
+            store_errors: Counter::default(),
+            upstream_up: Family::default(),
+            credential_refused: Family::default(),
+            connections: Gauge::default(),
+            connections_refused: Counter::default(),
+        };
+        metrics.register_data_plane();
+        metrics.register_log();
+        metrics.register_outside();
+        metrics
+    }
+
+    /// The Prometheus text exposition (OpenMetrics 1.0), as `/metrics` serves it.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        // Writing to a String cannot fail.
+        let _ = encode(&mut text, &self.registry);
+        text
+    }
+
+    /// One refusal of the data plane.
+    pub fn deny(&self, reason: &'static str) {
+        self.denied.get_or_create(&Reason { reason }).inc();
+    }
+
+    /// One conversation given back.
+    pub fn refund(&self, reason: &'static str) {
+        self.refunded.get_or_create(&Reason { reason }).inc();
+    }
+
+    /// Something the log did not keep.
+    pub fn drop_from_log(&self, reason: &'static str) {
+        self.log_dropped.get_or_create(&Reason { reason }).inc();
+    }
+
+    /// Whether an upstream was reached.
+    pub fn reached(&self, upstream: &str, up: bool) {
+        self.upstream_up.get_or_create(&UpstreamName { upstream: upstream.to_owned() }).set(i64::from(up));
+    }
+
+    /// How long something took, into `histogram`.
+    pub fn observe(histogram: &Histogram, took: Duration) {
+        histogram.observe(took.as_secs_f64());
+    }
+
+    fn register_data_plane(&mut self) {
+        let r = &mut self.registry;
+        r.register("requests", "Requests answered", self.requests.clone());
+        r.register("denied", "Requests refused by the gateway", self.denied.clone());
+        let help = "From a request's head to its forwarding";
+        r.register_with_unit("overhead", help, Unit::Seconds, self.overhead.clone());
+        let help = "From forwarding to the head of the upstream's answer";
+        r.register_with_unit("upstream_first_byte", help, Unit::Seconds, self.first_byte.clone());
+        r.register("inflight_streams", "Answers under way", self.in_flight.clone());
+        r.register("quota_reserved", "Conversations reserved", self.reserved.clone());
+        r.register("quota_refunded", "Conversations given back", self.refunded.clone());
+    }
+
+    fn register_log(&mut self) {
+        let r = &mut self.registry;
+        r.register("message_log_queue_depth", "Rows waiting to be written", self.log_queue.clone());
+        r.register("message_log_bytes", "Bytes of conversations kept in memory", self.log_bytes.clone());
+        r.register("message_log_dropped", "What was not kept", self.log_dropped.clone());
+        r.register("message_log_written", "Rows written", self.log_written.clone());
+        r.register("store_errors", "Database calls that failed", self.store_errors.clone());
+    }
+
+    fn register_outside(&mut self) {
+        let r = &mut self.registry;
+        r.register("upstream_up", "Whether the upstream was reached last time", self.upstream_up.clone());
+        let help = "Our own credential refused by the upstream";
+        r.register("upstream_credential_refused", help, self.credential_refused.clone());
+        r.register("connections", "Open client connections", self.connections.clone());
+        let help = "Client connections refused at a cap";
+        r.register("connections_refused", help, self.connections_refused.clone());
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}

@@ -1,0 +1,62 @@
+//! What orchestrators and people who look around are told.
+
+use serde_json::json;
+
+use crate::world::World;
+
+#[tokio::test]
+async fn health_has_the_seeds_shape() {
+    let world = World::start().await;
+    let reply = world.get("/health").send().await;
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    let health = reply.json();
+    assert_eq!(
+        (&health["database"], &health["timestamp"]),
+        (&json!("healthy"), &json!("2026-10-01T10:00:00Z"))
+    );
+    for (group, member) in [
+        ("memory", "used_percent"),
+        ("memory", "used_mb"),
+        ("memory", "available_mb"),
+        ("disk", "used_percent"),
+        ("disk", "free_gb"),
+    ] {
+        assert!(health[group][member].is_number(), "{group}.{member}");
+    }
+    assert!(health["message_buffer_size"].is_u64() && health["scheduler_running"].is_boolean());
+}
+
+#[tokio::test]
+async fn a_running_gateway_is_alive_and_ready() {
+    let world = World::start().await;
+    for path in ["/livez", "/readyz", "/healthz"] {
+        assert_eq!(world.get(path).send().await.status, 200, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn the_root_and_the_info_say_what_this_is() {
+    let world = World::start().await;
+    let root = world.get("/").send().await.json();
+    assert_eq!(
+        (&root["status"], &root["docs"], &root["health"]),
+        (&json!("running"), &json!("/docs"), &json!("/health"))
+    );
+    assert!(root["features"].is_array());
+    let info = world.get("/api/v1/info").send().await.json();
+    for member in ["api_name", "version", "endpoints", "authentication_methods", "rate_limits"] {
+        assert!(info.get(member).is_some(), "{member}");
+    }
+    for group in ["authentication", "admin", "staff"] {
+        assert!(info["endpoints"][group].is_object(), "{group}");
+    }
+}
+
+#[tokio::test]
+async fn metrics_are_prometheus_text() {
+    let world = World::start().await;
+    let reply = world.get("/metrics").send().await;
+    assert_eq!(reply.status, 200);
+    assert!(reply.header("content-type").starts_with("application/openmetrics-text"));
+    assert!(reply.text().contains("tollgate_quota_reserved_total"), "{}", reply.text());
+}

@@ -1,0 +1,18 @@
+//! Which listener serves what.
+
+use crate::world::World;
+
+#[tokio::test]
+async fn with_a_listener_of_its_own_the_admin_api_is_nowhere_else() {
+    let world = World::with(|setup| setup.add("[server]\nadmin_listen = [\"127.0.0.1:0\"]")).await;
+    let admin = format!("http://{}", world.admin_addr().unwrap());
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let there =
+        async |path: &str| client.get(format!("{admin}{path}")).send().await.unwrap().status().as_u16();
+    for path in ["/metrics", "/api/v1/admin/users", "/api/v1/admin/message-logs"] {
+        assert_eq!(world.get(path).send().await.status, 404, "{path}");
+        assert_ne!(there(path).await, 404, "{path}");
+    }
+    assert_eq!(there("/api/v1/auth/profile").await, 404);
+    assert_eq!((world.get("/health").send().await.status, there("/health").await), (200, 200));
+}
