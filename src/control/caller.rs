@@ -69,7 +69,8 @@ impl FromRequestParts<Arc<Control>> for UserSession {
     async fn from_request_parts(parts: &mut Parts, control: &Arc<Control>) -> Result<Self, Problem> {
         let session = session(parts, control, Audience::User)?;
         let found = users::by_id(&control.db, UserId(session.subject)).await?;
-        let user = found.filter(|user| user.is_active && user.keeps(&session.id.to_string(), session.version));
+        let user =
+            found.filter(|user| user.is_active && user.keeps(&session.id.to_string(), session.version));
         let user = user.ok_or(Problem::NotAuthenticated)?;
         permit(Some(Role::User), parts)?;
         Ok(Self { user, since: session.issued_at, id: session.id })

@@ -51,11 +51,8 @@ impl<F: Form> FromRequest<Arc<Control>> for Body<F> {
         if !left_out && !says_json(request.headers()) {
             return Err(Problem::NotJson);
         }
-        let bytes = if left_out {
-            Bytes::from_static(b"{}")
-        } else {
-            read(request.into_body(), F::MAX_SIZE).await?
-        };
+        let bytes =
+            if left_out { Bytes::from_static(b"{}") } else { read(request.into_body(), F::MAX_SIZE).await? };
         let (form, mut found) = shape::<F>(&bytes)?;
         let checked = form.and_then(|form| form.check(control, &mut found));
         match checked {

@@ -357,7 +357,8 @@ mod tests {
         for audience in AUDIENCES {
             let token = issued(&tokens, audience);
             let session = tokens.verify(audience, &token, NOW).unwrap();
-            let expected = Session { id: session.id, subject: 42, version: 7, issued_at: Timestamp(SECONDS * 1000) };
+            let expected =
+                Session { id: session.id, subject: 42, version: 7, issued_at: Timestamp(SECONDS * 1000) };
             assert_eq!(session, expected);
             for other in AUDIENCES.into_iter().filter(|other| *other != audience) {
                 assert_eq!(tokens.verify(other, &token, NOW), Err(InvalidToken::Foreign));

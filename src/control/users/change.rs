@@ -215,7 +215,11 @@ impl AccountChange {
     }
 
     /// The new password, yet to be hashed, and the change of `user`'s row. Another plan or level, like other limits, is settled with the day.
-    pub(in crate::control) fn into_row(self, control: &Control, user: &User) -> (Option<Password>, UserChange) {
+    pub(in crate::control) fn into_row(
+        self,
+        control: &Control,
+        user: &User,
+    ) -> (Option<Password>, UserChange) {
         let Self { mut row, limits, password } = self;
         let moves = row.subscription_plan.is_some() || row.level.is_some();
         if limits.is_none() && !moves {

@@ -121,13 +121,22 @@ async fn who_is_erased_leaves_the_ledger_and_a_proof() {
     assert_eq!((theirs.len(), others.len()), (3, 1));
     for row in theirs {
         assert_eq!((&row["email"], &row["messages"], &row["answer"]), (&json!(""), &json!([]), &Value::Null));
-        assert_eq!((&row["client_ip"], &row["verdict"], &row["model"]), (&json!(""), &json!("charged"), &json!("gpt-test")));
+        assert_eq!(
+            (&row["client_ip"], &row["verdict"], &row["model"]),
+            (&json!(""), &json!("charged"), &json!("gpt-test"))
+        );
     }
     assert_eq!(others[0]["username"], "bob");
-    assert_eq!((erase("1").await.status, erase("404").await.status, erase("x").await.status), (404, 404, 404));
+    assert_eq!(
+        (erase("1").await.status, erase("404").await.status, erase("x").await.status),
+        (404, 404, 404)
+    );
     assert!(deleted_users(&world).await.is_empty());
     let row = world.audit().await.remove(0);
-    assert_eq!((&row["action"], &row["target"], &row["detail"]), (&json!("user.erase"), &erased["proof"], &json!({})));
+    assert_eq!(
+        (&row["action"], &row["target"], &row["detail"]),
+        (&json!("user.erase"), &erased["proof"], &json!({}))
+    );
     assert_eq!(erased["proof"].as_str().unwrap().len(), 64);
 }
 
@@ -152,7 +161,11 @@ async fn whoever_was_kept_long_enough_is_forgotten() {
     let admin = world.admin().await;
     assert_eq!(world.post("/api/v1/admin/deleted-users/1/restore").bearer(&admin).send().await.status, 404);
     let erased = world.delete("/api/v1/admin/deleted-users/1").bearer(&admin).send().await;
-    assert_eq!((erased.status, &erased.json()["log_rows"]), (200, &json!(1)), "their words can still be erased");
+    assert_eq!(
+        (erased.status, &erased.json()["log_rows"]),
+        (200, &json!(1)),
+        "their words can still be erased"
+    );
 }
 
 #[tokio::test]

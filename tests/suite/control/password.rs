@@ -48,7 +48,10 @@ async fn the_present_password_is_asked_for_and_a_wrong_one_counts_as_a_failed_lo
     let world = World::start().await;
     let ann = world.user("ann").await;
     let refused = change_password(&world, &ann.jwt, "not-my-word-1", NEW).await;
-    assert_eq!((refused.status, &refused.json()["type"]), (400, &json!("urn:tollgate:problem:wrong-password")));
+    assert_eq!(
+        (refused.status, &refused.json()["type"]),
+        (400, &json!("urn:tollgate:problem:wrong-password"))
+    );
     assert_eq!(change_email(&world, &ann, "new@example.com", "not-my-word-1").await.status, 400);
     for _ in 0..3 {
         assert_eq!(change_password(&world, &ann.jwt, "not-my-word-1", NEW).await.status, 400);
@@ -63,9 +66,18 @@ async fn a_password_is_seen_whole_or_not_taken() {
     let ann = world.user("ann").await;
     let long = format!("{}1", "é".repeat(36));
     let cases = [
-        (json!({"current_password": PASSWORD, "new_password": long, "confirm_new_password": long}), "new_password"),
-        (json!({"current_password": PASSWORD, "new_password": "short1", "confirm_new_password": "short1"}), "new_password"),
-        (json!({"current_password": PASSWORD, "new_password": NEW, "confirm_new_password": "x"}), "confirm_new_password"),
+        (
+            json!({"current_password": PASSWORD, "new_password": long, "confirm_new_password": long}),
+            "new_password",
+        ),
+        (
+            json!({"current_password": PASSWORD, "new_password": "short1", "confirm_new_password": "short1"}),
+            "new_password",
+        ),
+        (
+            json!({"current_password": PASSWORD, "new_password": NEW, "confirm_new_password": "x"}),
+            "confirm_new_password",
+        ),
         (json!({"current_password": PASSWORD, "new_password": NEW}), "confirm_new_password"),
         (json!({"new_password": NEW, "confirm_new_password": NEW}), "current_password"),
     ];

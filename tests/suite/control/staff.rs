@@ -27,7 +27,9 @@ async fn nobody_learns_who_is_on_the_staff() {
     world.staff("sue", "support").await;
     world.user("ann").await;
     let mut told = Vec::new();
-    for (name, password) in [("sue", "password124"), ("nobody", PASSWORD), ("ann", PASSWORD), ("admin", PASSWORD)] {
+    for (name, password) in
+        [("sue", "password124"), ("nobody", PASSWORD), ("ann", PASSWORD), ("admin", PASSWORD)]
+    {
         let form = json!({"username": name, "password": password});
         let refused = world.post("/api/v1/staff/login").json(&form).send().await;
         assert_eq!(refused.status, 401, "{name}");
@@ -65,8 +67,12 @@ async fn staff_let_a_user_in_again() {
     assert_eq!(profile["limits"], json!({"conversation_limit": 3, "reset": 5}));
     assert_eq!(profile["subscription_plan"], "premium");
     let row = world.audit().await.remove(0);
-    assert_eq!((&row["actor_kind"], &row["actor_name"], &row["target"]), (&json!("staff"), &json!("sue"), &json!("ann")));
-    let fields = json!({"fields": ["password", "subscription_plan", "limits.conversation_limit", "limits.reset"]});
+    assert_eq!(
+        (&row["actor_kind"], &row["actor_name"], &row["target"]),
+        (&json!("staff"), &json!("sue"), &json!("ann"))
+    );
+    let fields =
+        json!({"fields": ["password", "subscription_plan", "limits.conversation_limit", "limits.reset"]});
     assert_eq!(row["detail"], fields);
 }
 
@@ -87,7 +93,10 @@ async fn what_staff_ask_for_that_makes_no_sense_is_refused() {
         let refused = world.put("/api/v1/staff/users/ann").bearer(&token).json(&terms).send().await;
         assert_eq!(refused.status, status, "{terms}");
     }
-    assert_eq!(world.put("/api/v1/staff/users/nobody").bearer(&token).json(&json!({})).send().await.status, 404);
+    assert_eq!(
+        world.put("/api/v1/staff/users/nobody").bearer(&token).json(&json!({})).send().await.status,
+        404
+    );
 }
 
 #[tokio::test]

@@ -19,7 +19,8 @@ async fn the_seeds_call_takes_somebody_on() {
     for (form, status) in [(&form, 409), (&same_email, 409)] {
         assert_eq!(world.post("/api/v1/admin/staff").bearer(&admin).json(form).send().await.status, status);
     }
-    for (field, bad) in [("staff_level", "boss"), ("password", "short1"), ("username", "a b"), ("email", "x")] {
+    for (field, bad) in [("staff_level", "boss"), ("password", "short1"), ("username", "a b"), ("email", "x")]
+    {
         let mut form = form.clone();
         form[field] = json!(bad);
         let refused = world.post("/api/v1/admin/staff").bearer(&admin).json(&form).send().await;
@@ -81,7 +82,11 @@ async fn a_name_on_the_staff_is_no_name_of_a_user() {
     let other = world.staff("tom", "advanced").await;
     for (method, path) in [("GET", "tom"), ("PUT", "tom"), ("DELETE", "tom"), ("DELETE", "admin")] {
         let path = format!("/api/v1/staff/users/{path}");
-        assert_eq!(world.call(method, &path).bearer(&token).json(&json!({})).send().await.status, 404, "{path}");
+        assert_eq!(
+            world.call(method, &path).bearer(&token).json(&json!({})).send().await.status,
+            404,
+            "{path}"
+        );
     }
     let gone = world.delete("/api/v1/staff/users/sam").bearer(&other).send().await;
     assert_eq!(gone.status, 200);
