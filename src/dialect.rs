@@ -17,7 +17,6 @@ mod ollama;
 mod openai;
 mod plain;
 mod responses;
-#[cfg(test)]
 mod transcripts;
 
 use http::Method;

@@ -307,6 +307,7 @@ fn route(mut s: Section<'_>, capture: Capture) -> RouteDraft {
     let research_models = s.list("research_models", forms::pattern).unwrap_or_default();
     let identity_headers = s.value_or("identity_headers", forms::switch, false);
     let answer = s.value("answer", forms::pointer);
+    let refund_client_errors = s.value_or("refund_client_errors", forms::switch, true);
     let keep_upstream_headers = s.value_or("keep_upstream_headers", forms::switch, false);
     let ready = prefix.map(|prefix| Route {
         prefix,
@@ -322,6 +323,7 @@ fn route(mut s: Section<'_>, capture: Capture) -> RouteDraft {
         research_models,
         identity_headers,
         answer,
+        refund_client_errors,
         keep_upstream_headers,
     });
     let path = s.path().to_owned();

@@ -1,4 +1,5 @@
 //! Answers as servers send them, and what must be read from them however they are split.
+#![cfg(test)]
 
 use std::fmt::Write;
 

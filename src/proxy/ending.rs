@@ -115,7 +115,8 @@ impl Meter {
         self.metrics.in_flight.dec();
         let Admitted { subject, route, ip, slot: _slot, place, reservation } = open.admitted;
         let ledger = reservation.as_ref().map(Reservation::ledger);
-        let wanted = wanted(open.ending, open.answer.is_some());
+        let forgiving = route.config.refund_client_errors;
+        let wanted = wanted(open.ending, open.answer.is_some(), forgiving);
         let verdict = match reservation.map(|reservation| reservation.settle(wanted)) {
             None => exchanges::Verdict::Free,
             Some(Verdict::Charged) => exchanges::Verdict::Charged,
@@ -165,10 +166,15 @@ impl Drop for Meter {
     }
 }
 
-/// What a conversation that ended so should cost: it goes back only if nothing of an answer could be
-/// passed on, and the fault was not the client's.
-fn wanted(ending: Ending, answered: bool) -> Verdict {
-    let refused = matches!(ending, Ending::UpstreamError(408 | 429 | 500..));
+/// What a conversation that ended so should cost. It goes back when the upstream refused, or when
+/// nothing of an answer could be passed on and the client had not left; the client's own mistakes go
+/// back too, where the route is `forgiving`.
+fn wanted(ending: Ending, answered: bool, forgiving: bool) -> Verdict {
+    let refused = match ending {
+        Ending::UpstreamError(401 | 403 | 408 | 429 | 500..) => true,
+        Ending::UpstreamError(400 | 404 | 422) => forgiving,
+        _ => false,
+    };
     let nothing_came = !answered
         && matches!(
             ending,

@@ -17,10 +17,9 @@ use super::send::Reply;
 use super::tee::Patience;
 use crate::chatlog::{Ending, Waited};
 
-/// Whether a request asks to become a WebSocket.
+/// Whether a request asks to become a WebSocket, and nothing else.
 pub(super) fn is_wanted(headers: &HeaderMap) -> bool {
-    let upgrade = headers.get(UPGRADE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    upgrade.split(',').any(|protocol| protocol.trim().eq_ignore_ascii_case("websocket"))
+    headers.get(UPGRADE).is_some_and(|protocol| protocol.as_bytes().eq_ignore_ascii_case(b"websocket"))
 }
 
 /// The client's half of the tunnel, where one is wanted. Other upgrades (`h2c`) are not refused but

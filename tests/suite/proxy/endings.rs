@@ -123,23 +123,35 @@ async fn a_document_cut_short_never_looks_whole() {
 }
 
 #[tokio::test]
-async fn failures_of_the_upstream_are_refunded_and_mistakes_of_the_client_are_not() {
-    for (status, verdict) in [
-        (400, "charged"),
-        (404, "charged"),
-        (422, "charged"),
-        (408, "refunded"),
-        (429, "refunded"),
-        (500, "refunded"),
-        (503, "refunded"),
-    ] {
-        let world = World::start().await;
-        let ann = world.user("ann").await;
+async fn what_the_upstream_refuses_is_given_back() {
+    let world = World::start().await;
+    let ann = world.user("ann").await;
+    let statuses = [400, 404, 422, 408, 429, 500, 503];
+    for status in statuses {
         world.upstream.next(Answer::bytes("text/plain", "no").status(status));
         assert_eq!(world.chat(&ann).send().await.status, status);
-        let row = settled(&world, &ann, "upstream_error", verdict).await;
-        assert_eq!(row["status"], status);
     }
+    for (row, status) in world.rows_when(statuses.len()).await.iter().zip(statuses.iter().rev()) {
+        assert_eq!(
+            (&row["outcome"], &row["verdict"]),
+            (&"upstream_error".into(), &"refunded".into()),
+            "{row:#}"
+        );
+        assert_eq!(row["status"], *status);
+    }
+    assert_eq!(world.left(&ann).await, 10);
+}
+
+#[tokio::test]
+async fn a_route_may_charge_for_the_clients_own_mistakes() {
+    let world = World::with(|setup| {
+        setup.only_route("prefix = \"/v1\"\nrefund_client_errors = false");
+    })
+    .await;
+    let ann = world.user("ann").await;
+    world.upstream.next(Answer::bytes("text/plain", "no").status(422));
+    assert_eq!(world.chat(&ann).send().await.status, 422);
+    settled(&world, &ann, "upstream_error", "charged").await;
 }
 
 #[tokio::test]
