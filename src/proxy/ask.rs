@@ -105,7 +105,7 @@ fn look(bytes: &Bytes, mut ask: Ask, route: &Route, must_be_json: bool) -> Resul
             return Err(AskError::Duplicate(FIELDS.get(index).copied().unwrap_or("model")));
         }
         Err(ScanError::TooDeep) => return Err(AskError::TooDeep),
-        Err(_) if must_be_json => return Err(AskError::NotJson),
+        Err(_) if must_be_json || may_be_json(bytes) => return Err(AskError::NotJson),
         Err(_) => [None; FIELDS.len()],
     };
     let [model, stream, r_type, research] = found;
@@ -122,6 +122,13 @@ fn look(bytes: &Bytes, mut ask: Ask, route: &Route, must_be_json: bool) -> Resul
         ask.asked.body = bytes.clone();
     }
     Ok(ask)
+}
+
+/// Whether a lenient parser might find fields of ours where we found none: in an object with
+/// extensions of JSON, or in another encoding, as Python's `json.loads` does.
+fn may_be_json(body: &[u8]) -> bool {
+    let marks: [&[u8]; 5] = [b"\xef\xbb\xbf", b"\xfe\xff", b"\xff\xfe", b"\0{", b"\0\0\0{"];
+    body.trim_ascii_start().starts_with(b"{") || marks.iter().any(|mark| body.starts_with(mark))
 }
 
 fn text(raw: Option<&[u8]>, field: &'static str) -> Result<Option<String>, AskError> {
