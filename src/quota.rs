@@ -240,7 +240,9 @@ mod tests {
         let all = join_all((0..60).map(|_| day.reserve())).await;
         let passed: Vec<_> = all.into_iter().filter_map(Result::ok).collect();
         assert_eq!(passed.len(), 10);
-        passed.into_iter().for_each(|one| drop(one.settle(Verdict::Charged)));
+        for one in passed {
+            assert_eq!(one.settle(Verdict::Charged), Verdict::Charged);
+        }
         assert_eq!(day.left().await, 0);
         assert!(matches!(day.reserve().await.err(), Some(QuotaError::UsedUp { limit: 10, .. })));
     }
