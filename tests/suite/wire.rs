@@ -128,7 +128,7 @@ impl Wire {
     }
 
     /// The raw bytes of a chunked body, up to its last chunk or the end of the connection.
-    pub(crate) async fn to_the_end(&mut self) -> Vec<u8> {
+    pub(crate) async fn until_the_end(&mut self) -> Vec<u8> {
         while !self.pending.ends_with(b"\r\n0\r\n\r\n") && self.more().await > 0 {}
         std::mem::take(&mut self.pending)
     }

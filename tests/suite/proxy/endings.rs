@@ -199,7 +199,7 @@ async fn a_stream_that_falls_silent_ends_with_an_error_and_is_charged() {
     let mut wire = Wire::connect(world.addr).await;
     wire.send(streamed(&ann)).await;
     wire.head().await;
-    let heard = String::from_utf8(wire.to_the_end().await).unwrap();
+    let heard = String::from_utf8(wire.until_the_end().await).unwrap();
     assert!(
         heard.contains(STREAM_HEAD) && heard.contains("\"error\"") && !heard.contains("[DONE]"),
         "{heard}"
@@ -215,7 +215,7 @@ async fn a_stream_that_never_ends_is_ended() {
     world.upstream.next(Answer::sse([STREAM_HEAD]).then_silence());
     let mut wire = Wire::connect(world.addr).await;
     wire.send(streamed(&ann)).await;
-    let heard = String::from_utf8(wire.to_the_end().await).unwrap();
+    let heard = String::from_utf8(wire.until_the_end().await).unwrap();
     assert!(heard.contains("\"error\"") && !heard.contains("[DONE]"), "{heard}");
     world.upstream.closed().await;
     settled(&world, &ann, "timeout", "charged").await;

@@ -94,7 +94,7 @@ async fn status_and_errors_of_the_upstream_pass_and_say_whose_they_are() {
 }
 
 #[tokio::test]
-async fn an_answer_up_to_the_end_of_the_connection_is_whole() {
+async fn an_answer_up_until_the_end_of_the_connection_is_whole() {
     let world = World::start().await;
     let ann = world.user("ann").await;
     world.upstream.next(Answer::bytes("text/plain", "to the end").until_close());
