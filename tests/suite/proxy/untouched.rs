@@ -204,3 +204,34 @@ async fn the_upstreams_version_of_http_is_not_the_clients() {
     assert_eq!((answer.status, answer.version), (200, http::Version::HTTP_11));
     assert_eq!((answer.text().as_str(), answer.header("transfer-encoding")), ("data: {}\n\n", "chunked"));
 }
+
+#[tokio::test]
+async fn when_the_log_has_no_memory_left_answers_pass_all_the_same() {
+    let world = World::with(|setup| {
+        setup.add(
+            "[message_log]\nmemory_threshold = \"1MiB\"\nmax_memory = \"1MiB\"\nmax_answer_size = \"1MiB\"",
+        );
+    })
+    .await;
+    let (ann, bob) = (world.user("ann").await, world.user("bob").await);
+    let gate = Gate::closed();
+    let (first, second) = (chat_events(&[&"x".repeat(600 << 10)]), chat_events(&[&"y".repeat(600 << 10)]));
+    world.upstream.next(Answer::sse(first.clone()).hold(&gate));
+    let mut running = world.chat_streamed(&ann).begin().await;
+    let mut heard = Vec::new();
+    while heard.len() < first.concat().len() {
+        heard.extend_from_slice(&running.chunk().await.unwrap().unwrap());
+    }
+    world.upstream.next(Answer::sse(second.clone()));
+    assert_eq!(world.chat_streamed(&bob).send().await.text(), second.concat());
+    gate.open();
+    assert_eq!((heard, running.chunk().await.unwrap()), (first.concat().into_bytes(), None));
+    let rows = world.rows_when(2).await;
+    let of = |name: &str| rows.iter().find(|row| row["username"] == name).unwrap();
+    assert_eq!(
+        (&of("ann")["truncated"], &of("bob")["truncated"]),
+        (&json!(false), &json!(true)),
+        "{rows:#?}"
+    );
+    assert_eq!((world.left(&ann).await, world.left(&bob).await), (9, 9));
+}
