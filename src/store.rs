@@ -51,6 +51,7 @@ pub mod quota;
 pub mod staff;
 mod text;
 pub mod users;
+pub mod webhooks;
 
 #[cfg(test)]
 pub(crate) mod tests;

@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::tree::{Tree, Verdict};
-use super::{Config, Environment, Finding, Secrets, Vars, check, file, secrets, tree};
+use super::{Config, Environment, Finding, Secrets, Vars, check, file, secrets, tree, webhooks};
 
 /// Where the file is looked for last.
 const SYSTEM_FILE: &str = "/etc/tollgate/gateway.toml";
@@ -85,6 +85,7 @@ impl Config {
         check::sizes(tree, &draft.limits, &draft.message_log);
         let access = check::access(tree, draft.access);
         let database = check::database(tree, &draft.database, data_dir, &options.base_dir);
+        let webhooks = webhooks::check(tree, draft.webhooks);
         let upstreams = check::upstreams(tree, &draft.upstreams);
         let routes = check::routes(tree, draft.routes, &draft.upstreams);
         let security = secrets::resolve(tree, draft.security, data_dir, options.secrets, strict);
@@ -95,6 +96,8 @@ impl Config {
             limits: draft.limits,
             plans: draft.plans,
             message_log: draft.message_log,
+            webhooks,
+            authz: draft.authz,
             upstreams: upstreams?,
             routes: routes?,
             server: draft.server,

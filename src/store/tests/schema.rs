@@ -30,6 +30,14 @@ fn written(folder: &str) -> Tables {
             };
             tables.insert(name.to_owned(), sorted(body.lines().filter_map(column).collect()));
         }
+        for added in text.split("ALTER TABLE ").skip(1) {
+            let Some((name, rest)) = added.split_once(" ADD COLUMN ") else { continue };
+            let line = rest.lines().next().unwrap_or_default();
+            let column = line.trim_end_matches(';').split_whitespace().next().unwrap();
+            let columns = tables.get_mut(name).unwrap();
+            columns.push((column.to_owned(), !line.contains("NOT NULL")));
+            columns.sort();
+        }
     }
     tables
 }
@@ -61,7 +69,18 @@ async fn both_engines_are_migrated_to_the_same_tables_and_columns() {
     let world = fresh().await;
     let found = found(&world.db).await;
     let names: Vec<_> = found.keys().map(String::as_str).collect();
-    assert_eq!(names, ["admins", "audit", "exchanges", "keys", "quota", "staff", "users"]);
+    let tables = [
+        "admins",
+        "audit",
+        "exchanges",
+        "keys",
+        "quota",
+        "staff",
+        "users",
+        "webhook_events",
+        "webhook_queue",
+    ];
+    assert_eq!(names, tables);
     assert_eq!(found, written(concat!(env!("CARGO_MANIFEST_DIR"), "/migrations/sqlite")));
     assert_eq!(found, written(concat!(env!("CARGO_MANIFEST_DIR"), "/migrations/postgres")));
 }
