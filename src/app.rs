@@ -274,6 +274,8 @@ impl House {
             backoff: control::Backoff::default(),
             metrics: Arc::clone(&self.metrics),
             vitals: control::Vitals::new(config.server.data_dir.clone()),
+            routes: config.routes.clone(),
+            authz: config.authz.clone(),
             settings: control::Settings {
                 allow_registration: security.allow_registration,
                 rate_limit_per_minute: config.limits.rate_limit_per_minute,

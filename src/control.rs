@@ -10,11 +10,12 @@ use std::sync::atomic::AtomicBool;
 
 use axum::Router;
 use axum::middleware::from_fn_with_state;
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use tokio_util::sync::CancellationToken;
 
 use crate::chatlog::Chatlog;
 use crate::clock::Clock;
+use crate::config::{Authz, Route};
 use crate::credential::key::Pepper;
 use crate::credential::seal::Sealer;
 use crate::credential::token::Tokens;
@@ -25,13 +26,17 @@ use crate::quota::Quota;
 use crate::store::Db;
 use crate::telemetry::Metrics;
 
+mod authz;
 mod backoff;
 mod caller;
 mod envelope;
 mod exchanges;
+mod explain;
 mod forms;
 mod health;
 mod info;
+mod key_self;
+mod keys;
 mod me;
 mod messages;
 mod metrics;
@@ -82,6 +87,10 @@ pub struct Control {
     pub metrics: Arc<Metrics>,
     /// The machine, as `/health` sees it.
     pub vitals: Vitals,
+    /// The data plane's routes, for `explain`.
+    pub routes: Vec<Route>,
+    /// What apps that ask by `authz` charge for.
+    pub authz: Authz,
     /// What the operator chose.
     pub settings: Settings,
     /// True while the background jobs run.
@@ -130,6 +139,14 @@ pub fn router(control: Arc<Control>, surface: Surface) -> Router {
         .route("/api/v1/auth/profile", get(me::profile).put(me::update_profile))
         .route("/api/v1/auth/api-key", get(my_key::show_key))
         .route("/api/v1/auth/regenerate-key", post(my_key::regenerate_key))
+        .route("/api/v1/auth/keys", get(keys::list_keys).post(keys::create_key))
+        .route(
+            "/api/v1/auth/keys/{id}",
+            get(keys::get_key).put(keys::update_key).delete(keys::revoke_key),
+        )
+        .route("/api/v1/auth/keys/{id}/rotate", post(keys::rotate_key))
+        .route("/api/v1/key", get(key_self::key_standing))
+        .route("/api/v1/authz", get(authz::authz).post(authz::authz))
         .route("/api/v1/auth/verify-key", post(verify::verify_key))
         .route("/api/v1/auth/log-message", post(messages::log_message));
 
@@ -139,6 +156,9 @@ pub fn router(control: Arc<Control>, surface: Surface) -> Router {
         .route("/api/v1/admin/users", get(users::list_users))
         .route("/api/v1/admin/users/{username}", get(users::get_user).put(users::update_user))
         .route("/api/v1/admin/users/{username}/regenerate-key", post(users::regenerate_user_key))
+        .route("/api/v1/admin/users/{username}/keys", get(keys::list_user_keys))
+        .route("/api/v1/admin/users/{username}/keys/{id}", delete(keys::revoke_user_key))
+        .route("/api/v1/admin/explain", post(explain::explain))
         .route("/api/v1/admin/reset-limits", post(reset::reset_limits))
         .route("/api/v1/admin/message-logs", get(exchanges::list_message_logs))
         .route("/api/v1/admin/message-logs/{id}", get(exchanges::get_message_log));

@@ -98,8 +98,18 @@ impl Limits {
         let of_gateway = parallel::enter(&self.in_flight, self.max_in_flight)
             .ok_or(LimitError::Overloaded(self.max_in_flight))?;
         let of_key = self.per_key.enter(key, rates.parallel).ok_or(LimitError::Parallel(rates.parallel))?;
-        let by_key = self.keys.get(rates).map(|buckets| buckets.take(&key)).transpose()?;
+        let by_key = self.key(rates, key)?;
         Ok(Slot::new(of_gateway, of_key, by_key.or(by_address)))
+    }
+
+    /// Takes one request from a key's bucket, for a request that somebody else carries. `None` while the
+    /// key is not limited.
+    ///
+    /// # Errors
+    ///
+    /// [`LimitError::Rate`] when the bucket is empty.
+    pub fn key(&self, rates: &Rates, key: KeyId) -> Result<Option<Standing>, LimitError> {
+        self.keys.get(rates).map(|buckets| buckets.take(&key)).transpose()
     }
 
     /// Requests in flight now.

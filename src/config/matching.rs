@@ -1,5 +1,7 @@
 //! Which requests a route takes, and which of them cost: read by the gate itself and by whoever explains it.
 
+use std::cmp::Reverse;
+
 use super::forms::lies_under;
 use super::{Charge, Route};
 
@@ -11,6 +13,13 @@ impl Route {
     #[must_use]
     pub fn takes(&self, host: &str, path: &str) -> bool {
         self.takes_path(path) && self.host.as_deref().is_none_or(|wanted| host.eq_ignore_ascii_case(wanted))
+    }
+
+    /// Of several routes that take a request, the least goes first: the longest prefix, and of two with
+    /// the same the one for a host.
+    #[must_use]
+    pub fn precedence(&self) -> (Reverse<usize>, bool) {
+        (Reverse(self.prefix.len()), self.host.is_none())
     }
 
     /// [`Route::takes`], whatever the host.

@@ -23,6 +23,7 @@ use crate::store::users::{self, User};
 mod change;
 
 use change::AccountForm;
+pub(super) use change::{networks, plan};
 
 /// The new key, which is told only here.
 #[derive(Serialize)]
@@ -92,7 +93,7 @@ pub(super) async fn regenerate_user_key(
 
 impl Control {
     /// The user of a path. What cannot be a name is nobody's, and is not looked up.
-    async fn user_named(&self, username: &str) -> Result<User, Problem> {
+    pub(super) async fn user_named(&self, username: &str) -> Result<User, Problem> {
         if !is_username(username) {
             return Err(Problem::NotFound("user"));
         }

@@ -41,8 +41,7 @@ impl Routes {
             Arc::new(Route { name: name.into(), config: config.clone() })
         };
         let mut routes: Vec<_> = routes.iter().map(named).collect();
-        routes
-            .sort_by_key(|route| (std::cmp::Reverse(route.config.prefix.len()), route.config.host.is_none()));
+        routes.sort_by_key(|route| route.config.precedence());
         Self(routes)
     }
 
