@@ -140,10 +140,7 @@ pub fn router(control: Arc<Control>, surface: Surface) -> Router {
         .route("/api/v1/auth/api-key", get(my_key::show_key))
         .route("/api/v1/auth/regenerate-key", post(my_key::regenerate_key))
         .route("/api/v1/auth/keys", get(keys::list_keys).post(keys::create_key))
-        .route(
-            "/api/v1/auth/keys/{id}",
-            get(keys::get_key).put(keys::update_key).delete(keys::revoke_key),
-        )
+        .route("/api/v1/auth/keys/{id}", get(keys::get_key).put(keys::update_key).delete(keys::revoke_key))
         .route("/api/v1/auth/keys/{id}/rotate", post(keys::rotate_key))
         .route("/api/v1/key", get(key_self::key_standing))
         .route("/api/v1/authz", get(authz::authz).post(authz::authz))

@@ -66,9 +66,9 @@ impl Limits {
         // A key may be narrowed by any plan, whatever its user's.
         let narrowed = given.iter().flat_map(|one| given.iter().map(|other| one.narrowed_by(other)));
         let rates: HashSet<Rates> = given.iter().copied().chain(narrowed).collect();
-        let keys = rates.into_iter().filter_map(|rates| {
-            Some((rates, Buckets::new(rates, config.max_cached_keys, clock.clone())?))
-        });
+        let keys = rates
+            .into_iter()
+            .filter_map(|rates| Some((rates, Buckets::new(rates, config.max_cached_keys, clock.clone())?)));
         Self {
             addresses: Buckets::new(of_addresses, config.max_tracked_addresses, clock.clone()),
             keys: keys.collect(),

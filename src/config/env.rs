@@ -60,12 +60,8 @@ const SEED_NAMES: [(&str, &str, Form); 20] = [
     ("WEBHOOK_SECRET_FILE", "webhooks.secret_file", Form::AsIs),
 ];
 
-const NOT_YET: [(&str, &str); 4] = [
-    ("SMTP_HOST", "mail"),
-    ("SMTP_PORT", "mail"),
-    ("SMTP_USERNAME", "mail"),
-    ("SMTP_PASSWORD", "mail"),
-];
+const NOT_YET: [(&str, &str); 4] =
+    [("SMTP_HOST", "mail"), ("SMTP_PORT", "mail"), ("SMTP_USERNAME", "mail"), ("SMTP_PASSWORD", "mail")];
 
 // === impl Vars ===
 

@@ -179,6 +179,11 @@ mod tests {
         ("[database]\nurl = \"sqlite::memory:\"", "database.url"),
         ("[database]\nurl_file = \"none\"", "database.url_file"),
         ("[database]\nmax_connections = 0", "database.max_connections"),
+        ("[webhooks]\nurl = \"https://h/x\"", "webhooks.secret"),
+        ("[webhooks]\nurl = \"ftp://h/x\"\nsecret = \"s\"", "webhooks.url"),
+        ("[webhooks]\nurl = \"https://u:p@h/x\"\nsecret = \"s\"", "webhooks.url"),
+        ("[webhooks]\nevents = [\"user_gone\"]", "webhooks.events[0]"),
+        ("[authz]\ncharge = [\"/chat\"]", "authz.charge[0]"),
         ("[redis]\nurl = \"redis://h\"", "redis"),
         ("[security]\nbcrypt_rounds = 17", "security.bcrypt_rounds"),
         ("[security]\nbcrypt_rounds = 3", "security.bcrypt_rounds"),
@@ -591,8 +596,14 @@ mod tests {
     #[test]
     fn the_example_has_every_key_and_shows_the_defaults() {
         let vars = Vars::from_iter(
-            ["OPENAI_API_KEY", "MY_SECRET_KEY", "MY_ENCRYPTION_KEY", "MY_ADMIN_PASSWORD"]
-                .map(|name| (name, "x")),
+            [
+                "OPENAI_API_KEY",
+                "MY_SECRET_KEY",
+                "MY_ENCRYPTION_KEY",
+                "MY_ADMIN_PASSWORD",
+                "MY_WEBHOOK_SECRET",
+            ]
+            .map(|name| (name, "x")),
         );
         let tree = Tree::new(&vars);
         let shown = file::read(tree.root(parse(&everything()).unwrap()), &tree, Path::new(""));

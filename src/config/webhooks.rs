@@ -114,7 +114,8 @@ pub(super) fn check(tree: &Tree<'_>, draft: WebhooksDraft) -> Option<Webhooks> {
         return None;
     }
     if url.scheme_str() == Some("http") && !draft.allow_private_addresses {
-        let message = "goes in the clear: write https://, or set allow_private_addresses for your own network";
+        let message =
+            "goes in the clear: write https://, or set allow_private_addresses for your own network";
         tree.weakness(&format!("{}.url", draft.path), message);
     }
     Some(Webhooks {

@@ -149,9 +149,9 @@ mod tests {
     use super::Asked;
 
     fn of(pairs: &[(&'static str, &'static str)]) -> Option<(Method, String)> {
-        let pairs = pairs.iter().map(|(name, value)| {
-            (HeaderName::from_static(name), HeaderValue::from_static(value))
-        });
+        let pairs = pairs
+            .iter()
+            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
         Asked::of(&HeaderMap::from_iter(pairs))
     }
 

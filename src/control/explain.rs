@@ -52,7 +52,8 @@ pub(super) struct Explanation {
 
 #[derive(Serialize)]
 struct Step {
-    step: &'static str,
+    #[serde(rename = "step")]
+    name: &'static str,
     verdict: Verdict,
     #[serde(skip_serializing_if = "Option::is_none")]
     code: Option<&'static str>,
@@ -118,16 +119,16 @@ impl Control {
 // === impl Walk ===
 
 impl Walk {
-    fn allow(&mut self, step: &'static str, detail: String) {
-        self.0.push(Step { step, verdict: Verdict::Allow, code: None, detail });
+    fn allow(&mut self, name: &'static str, detail: String) {
+        self.0.push(Step { name, verdict: Verdict::Allow, code: None, detail });
     }
 
-    fn deny(&mut self, step: &'static str, code: &'static str, detail: String) {
-        self.0.push(Step { step, verdict: Verdict::Deny, code: Some(code), detail });
+    fn deny(&mut self, name: &'static str, code: &'static str, detail: String) {
+        self.0.push(Step { name, verdict: Verdict::Deny, code: Some(code), detail });
     }
 
-    fn skip(&mut self, step: &'static str, detail: &str) {
-        self.0.push(Step { step, verdict: Verdict::Skip, code: None, detail: detail.to_owned() });
+    fn skip(&mut self, name: &'static str, detail: &str) {
+        self.0.push(Step { name, verdict: Verdict::Skip, code: None, detail: detail.to_owned() });
     }
 
     fn verdict(self) -> Explanation {
@@ -190,7 +191,8 @@ impl Walk {
         if subject.plan.scopes.permits(scope) {
             self.allow("scope", format!("the plan \"{plan}\" opens \"{scope}\" for this key"));
         } else {
-            let detail = format!("the plan \"{plan}\", or the plan that narrows this key, leaves out \"{scope}\"");
+            let detail =
+                format!("the plan \"{plan}\", or the plan that narrows this key, leaves out \"{scope}\"");
             self.deny("scope", "route_not_allowed", detail);
         }
     }

@@ -172,9 +172,9 @@ fn fields(change: &Change) -> Vec<&'static str> {
     let named = [
         ("name", change.name.is_some()),
         ("label", change.label.is_some()),
-        ("expires_at", change.expires_at.is_some()),
+        ("expires_at", change.expires_at.is_change()),
         ("allowed_ips", change.allowed_ips.is_some()),
-        ("plan", change.plan.is_some()),
+        ("plan", change.plan.is_change()),
     ];
     named.into_iter().filter(|(_, changed)| *changed).map(|(name, _)| name).collect()
 }

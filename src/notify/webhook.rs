@@ -144,7 +144,9 @@ impl Webhook {
         headers.insert(CONTENT_TYPE, JSON);
         headers.insert(USER_AGENT, AGENT);
         headers.insert("webhook-timestamp", seconds.into());
-        for (name, value) in [(HOST.as_str(), authority), ("webhook-id", id), ("webhook-signature", &signature)] {
+        for (name, value) in
+            [(HOST.as_str(), authority), ("webhook-id", id), ("webhook-signature", &signature)]
+        {
             if let (Ok(name), Ok(value)) = (http::HeaderName::try_from(name), HeaderValue::try_from(value)) {
                 headers.insert(name, value);
             }
@@ -220,8 +222,7 @@ mod tests {
     #[test]
     fn a_signature_is_that_of_standard_webhooks() {
         let key = key_of(&SecretString::from("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"));
-        let signature =
-            sign(&key, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, "{\"test\": 2432232314}");
+        let signature = sign(&key, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, "{\"test\": 2432232314}");
         assert_eq!(signature, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
     }
 
@@ -234,7 +235,9 @@ mod tests {
 
     #[tokio::test]
     async fn no_name_leads_to_a_private_address() {
-        for host in ["127.0.0.1:1", "localhost:1", "[::1]:1", "[::ffff:127.0.0.1]:1", "169.254.169.254", "0:1"] {
+        for host in
+            ["127.0.0.1:1", "localhost:1", "[::1]:1", "[::ffff:127.0.0.1]:1", "169.254.169.254", "0:1"]
+        {
             let config = Webhooks {
                 url: format!("http://{host}/hook").parse().unwrap(),
                 secret: SecretString::from("s"),

@@ -57,7 +57,8 @@ impl Routes {
     /// Whose errors a client expects, also where no route was found.
     pub(super) fn dialect_of(&self, uri: &Uri, has_anthropic_version: bool) -> Dialect {
         let path = uri.path();
-        let configured = self.0.iter().find(|route| route.config.takes_path(path)).and_then(|r| r.config.dialect);
+        let configured =
+            self.0.iter().find(|route| route.config.takes_path(path)).and_then(|r| r.config.dialect);
         configured.unwrap_or_else(|| Dialect::guess(path, has_anthropic_version))
     }
 

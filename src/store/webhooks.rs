@@ -87,6 +87,17 @@ pub async fn due(db: &Db, now: Timestamp) -> Result<i64, StoreError> {
     Ok(on!(db, read pool => sqlx::query_scalar(DUE).bind(now).fetch_one(pool).await)?)
 }
 
+const WAITING: &str =
+    "SELECT id, event, payload, attempts FROM webhook_queue ORDER BY created_at, id LIMIT $1";
+
+/// Up to `most` events that are not delivered yet, the oldest first.
+///
+/// # Errors
+/// [`StoreError`], when the database does not answer.
+pub async fn waiting(db: &Db, most: i64) -> Result<Vec<Waiting>, StoreError> {
+    Ok(on!(db, read pool => sqlx::query_as(WAITING).bind(most).fetch_all(pool).await)?)
+}
+
 const TAKE: &str = "UPDATE webhook_queue SET attempts = attempts + 1, next_at = $2
     WHERE next_at <= $1 AND id IN (SELECT id FROM webhook_queue WHERE next_at <= $1 ORDER BY next_at, id LIMIT $3)
     RETURNING id, event, payload, attempts";
@@ -139,18 +150,22 @@ pub(super) async fn tell_of(tx: &mut Tx, entry: &audit::Entry) -> Result<(), sql
     let found: Option<Person> =
         on!(&mut *tx, within conn => sqlx::query_as(PERSON).bind(name).fetch_optional(conn).await)?;
     let Some(person) = found else { return Ok(()) };
-    let mut data = json!({
-        "user_id": person.id.to_string(),
-        "username": person.username,
-        "email": person.email,
-    });
-    match event {
-        WebhookEvent::UserCreated => {
-            data["subscription_plan"] = person.subscription_plan.into();
-            data["level"] = person.level.into();
-        }
-        _ => data["key"] = entry.detail.get("name").cloned().unwrap_or_else(|| json!(super::keys::DEFAULT)),
-    }
+    let user_id = person.id.to_string();
+    let data = match event {
+        WebhookEvent::UserCreated => json!({
+            "user_id": user_id,
+            "username": person.username,
+            "email": person.email,
+            "subscription_plan": person.subscription_plan,
+            "level": person.level,
+        }),
+        _ => json!({
+            "user_id": user_id,
+            "username": person.username,
+            "email": person.email,
+            "key": entry.detail.get("name").and_then(Value::as_str).unwrap_or(super::keys::DEFAULT),
+        }),
+    };
     news.add(event, Some(person.id), entry.at, &data);
     news.publish(tx).await
 }
@@ -196,13 +211,13 @@ impl News {
     /// The last conversation of `day` was charged, by the row or one beside it.
     pub(super) fn used_up(&mut self, row: &Exchange, day: i64, allowance: i64) {
         let since_epoch = Days::new(u64::try_from(day).unwrap_or(0));
-        let date = NaiveDate::default().checked_add_days(since_epoch).unwrap_or_default();
+        let day = NaiveDate::default().checked_add_days(since_epoch).unwrap_or_default();
         let data = json!({
             "user_id": row.user_id.map(|user| user.to_string()),
             "username": row.username,
             "email": row.email,
             "limit": allowance,
-            "day": date.to_string(),
+            "day": day.to_string(),
         });
         self.add(WebhookEvent::QuotaReached, row.user_id, row.time, &data);
     }

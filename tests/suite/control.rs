@@ -1,8 +1,12 @@
 //! The REST API, as the clients of the seed and an admin use it.
 
 mod admin_users;
+mod authz;
 mod envelope;
+mod explain;
 mod health;
+mod key_self;
+mod keys;
 mod log_message;
 mod login;
 mod my_key;
@@ -10,3 +14,4 @@ mod profile;
 mod register;
 mod surfaces;
 mod verify_key;
+mod webhooks;

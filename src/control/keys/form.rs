@@ -11,7 +11,7 @@ use crate::control::forms::Form;
 use crate::control::problem::Problem;
 use crate::control::users::{networks, plan};
 use crate::control::violations::Violations;
-use crate::store::keys::named::{Change, MOST, Rules};
+use crate::store::keys::named::{Change, MOST, Rules, Setting};
 
 /// `POST /api/v1/auth/keys`
 #[derive(Deserialize)]
@@ -30,11 +30,11 @@ pub(in crate::control) struct KeyForm {
 pub(in crate::control) struct ChangeForm {
     name: Option<String>,
     label: Option<String>,
-    #[serde(default, deserialize_with = "named")]
-    expires_at: Option<Option<String>>,
+    #[serde(default)]
+    expires_at: Given,
     allowed_ips: Option<Vec<String>>,
-    #[serde(default, deserialize_with = "named")]
-    plan: Option<Option<String>>,
+    #[serde(default)]
+    plan: Given,
 }
 
 /// `POST /api/v1/auth/keys/{id}/rotate`
@@ -42,6 +42,15 @@ pub(in crate::control) struct ChangeForm {
 #[serde(deny_unknown_fields)]
 pub(in crate::control) struct RotationForm {
     grace_period: Option<u64>,
+}
+
+/// A field that may be cleared by `null`, which is not the same as leaving it out.
+#[derive(Default)]
+enum Given {
+    #[default]
+    LeftOut,
+    Cleared,
+    Text(String),
 }
 
 /// Most characters of a name.
@@ -63,9 +72,12 @@ fn refusal(field: &str, message: &str) -> Problem {
     Problem::Invalid(found)
 }
 
-/// A field that is `null` is named, one that is left out is not.
-fn named<'de, D: Deserializer<'de>>(field: D) -> Result<Option<Option<String>>, D::Error> {
-    Option::deserialize(field).map(Some)
+// === impl Given ===
+
+impl<'de> Deserialize<'de> for Given {
+    fn deserialize<D: Deserializer<'de>>(field: D) -> Result<Self, D::Error> {
+        Ok(Option::deserialize(field)?.map_or(Self::Cleared, Self::Text))
+    }
 }
 
 // === impl KeyForm ===
@@ -93,9 +105,19 @@ impl Form for ChangeForm {
         Some(Change {
             name: name(self.name, found),
             label: found.text("label", self.label),
-            expires_at: self.expires_at.map(|text| text.and_then(|text| end(&text, control, found))),
+            expires_at: match self.expires_at {
+                Given::LeftOut => Setting::Keep,
+                Given::Cleared => Setting::Clear,
+                Given::Text(text) => end(&text, control, found).map_or(Setting::Keep, Setting::To),
+            },
             allowed_ips: networks("allowed_ips", self.allowed_ips, found),
-            plan: self.plan.map(|name| plan("plan", name, control, found)),
+            plan: match self.plan {
+                Given::LeftOut => Setting::Keep,
+                Given::Cleared => Setting::Clear,
+                Given::Text(name) => {
+                    plan("plan", Some(name), control, found).map_or(Setting::Keep, Setting::To)
+                }
+            },
         })
     }
 }

@@ -24,7 +24,19 @@ pub struct Rules {
     pub plan: Option<String>,
 }
 
-/// What is to be changed of a key; `None` leaves a field as it is, `Some(None)` clears it.
+/// What is to become of a field that may be empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Setting<T> {
+    /// Nothing.
+    #[default]
+    Keep,
+    /// It is emptied.
+    Clear,
+    /// This.
+    To(T),
+}
+
+/// What is to be changed of a key; `None` leaves a field as it is.
 #[derive(Clone, Debug, Default)]
 pub struct Change {
     /// See [`Rules::name`].
@@ -32,11 +44,11 @@ pub struct Change {
     /// See [`Rules::label`].
     pub label: Option<String>,
     /// See [`Rules::expires_at`].
-    pub expires_at: Option<Option<Timestamp>>,
+    pub expires_at: Setting<Timestamp>,
     /// See [`Rules::allowed_ips`].
     pub allowed_ips: Option<Vec<String>>,
     /// See [`Rules::plan`].
-    pub plan: Option<Option<String>>,
+    pub plan: Setting<String>,
 }
 
 /// Why a key was not made or changed.
@@ -94,8 +106,7 @@ pub async fn create(
 ) -> Result<KeyId, KeyError> {
     let mut tx = db.begin().await?;
     lock_user(&mut tx, user, now).await?;
-    let live: i64 =
-        on!(&mut tx, within conn => sqlx::query_scalar(COUNT).bind(user).fetch_one(conn).await)?;
+    let live: i64 = on!(&mut tx, within conn => sqlx::query_scalar(COUNT).bind(user).fetch_one(conn).await)?;
     if live >= MOST {
         return Err(KeyError::TooMany);
     }
@@ -139,11 +150,11 @@ pub async fn update(
         .bind(id)
         .bind(change.name.as_deref().map(storable))
         .bind(change.label.as_deref().map(storable))
-        .bind(change.expires_at.is_some())
-        .bind(change.expires_at.flatten())
+        .bind(change.expires_at.is_change())
+        .bind(change.expires_at.value())
         .bind(change.allowed_ips.as_deref().map(Json))
-        .bind(change.plan.is_some())
-        .bind(change.plan.clone().flatten())
+        .bind(change.plan.is_change())
+        .bind(change.plan.value())
         .execute(conn)
         .await
         .map(|done| done.rows_affected()))?;
@@ -208,6 +219,22 @@ async fn finish(mut tx: Tx, done: u64, entry: &audit::Entry) -> Result<(), KeyEr
     audit::append(&mut tx, entry).await?;
     tx.commit().await?;
     Ok(())
+}
+
+// === impl Setting ===
+
+impl<T> Setting<T> {
+    /// Whether the field is touched at all.
+    pub fn is_change(&self) -> bool {
+        !matches!(self, Self::Keep)
+    }
+
+    fn value(&self) -> Option<&T> {
+        match self {
+            Self::To(value) => Some(value),
+            Self::Keep | Self::Clear => None,
+        }
+    }
 }
 
 // === impl Key ===
