@@ -133,6 +133,7 @@ impl App {
         } else {
             None
         };
+        workers.count_into(Arc::clone(&house.metrics), &background);
         tracing::info!(listen = %local_addr, "the gate is open");
         let House { db, metrics, undelivered, .. } = house;
         let drain_timeout = config.server.drain_timeout;
