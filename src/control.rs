@@ -10,12 +10,12 @@ use std::sync::atomic::AtomicBool;
 
 use axum::Router;
 use axum::middleware::from_fn_with_state;
-use axum::routing::{delete, get, post};
 use tokio_util::sync::CancellationToken;
 
 use crate::chatlog::Chatlog;
 use crate::clock::Clock;
 use crate::config::{Authz, Route};
+use crate::credential::erasure::Erasures;
 use crate::credential::key::Pepper;
 use crate::credential::seal::Sealer;
 use crate::credential::token::Tokens;
@@ -26,9 +26,11 @@ use crate::quota::Quota;
 use crate::store::Db;
 use crate::telemetry::Metrics;
 
+mod audit;
 mod authz;
 mod backoff;
 mod caller;
+mod deleted;
 mod envelope;
 mod exchanges;
 mod explain;
@@ -40,15 +42,19 @@ mod keys;
 mod me;
 mod messages;
 mod metrics;
+mod my_account;
 mod my_key;
 mod pace;
 mod paging;
 mod passwords;
+mod paths;
 mod problem;
 mod profile;
 mod register;
 mod reset;
+pub mod rights;
 mod session;
+mod staff;
 mod users;
 mod verify;
 mod violations;
@@ -56,6 +62,10 @@ mod violations;
 pub use backoff::Backoff;
 pub use health::Vitals;
 pub use passwords::Passwords;
+pub use paths::Listed;
+
+use paths::{Paths, delete, get, post, put};
+use rights::Action as A;
 
 /// What the control plane works with. One value serves every surface of a gateway.
 pub struct Control {
@@ -75,6 +85,8 @@ pub struct Control {
     pub sealer: Arc<Sealer>,
     /// Makes the digests of keys.
     pub pepper: Arc<Pepper>,
+    /// Makes the proofs that somebody was erased.
+    pub erasures: Erasures,
     /// Which plans there are.
     pub plans: Plans,
     /// What time it is.
@@ -113,62 +125,132 @@ pub struct Settings {
 pub enum Surface {
     /// All of it, where there is one kind of listener only.
     Everything,
-    /// What users need: all but the admin API and the metrics.
+    /// What users and staff need: all but the admin API and the metrics.
     Public,
     /// The admin API and the metrics, and what orchestrators ask.
     Admin,
 }
 
-/// Every path of the control plane.
+/// The control plane as a service.
 ///
 /// Each request needs [`crate::listen::ClientIp`] in its extensions, and should have
 /// [`crate::ids::RequestId`] there. A handler changes rows and then tells the directory, so the
 /// service must run to its end even when the client leaves: run it on [`crate::background`].
 pub fn router(control: Arc<Control>, surface: Surface) -> Router {
-    let everybody = Router::new()
-        .route("/", get(info::root))
-        .route("/health", get(health::health))
-        .route("/healthz", get(health::health))
-        .route("/livez", get(health::alive))
-        .route("/readyz", get(health::ready));
-
-    let public = Router::new()
-        .route("/api/v1/info", get(info::info))
-        .route("/api/v1/auth/register", post(register::register))
-        .route("/api/v1/auth/login", post(session::user_login))
-        .route("/api/v1/auth/profile", get(me::profile).put(me::update_profile))
-        .route("/api/v1/auth/api-key", get(my_key::show_key))
-        .route("/api/v1/auth/regenerate-key", post(my_key::regenerate_key))
-        .route("/api/v1/auth/keys", get(keys::list_keys).post(keys::create_key))
-        .route("/api/v1/auth/keys/{id}", get(keys::get_key).put(keys::update_key).delete(keys::revoke_key))
-        .route("/api/v1/auth/keys/{id}/rotate", post(keys::rotate_key))
-        .route("/api/v1/key", get(key_self::key_standing))
-        .route("/api/v1/authz", get(authz::authz).post(authz::authz))
-        .route("/api/v1/auth/verify-key", post(verify::verify_key))
-        .route("/api/v1/auth/log-message", post(messages::log_message));
-
-    let admin = Router::new()
-        .route("/metrics", get(metrics::metrics))
-        .route("/api/v1/admin/login", post(session::admin_login))
-        .route("/api/v1/admin/users", get(users::list_users))
-        .route("/api/v1/admin/users/{username}", get(users::get_user).put(users::update_user))
-        .route("/api/v1/admin/users/{username}/regenerate-key", post(users::regenerate_user_key))
-        .route("/api/v1/admin/users/{username}/keys", get(keys::list_user_keys))
-        .route("/api/v1/admin/users/{username}/keys/{id}", delete(keys::revoke_user_key))
-        .route("/api/v1/admin/explain", post(explain::explain))
-        .route("/api/v1/admin/reset-limits", post(reset::reset_limits))
-        .route("/api/v1/admin/message-logs", get(exchanges::list_message_logs))
-        .route("/api/v1/admin/message-logs/{id}", get(exchanges::get_message_log));
-
-    let served = match surface {
-        Surface::Everything => everybody.merge(public).merge(admin),
-        Surface::Public => everybody.merge(public),
-        Surface::Admin => everybody.merge(admin),
-    };
+    let served = paths(surface).into_router();
     served
         .fallback(envelope::no_such_path)
         .method_not_allowed_fallback(envelope::method_not_allowed)
         .layer(from_fn_with_state(Arc::clone(&control), pace::keep))
         .layer(from_fn_with_state(Arc::clone(&control), envelope::wrap))
         .with_state(control)
+}
+
+/// Every method of every path, and what its caller must be permitted to do.
+#[must_use]
+pub fn listed() -> Vec<Listed> {
+    paths(Surface::Everything).into_list()
+}
+
+/// Every path of the control plane, with its row of the matrix.
+fn paths(surface: Surface) -> Paths {
+    match surface {
+        Surface::Everything => open_paths().merge(user_paths()).merge(staff_paths()).merge(admin_paths()),
+        Surface::Public => open_paths().merge(user_paths()).merge(staff_paths()),
+        Surface::Admin => open_paths().merge(admin_paths()),
+    }
+}
+
+/// On every surface.
+fn open_paths() -> Paths {
+    Paths::new()
+        .route("/", get(A::LookAround, info::root))
+        .route("/health", get(A::LookAround, health::health))
+        .route("/healthz", get(A::LookAround, health::health))
+        .route("/livez", get(A::LookAround, health::alive))
+        .route("/readyz", get(A::LookAround, health::ready))
+}
+
+/// For users, and apps that hold a key.
+fn user_paths() -> Paths {
+    Paths::new()
+        .route("/api/v1/info", get(A::LookAround, info::info))
+        .route("/api/v1/auth/register", post(A::Register, register::register))
+        .route("/api/v1/auth/login", post(A::LogInAsUser, session::user_login))
+        .route(
+            "/api/v1/auth/profile",
+            get(A::ReadOwnAccount, me::profile).put(A::DescribeOneself, me::update_profile),
+        )
+        .route("/api/v1/auth/password", put(A::ChangeOwnPassword, my_account::change_password))
+        .route("/api/v1/auth/email", put(A::ChangeOwnEmail, my_account::change_email))
+        .route("/api/v1/auth/account", delete(A::DeleteOwnAccount, my_account::delete_account))
+        .route("/api/v1/auth/api-key", get(A::UseOwnKey, my_key::show_key))
+        .route("/api/v1/auth/regenerate-key", post(A::UseOwnKey, my_key::regenerate_key))
+        .route("/api/v1/auth/keys", get(A::UseOwnKey, keys::list_keys).post(A::KeepOwnKeys, keys::create_key))
+        .route(
+            "/api/v1/auth/keys/{id}",
+            get(A::UseOwnKey, keys::get_key)
+                .put(A::KeepOwnKeys, keys::update_key)
+                .delete(A::UseOwnKey, keys::revoke_key),
+        )
+        .route("/api/v1/auth/keys/{id}/rotate", post(A::RotateOwnKey, keys::rotate_key))
+        .route("/api/v1/key", get(A::AskOfKey, key_self::key_standing))
+        .route("/api/v1/authz", get(A::AskOfKey, authz::authz).post(A::AskOfKey, authz::authz))
+        .route("/api/v1/auth/verify-key", post(A::VerifyKey, verify::verify_key))
+        .route("/api/v1/auth/log-message", post(A::LogMessage, messages::log_message))
+}
+
+/// For those who help users.
+fn staff_paths() -> Paths {
+    Paths::new()
+        .route("/api/v1/staff/login", post(A::LogInByName, staff::staff_login))
+        .route("/api/v1/staff/profile", get(A::ReadStaffProfile, staff::profile))
+        .route("/api/v1/staff/users", get(A::ReadUsers, staff::users::list_users))
+        .route(
+            "/api/v1/staff/users/{username}",
+            get(A::ReadUsers, staff::users::get_user)
+                .put(A::HelpUsers, staff::users::update_user)
+                .delete(A::DeleteUsers, staff::users::delete_user),
+        )
+}
+
+/// For those who run the gateway.
+fn admin_paths() -> Paths {
+    Paths::new()
+        .route("/metrics", get(A::LookAround, metrics::metrics))
+        .route("/api/v1/admin/login", post(A::LogInByName, session::admin_login))
+        .route("/api/v1/admin/users", get(A::ReadUsers, users::list_users))
+        .route(
+            "/api/v1/admin/users/{username}",
+            get(A::ReadUsers, users::get_user)
+                .put(A::ChangeUsers, users::update_user)
+                .delete(A::DeleteUsers, users::delete_user),
+        )
+        .route(
+            "/api/v1/admin/users/{username}/regenerate-key",
+            post(A::ReplaceUserKeys, users::regenerate_user_key),
+        )
+        .route("/api/v1/admin/users/{username}/keys", get(A::ReadUserKeys, keys::list_user_keys))
+        .route("/api/v1/admin/users/{username}/keys/{id}", delete(A::RevokeUserKeys, keys::revoke_user_key))
+        .route("/api/v1/admin/explain", post(A::Explain, explain::explain))
+        .route("/api/v1/admin/deleted-users", get(A::ReadDeletedUsers, deleted::list_deleted_users))
+        .route(
+            "/api/v1/admin/deleted-users/{id}",
+            get(A::ReadDeletedUsers, deleted::get_deleted_user).delete(A::EraseUsers, deleted::erase_user),
+        )
+        .route("/api/v1/admin/deleted-users/{id}/restore", post(A::RestoreUsers, deleted::restore_user))
+        .route(
+            "/api/v1/admin/staff",
+            get(A::ReadStaff, staff::accounts::list_staff).post(A::HireStaff, staff::accounts::create_staff),
+        )
+        .route(
+            "/api/v1/admin/staff/{username}",
+            get(A::ReadStaff, staff::accounts::get_staff)
+                .put(A::ChangeStaff, staff::accounts::update_staff)
+                .delete(A::DismissStaff, staff::accounts::delete_staff),
+        )
+        .route("/api/v1/admin/audit", get(A::ReadAudit, audit::list_audit))
+        .route("/api/v1/admin/reset-limits", post(A::ResetLimits, reset::reset_limits))
+        .route("/api/v1/admin/message-logs", get(A::ReadLog, exchanges::list_message_logs))
+        .route("/api/v1/admin/message-logs/{id}", get(A::ReadLog, exchanges::get_message_log))
 }

@@ -44,11 +44,13 @@ macro_rules! on {
 
 pub mod admins;
 pub mod audit;
+pub mod deleted;
 pub mod exchanges;
 pub mod keys;
 mod open;
 pub mod quota;
 pub mod staff;
+pub mod takeover;
 mod text;
 pub mod users;
 pub mod webhooks;

@@ -1,6 +1,7 @@
 //! Who calls: each role is a type of its own, so that a handler cannot be reached by another.
 //!
-//! A session is believed when its token was signed for this audience, its subject still exists, is
+//! A caller is let in only where the matrix says so ([`super::rights`]): the path says what is wanted,
+//! the caller's role whether they may. A session is believed when its token was signed for this audience, its subject still exists, is
 //! active, and has not ended its sessions since (`token_version`). A database that does not answer is
 //! a 503, never a 401.
 
@@ -15,14 +16,16 @@ use serde_json::Value;
 
 use super::Control;
 use super::problem::Problem;
+use super::rights::{Action, Role};
 use crate::clock::{Clock, Timestamp};
 use crate::credential::key::PlainKey;
 use crate::credential::token::{Audience, Session};
 use crate::identity::Subject;
-use crate::ids::{AdminId, RequestId, UserId};
+use crate::ids::{AdminId, RequestId, SessionId, StaffId, UserId};
 use crate::listen::ClientIp;
 use crate::store::admins::{self, Admin};
 use crate::store::audit::{Actor, Entry};
+use crate::store::staff::{self, Staff};
 use crate::store::users::{self, User};
 
 /// An active user with a session of theirs.
@@ -30,6 +33,15 @@ pub(super) struct UserSession {
     pub(super) user: User,
     /// When they logged in.
     pub(super) since: Timestamp,
+    /// The session, which may be kept when the others are ended.
+    pub(super) id: SessionId,
+}
+
+/// An active member of staff with a session of theirs.
+pub(super) struct StaffSession {
+    pub(super) staff: Staff,
+    /// By the level they have now, not the one they logged in with.
+    pub(super) role: Role,
 }
 
 /// An administrator with a session of theirs.
@@ -57,8 +69,33 @@ impl FromRequestParts<Arc<Control>> for UserSession {
     async fn from_request_parts(parts: &mut Parts, control: &Arc<Control>) -> Result<Self, Problem> {
         let session = session(parts, control, Audience::User)?;
         let found = users::by_id(&control.db, UserId(session.subject)).await?;
-        let user = found.filter(|user| user.is_active && user.token_version == session.version);
-        Ok(Self { user: user.ok_or(Problem::NotAuthenticated)?, since: session.issued_at })
+        let user =
+            found.filter(|user| user.is_active && user.keeps(&session.id.to_string(), session.version));
+        let user = user.ok_or(Problem::NotAuthenticated)?;
+        permit(Some(Role::User), parts)?;
+        Ok(Self { user, since: session.issued_at, id: session.id })
+    }
+}
+
+// === impl StaffSession ===
+
+impl FromRequestParts<Arc<Control>> for StaffSession {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, control: &Arc<Control>) -> Result<Self, Problem> {
+        let session = session(parts, control, Audience::Staff)?;
+        let found = staff::by_id(&control.db, StaffId(session.subject)).await?;
+        let staff = found.filter(|staff| staff.is_active && staff.token_version == session.version);
+        let staff = staff.ok_or(Problem::NotAuthenticated)?;
+        let role = permit(Role::of_staff(&staff.staff_level), parts)?;
+        Ok(Self { staff, role })
+    }
+}
+
+impl StaffSession {
+    /// As the audit trail names them.
+    pub(super) fn actor(&self) -> (Actor, &str) {
+        (Actor::Staff(self.staff.id), self.staff.username.as_str())
     }
 }
 
@@ -71,8 +108,17 @@ impl FromRequestParts<Arc<Control>> for AdminSession {
         let session = session(parts, control, Audience::Admin)?;
         let found = admins::by_id(&control.db, AdminId(session.subject)).await?;
         let admin = found.filter(|admin| admin.token_version == session.version);
-        Ok(Self(admin.ok_or(Problem::NotAuthenticated)?))
+        let admin = admin.ok_or(Problem::NotAuthenticated)?;
+        permit(Some(Role::Admin), parts)?;
+        Ok(Self(admin))
     }
+}
+
+/// Holds a caller's role against the row of the path. A path without one lets nobody in.
+fn permit(role: Option<Role>, parts: &Parts) -> Result<Role, Problem> {
+    let action = parts.extensions.get::<Action>().copied();
+    let action = action.ok_or_else(|| Problem::Internal("a path has no row in the matrix".to_owned()))?;
+    role.filter(|role| action.permits(*role)).ok_or(Problem::NotPermitted)
 }
 
 fn session(parts: &Parts, control: &Control, audience: Audience) -> Result<Session, Problem> {
@@ -94,6 +140,7 @@ impl FromRequestParts<Arc<Control>> for KeyHolder {
         let origin = Origin::required(&parts.extensions, &control.clock)?;
         let subject = control.directory.identify(&key).await?;
         subject.permits_address(origin.ip).map_err(|_| Problem::AddressNotAllowed)?;
+        permit(Some(Role::KeyHolder), parts)?;
         Ok(Self(subject))
     }
 }

@@ -2,6 +2,7 @@
 
 mod admin_users;
 mod authz;
+mod deletion;
 mod envelope;
 mod explain;
 mod health;
@@ -9,9 +10,13 @@ mod key_self;
 mod keys;
 mod log_message;
 mod login;
+mod matrix;
 mod my_key;
+mod password;
 mod profile;
 mod register;
+mod staff;
+mod staff_accounts;
 mod surfaces;
 mod verify_key;
 mod webhooks;

@@ -30,12 +30,11 @@ fn written(folder: &str) -> Tables {
             };
             tables.insert(name.to_owned(), sorted(body.lines().filter_map(column).collect()));
         }
-        for added in text.split("ALTER TABLE ").skip(1) {
-            let Some((name, rest)) = added.split_once(" ADD COLUMN ") else { continue };
-            let line = rest.lines().next().unwrap_or_default();
-            let column = line.trim_end_matches(';').split_whitespace().next().unwrap();
-            let columns = tables.get_mut(name).unwrap();
-            columns.push((column.to_owned(), !line.contains("NOT NULL")));
+        for line in text.lines().filter_map(|line| line.strip_prefix("ALTER TABLE ")) {
+            let (table, column) = line.split_once(" ADD COLUMN ").unwrap();
+            let columns = tables.get_mut(table).unwrap();
+            let name = column.split_whitespace().next().unwrap().to_owned();
+            columns.push((name, !column.contains("NOT NULL")));
             columns.sort();
         }
     }
@@ -72,6 +71,8 @@ async fn both_engines_are_migrated_to_the_same_tables_and_columns() {
     let tables = [
         "admins",
         "audit",
+        "deleted_users",
+        "erasures",
         "exchanges",
         "keys",
         "quota",
