@@ -152,7 +152,7 @@ mod tests {
         let pairs = pairs
             .iter()
             .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
-        Asked::of(&HeaderMap::from_iter(pairs))
+        Asked::of(&pairs.collect::<HeaderMap>())
     }
 
     #[test]

@@ -16,7 +16,7 @@ fn verdict<'v>(told: &'v Value, step: &str) -> &'v str {
     steps.iter().find(|one| one["step"] == step).map_or("absent", |one| one["verdict"].as_str().unwrap())
 }
 
-fn chat(who: Value) -> Value {
+fn chat(who: &Value) -> Value {
     let mut question = json!({"address": "127.0.0.1", "path": "/v1/chat/completions", "model": "gpt-test"});
     question.as_object_mut().unwrap().extend(who.as_object().unwrap().clone());
     question
@@ -31,7 +31,7 @@ async fn every_check_is_walked_and_nothing_is_charged() {
         json!({"username": "ann"}),
         json!({"username": "ann", "key_name": "default"}),
     ] {
-        let told = explained(&world, chat(who)).await;
+        let told = explained(&world, chat(&who)).await;
         assert_eq!((&told["allowed"], &told["denied_by"]), (&json!(true), &Value::Null));
         let steps: Vec<_> =
             told["steps"].as_array().unwrap().iter().map(|step| step["step"].clone()).collect();
@@ -97,11 +97,11 @@ async fn each_address_rule_is_named_by_whose_it_is() {
 async fn everything_in_the_way_is_told_not_the_first_alone() {
     let world = World::start().await;
     let ann = world.user_with("ann", json!({"limits": {"conversation_limit": 0}, "is_active": false})).await;
-    let told = explained(&world, chat(json!({"key": ann.key}))).await;
+    let told = explained(&world, chat(&json!({"key": ann.key}))).await;
     assert_eq!((&told["allowed"], &told["denied_by"]), (&json!(false), &json!("account_disabled")));
     assert_eq!((verdict(&told, "active"), verdict(&told, "day")), ("deny", "deny"));
     let unknown = json!({"key": "pe-0123456789abcdefghijABCDEFGHIJ01"});
-    assert_eq!(explained(&world, chat(unknown)).await["denied_by"], "invalid_api_key");
+    assert_eq!(explained(&world, chat(&unknown)).await["denied_by"], "invalid_api_key");
     let told = explained(&world, json!({"username": "ann", "method": "GET", "path": "/v1/models"})).await;
     assert_eq!(verdict(&told, "day"), "skip");
 }
