@@ -11,6 +11,7 @@ mod env;
 mod file;
 mod forms;
 mod load;
+mod mail;
 mod plans;
 mod secrets;
 mod spelling;
@@ -52,6 +53,8 @@ pub struct Config {
     pub plans: Plans,
     /// `[message_log]`
     pub message_log: MessageLog,
+    /// `[mail]`
+    pub mail: Mail,
     /// `[[upstreams]]`, at least one when there are routes.
     pub upstreams: Vec<Upstream>,
     /// `[[routes]]`; every `upstream` is an index into `upstreams`.
@@ -164,18 +167,79 @@ pub struct Security {
     /// Seals the keys' readable copies and pepper their digests: a Fernet key, or any text that is
     /// hashed into one.
     pub encryption_key: SecretString,
-    /// How long a login lasts.
+    /// How long an access token is good.
     pub access_token_ttl: Duration,
+    /// How long a login can be renewed.
+    pub refresh_token_ttl: Duration,
     /// bcrypt cost, 4 to 16.
     pub bcrypt_rounds: u32,
     /// Whether `POST /api/v1/auth/register` is open.
     pub allow_registration: bool,
     /// Whether keys without a checksum (the seed's) are still accepted.
     pub accept_v1_keys: bool,
+    /// Whose sessions open nothing but the enrolment of a second factor until they have one.
+    pub require_totp: RequireTotp,
+    /// Whether users log in only once their e-mail address is verified.
+    pub require_verified_email: bool,
     /// Name of the first admin.
     pub admin_username: String,
     /// The admin's password where the operator chose it; without one, the first start makes it.
     pub admin_password: Option<SecretString>,
+}
+
+/// Roles that must have a second factor.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RequireTotp {
+    /// Staff.
+    pub staff: bool,
+    /// Admins.
+    pub admin: bool,
+}
+
+/// `[mail]`
+#[derive(Clone, Debug)]
+pub struct Mail {
+    /// Who letters are from: a mailbox (RFC 5322, section 3.4).
+    pub from: String,
+    /// How they leave.
+    pub delivery: Delivery,
+}
+
+/// How letters leave the house.
+#[derive(Clone, Debug)]
+pub enum Delivery {
+    /// They do not.
+    Off,
+    /// As `.eml` files in this folder, made when absent: for development.
+    Folder(PathBuf),
+    /// To a mail server.
+    Smtp(Smtp),
+}
+
+/// A mail server.
+#[derive(Clone, Debug)]
+pub struct Smtp {
+    /// Its name, which its certificate must bear.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// Whether strangers can read along.
+    pub encryption: SmtpEncryption,
+    /// The account there, with its password.
+    pub account: Option<(String, SecretString)>,
+    /// Longest wait for one answer of it.
+    pub timeout: Duration,
+}
+
+/// How a connection to a mail server is protected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SmtpEncryption {
+    /// From the first byte.
+    Tls,
+    /// After a greeting; refused where the server cannot.
+    StartTls,
+    /// Not at all.
+    None,
 }
 
 /// `[limits]`

@@ -31,13 +31,15 @@ pub(super) struct Entry {
 #[derive(Clone, Copy)]
 enum Form {
     AsIs,
+    /// An empty one says nothing: the seed's own file has such.
+    UnlessEmpty,
     Minutes,
     Mebibytes,
 }
 
 const PREFIX: &str = "GATEWAY__";
 
-const SEED_NAMES: [(&str, &str, Form); 17] = [
+const SEED_NAMES: [(&str, &str, Form); 22] = [
     ("SECRET_KEY", "security.secret_key", Form::AsIs),
     ("SECRET_KEY_FILE", "security.secret_key_file", Form::AsIs),
     ("ACCESS_TOKEN_EXPIRE_MINUTES", "security.access_token_ttl", Form::Minutes),
@@ -55,13 +57,14 @@ const SEED_NAMES: [(&str, &str, Form); 17] = [
     ("BATCH_LOG_INTERVAL_MINUTES", "message_log.batch_interval", Form::Minutes),
     ("MEMORY_THRESHOLD_MB", "message_log.memory_threshold", Form::Mebibytes),
     ("DEBUG", "server.debug", Form::AsIs),
+    ("SMTP_HOST", "mail.host", Form::UnlessEmpty),
+    ("SMTP_PORT", "mail.port", Form::UnlessEmpty),
+    ("SMTP_USERNAME", "mail.username", Form::UnlessEmpty),
+    ("SMTP_PASSWORD", "mail.password", Form::UnlessEmpty),
+    ("SMTP_PASSWORD_FILE", "mail.password_file", Form::UnlessEmpty),
 ];
 
-const NOT_YET: [(&str, &str); 6] = [
-    ("SMTP_HOST", "mail"),
-    ("SMTP_PORT", "mail"),
-    ("SMTP_USERNAME", "mail"),
-    ("SMTP_PASSWORD", "mail"),
+const NOT_YET: [(&str, &str); 2] = [
     ("WEBHOOK_URL", "webhooks"),
     ("WEBHOOK_SECRET", "webhooks"),
 ];
@@ -104,6 +107,9 @@ impl Overlay {
         }
         for (name, key, form) in SEED_NAMES {
             let Some(value) = vars.get(name) else { continue };
+            if matches!(form, Form::UnlessEmpty) && value.is_empty() {
+                continue;
+            }
             match form.convert(value) {
                 Ok(value) => overlay.add(name, key.to_owned(), &value, &mut mistakes),
                 Err(message) => mistakes.push(Finding { path: name.to_owned(), message }),
@@ -176,7 +182,7 @@ impl Overlay {
 impl Form {
     fn convert(self, value: &str) -> Result<String, String> {
         let unit = match self {
-            Self::AsIs => return Ok(value.to_owned()),
+            Self::AsIs | Self::UnlessEmpty => return Ok(value.to_owned()),
             Self::Minutes => "m",
             Self::Mebibytes => "MiB",
         };
@@ -260,10 +266,20 @@ mod tests {
     #[test]
     fn the_seeds_minutes_and_megabytes_become_durations_and_sizes() {
         let vars =
-            [("ACCESS_TOKEN_EXPIRE_MINUTES", "45"), ("MEMORY_THRESHOLD_MB", "many"), ("SMTP_HOST", "mail")];
+            [("ACCESS_TOKEN_EXPIRE_MINUTES", "45"), ("MEMORY_THRESHOLD_MB", "many"), ("WEBHOOK_URL", "http://h")];
         let (overlay, mistakes, without_effect) = Overlay::new(&Vars::from_iter(vars));
         assert_eq!(overlay.take("security.access_token_ttl").unwrap().value, "45m");
         assert_eq!(mistakes.first().unwrap().path, "MEMORY_THRESHOLD_MB");
-        assert_eq!(without_effect.first().unwrap().path, "SMTP_HOST");
+        assert_eq!(without_effect.first().unwrap().path, "WEBHOOK_URL");
+    }
+
+    #[test]
+    fn the_seeds_mail_server_is_ours_and_an_empty_name_is_none() {
+        let vars = [("SMTP_HOST", "smtp.example.org"), ("SMTP_PORT", "465"), ("SMTP_USERNAME", "")];
+        let (overlay, mistakes, _) = Overlay::new(&Vars::from_iter(vars));
+        assert!(mistakes.is_empty());
+        assert_eq!(overlay.take("mail.host").unwrap().value, "smtp.example.org");
+        assert_eq!(overlay.take("mail.port").unwrap().value, "465");
+        assert!(overlay.take("mail.username").is_none());
     }
 }

@@ -88,9 +88,12 @@ pub(super) fn resolve(
         secret_key: secret_key?,
         encryption_key: encryption_key?,
         access_token_ttl: draft.access_token_ttl,
+        refresh_token_ttl: draft.refresh_token_ttl,
         bcrypt_rounds: draft.bcrypt_rounds,
         allow_registration: draft.allow_registration,
         accept_v1_keys: draft.accept_v1_keys,
+        require_totp: draft.require_totp,
+        require_verified_email: draft.require_verified_email,
         admin_username: draft.admin_username,
         admin_password,
     })

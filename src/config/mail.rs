@@ -1,0 +1,126 @@
+//! `[mail]`: how letters leave the house, if they do.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use lettre::message::Mailbox;
+
+use super::file::{SecretSource, secret};
+use super::forms;
+use super::secrets;
+use super::tree::{Section, Tree};
+use super::{Delivery, Mail, Smtp, SmtpEncryption};
+
+/// `[mail]` before its password is read.
+pub(super) struct MailDraft {
+    transport: Option<Transport>,
+    from: Option<String>,
+    host: Option<String>,
+    port: Option<u16>,
+    username: Option<String>,
+    password: SecretSource,
+    encryption: Option<SmtpEncryption>,
+    timeout: Duration,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Transport {
+    Off,
+    Smtp,
+    File,
+}
+
+/// Submission with TLS from the first byte (RFC 8314); every other port begins in the clear.
+const PORT_OF_TLS: u16 = 465;
+const PORT_OF_STARTTLS: u16 = 587;
+const FOLDER: &str = "mail";
+
+/// Reads the section; mistakes go to the tree.
+pub(super) fn read(mut s: Section<'_>, base: &Path) -> MailDraft {
+    let transports = [("off", Transport::Off), ("smtp", Transport::Smtp), ("file", Transport::File)];
+    let encryptions = [
+        ("starttls", SmtpEncryption::StartTls),
+        ("tls", SmtpEncryption::Tls),
+        ("none", SmtpEncryption::None),
+    ];
+    let draft = MailDraft {
+        transport: s.value("transport", forms::choice(transports)),
+        from: s.value("from", forms::mailbox),
+        host: s.value("host", forms::host),
+        port: s.value("port", forms::whole(1..=65_535)),
+        username: s.value("username", forms::text),
+        password: secret(&mut s, "password", "password_file", base),
+        encryption: s.value("encryption", forms::choice(encryptions)),
+        timeout: s.value_or("timeout", forms::duration, Duration::from_secs(10)),
+    };
+    s.finish();
+    draft
+}
+
+/// How letters leave; nothing is sent where neither a transport nor a host is named.
+pub(super) fn check(tree: &Tree<'_>, draft: MailDraft, data_dir: &Path) -> Mail {
+    let by_default = if draft.host.is_some() { Transport::Smtp } else { Transport::Off };
+    let password = secrets::given(tree, &draft.password);
+    let (from, delivery) = match draft.transport.unwrap_or(by_default) {
+        Transport::Off => (None, Delivery::Off),
+        Transport::File => (draft.from.clone(), folder(data_dir)),
+        Transport::Smtp => {
+            let Some(host) = draft.host.clone() else {
+                tree.mistake("mail.host", "is missing: add host = \"smtp.example.org\", or transport = \"off\"");
+                return Mail { from: String::new(), delivery: Delivery::Off };
+            };
+            (sender(tree, &draft), Delivery::Smtp(smtp(tree, &draft, host, password)))
+        }
+    };
+    Mail { from: from.unwrap_or_else(|| "tollgate@localhost".to_owned()), delivery }
+}
+
+fn folder(data_dir: &Path) -> Delivery {
+    Delivery::Folder(PathBuf::from(data_dir).join(FOLDER))
+}
+
+/// Who letters are from; the account at the mail server where nobody says.
+fn sender(tree: &Tree<'_>, draft: &MailDraft) -> Option<String> {
+    let account = || draft.username.clone().filter(|name| name.parse::<Mailbox>().is_ok());
+    let from = draft.from.clone().or_else(account);
+    if from.is_none() {
+        tree.mistake("mail.from", "is missing: add from = \"Tollgate <tollgate@example.org>\"");
+    }
+    from
+}
+
+fn smtp(
+    tree: &Tree<'_>,
+    draft: &MailDraft,
+    host: String,
+    password: Option<secrecy::SecretString>,
+) -> Smtp {
+    let by_port = if draft.port == Some(PORT_OF_TLS) { SmtpEncryption::Tls } else { SmtpEncryption::StartTls };
+    let encryption = draft.encryption.unwrap_or(by_port);
+    let by_encryption = if encryption == SmtpEncryption::Tls { PORT_OF_TLS } else { PORT_OF_STARTTLS };
+    let here = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    if encryption == SmtpEncryption::None && !here {
+        let message = "sends letters and the password in the clear: \"starttls\" or \"tls\"";
+        tree.weakness("mail.encryption", message);
+    }
+    let account = match (draft.username.clone(), password) {
+        (Some(username), Some(password)) => Some((username, password)),
+        (Some(_), None) => {
+            tree.mistake("mail.password", "is missing beside username: add it, or password_file");
+            None
+        }
+        (None, Some(_)) => {
+            tree.mistake("mail.username", "is missing beside the password: add it");
+            None
+        }
+        (None, None) => None,
+    };
+    Smtp {
+        host,
+        port: draft.port.unwrap_or(by_encryption),
+        encryption,
+        account,
+        timeout: draft.timeout,
+    }
+}

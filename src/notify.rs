@@ -1,0 +1,3 @@
+//! Telling people and machines outside what happened in here. [`mail`]: letters.
+
+pub mod mail;
