@@ -44,6 +44,7 @@ macro_rules! on {
 
 pub mod admins;
 pub mod audit;
+pub mod deleted;
 pub mod exchanges;
 pub mod keys;
 pub mod mail_tokens;
@@ -52,6 +53,7 @@ pub mod quota;
 pub mod second_factors;
 pub mod sessions;
 pub mod staff;
+pub mod takeover;
 mod text;
 pub mod users;
 
