@@ -21,11 +21,13 @@ use crate::config::{self, Config};
 use crate::control::{self, Control, Surface};
 use crate::credential::key::Pepper;
 use crate::credential::seal::Sealer;
+use crate::credential::ticket::TicketKey;
 use crate::credential::token::Tokens;
 use crate::identity::{Directory, Sources};
 use crate::jobs::Jobs;
 use crate::limits::Limits;
 use crate::listen::{self, Acceptor, ClientIps, Stop, TlsKeys};
+use crate::notify::mail::Mailer;
 use crate::proxy;
 use crate::quota::Quota;
 use crate::store::Db;
@@ -63,6 +65,8 @@ struct House {
     chatlog: Chatlog,
     metrics: Arc<Metrics>,
     pepper: Pepper,
+    mailer: Mailer,
+    background: Background,
 }
 
 /// Between the last word to running answers and the end of their connections.
@@ -100,7 +104,7 @@ impl App {
             tracing::warn!("{weakness}");
         }
         let (stop, cut) = (Stop::default(), CancellationToken::new());
-        let house = House::build(&config, &clock, &background).await?;
+        let house = House::build(&config, &clock, &background, stop.drain.clone()).await?;
         let jobs = Jobs::start(&background, house.db.clone(), &config, clock.clone()).await?;
         let control = Arc::new(house.control(&config, &clock, &jobs, stop.drain.clone())?);
         let client_ips = Arc::new(ClientIps::new(config.server.trusted_proxies.clone()));
@@ -218,7 +222,12 @@ impl App {
 // === impl House ===
 
 impl House {
-    async fn build(config: &Config, clock: &Clock, background: &Background) -> anyhow::Result<Self> {
+    async fn build(
+        config: &Config,
+        clock: &Clock,
+        background: &Background,
+        draining: CancellationToken,
+    ) -> anyhow::Result<Self> {
         let database = config.database.clone();
         let db = background.run(async move { Db::connect(&database).await }).await??;
         let metrics = Arc::new(Metrics::new());
@@ -239,7 +248,9 @@ impl House {
         let seats = config.limits.max_parallel;
         let quota = Quota::start(db.clone(), background, clock.clone(), Arc::clone(&metrics), seats);
         let chatlog = Chatlog::start(&config.message_log, db.clone(), background, Arc::clone(&metrics));
-        Ok(Self { db, directory, limits, quota, chatlog, metrics, pepper })
+        let mailer = Mailer::start(&config.mail, background, draining)?;
+        let background = background.clone();
+        Ok(Self { db, directory, limits, quota, chatlog, metrics, pepper, mailer, background })
     }
 
     fn control(
@@ -257,6 +268,9 @@ impl House {
             quota: self.quota.clone(),
             chatlog: self.chatlog.clone(),
             limits: Arc::clone(&self.limits),
+            refresh_key: TicketKey::of_sessions(&security.secret_key),
+            code_key: TicketKey::of_codes(&security.encryption_key),
+            letters: control::Letters::new(self.mailer.clone(), self.background.clone()),
             tokens: Arc::new(Tokens::new(&security.secret_key, security.access_token_ttl)),
             sealer: Arc::new(Sealer::new(&security.encryption_key)),
             pepper: Arc::new(self.pepper.clone()),
@@ -268,6 +282,9 @@ impl House {
             vitals: control::Vitals::new(config.server.data_dir.clone()),
             settings: control::Settings {
                 allow_registration: security.allow_registration,
+                refresh_token_ttl: security.refresh_token_ttl,
+                require_totp: security.require_totp,
+                require_verified_email: security.require_verified_email,
                 rate_limit_per_minute: config.limits.rate_limit_per_minute,
             },
             scheduler_running: jobs.running(),

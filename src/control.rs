@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use axum::Router;
 use axum::middleware::from_fn_with_state;
@@ -14,8 +15,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::chatlog::Chatlog;
 use crate::clock::Clock;
+use crate::config::RequireTotp;
 use crate::credential::key::Pepper;
 use crate::credential::seal::Sealer;
+use crate::credential::ticket::TicketKey;
 use crate::credential::token::Tokens;
 use crate::identity::Directory;
 use crate::limits::Limits;
@@ -31,26 +34,32 @@ mod exchanges;
 mod forms;
 mod health;
 mod info;
+mod letters;
 mod me;
 mod messages;
 mod metrics;
 mod my_key;
 mod pace;
 mod paging;
+mod party;
 mod passwords;
 mod paths;
 mod problem;
 mod profile;
 mod register;
+mod renewal;
 mod reset;
 pub mod rights;
+mod second_factor;
 mod session;
+mod totp;
 mod users;
 mod verify;
 mod violations;
 
 pub use backoff::Backoff;
 pub use health::Vitals;
+pub use letters::Letters;
 pub use passwords::Passwords;
 pub use paths::Listed;
 
@@ -71,7 +80,13 @@ pub struct Control {
     pub limits: Arc<Limits>,
     /// Issues sessions and recognises them.
     pub tokens: Arc<Tokens>,
-    /// Seals the readable copies of keys.
+    /// Makes the digests of refresh tokens.
+    pub refresh_key: TicketKey,
+    /// Makes the digests of recovery codes and of tokens sent by mail.
+    pub code_key: TicketKey,
+    /// Writes letters.
+    pub letters: Letters,
+    /// Seals the readable copies of keys, and TOTP secrets.
     pub sealer: Arc<Sealer>,
     /// Makes the digests of keys.
     pub pepper: Arc<Pepper>,
@@ -100,6 +115,12 @@ pub struct Control {
 pub struct Settings {
     /// Whether anybody may register.
     pub allow_registration: bool,
+    /// How long a login can be renewed.
+    pub refresh_token_ttl: Duration,
+    /// Which roles must have a second factor.
+    pub require_totp: RequireTotp,
+    /// Whether users log in only with a verified address.
+    pub require_verified_email: bool,
     /// Requests a minute of one address on `/api/v1`; 0 for no limit.
     pub rate_limit_per_minute: u32,
 }
@@ -150,6 +171,22 @@ fn paths(surface: Surface) -> Paths {
         .route("/api/v1/info", get(A::LookAround, info::info))
         .route("/api/v1/auth/register", post(A::Register, register::register))
         .route("/api/v1/auth/login", post(A::LogInAsUser, session::user_login))
+        .route("/api/v1/auth/refresh", post(A::RenewSession, renewal::user_refresh))
+        .route("/api/v1/auth/logout", post(A::EndUserSessions, renewal::user_logout))
+        .route("/api/v1/auth/logout-all", post(A::EndUserSessions, renewal::user_logout_all))
+        .route("/api/v1/auth/totp/enroll", post(A::EnrolUserTotp, totp::user_totp_enroll))
+        .route("/api/v1/auth/totp/confirm", post(A::ConfirmUserTotp, totp::user_totp_confirm))
+        .route("/api/v1/auth/totp/disable", post(A::DisableUserTotp, totp::user_totp_disable))
+        .route(
+            "/api/v1/auth/verify-email/request",
+            post(A::AskForLetter, letters::request_email_verification),
+        )
+        .route(
+            "/api/v1/auth/verify-email/confirm",
+            post(A::ConfirmEmail, letters::confirm_email_verification),
+        )
+        .route("/api/v1/auth/password-reset/request", post(A::AskForLetter, letters::request_password_reset))
+        .route("/api/v1/auth/password-reset/confirm", post(A::ConfirmReset, letters::confirm_password_reset))
         .route(
             "/api/v1/auth/profile",
             get(A::ReadOwnAccount, me::profile).put(A::DescribeOneself, me::update_profile),
@@ -162,6 +199,18 @@ fn paths(surface: Surface) -> Paths {
     let admin = Paths::new()
         .route("/metrics", get(A::LookAround, metrics::metrics))
         .route("/api/v1/admin/login", post(A::LogInByName, session::admin_login))
+        .route("/api/v1/admin/refresh", post(A::RenewSession, renewal::admin_refresh))
+        .route("/api/v1/admin/logout", post(A::EndAdminSessions, renewal::admin_logout))
+        .route("/api/v1/admin/logout-all", post(A::EndAdminSessions, renewal::admin_logout_all))
+        .route("/api/v1/admin/totp/enroll", post(A::EnrolAdminTotp, totp::admin_totp_enroll))
+        .route("/api/v1/admin/totp/confirm", post(A::ConfirmAdminTotp, totp::admin_totp_confirm))
+        .route("/api/v1/admin/totp/disable", post(A::DisableAdminTotp, totp::admin_totp_disable))
+        .route("/api/v1/staff/refresh", post(A::RenewSession, renewal::staff_refresh))
+        .route("/api/v1/staff/logout", post(A::EndStaffSessions, renewal::staff_logout))
+        .route("/api/v1/staff/logout-all", post(A::EndStaffSessions, renewal::staff_logout_all))
+        .route("/api/v1/staff/totp/enroll", post(A::EnrolStaffTotp, totp::staff_totp_enroll))
+        .route("/api/v1/staff/totp/confirm", post(A::ConfirmStaffTotp, totp::staff_totp_confirm))
+        .route("/api/v1/staff/totp/disable", post(A::DisableStaffTotp, totp::staff_totp_disable))
         .route("/api/v1/admin/users", get(A::ReadUsers, users::list_users))
         .route(
             "/api/v1/admin/users/{username}",

@@ -16,8 +16,8 @@ use super::file::{AccessDraft, DatabaseDraft, RouteDraft, SecurityDraft, Upstrea
 use super::spelling::nearest;
 use super::tree::Tree;
 use super::{
-    Charge, Credential, Database, DatabaseLocation, Delivery, Limits, Mail, MessageLog, Route, Server, Tls, Upstream, forms,
-    secrets,
+    Charge, Credential, Database, DatabaseLocation, Delivery, Limits, Mail, MessageLog, Route, Server, Tls,
+    Upstream, forms, secrets,
 };
 use crate::dialect::Dialect;
 use crate::plan::AddressRules;

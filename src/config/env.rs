@@ -64,10 +64,7 @@ const SEED_NAMES: [(&str, &str, Form); 22] = [
     ("SMTP_PASSWORD_FILE", "mail.password_file", Form::UnlessEmpty),
 ];
 
-const NOT_YET: [(&str, &str); 2] = [
-    ("WEBHOOK_URL", "webhooks"),
-    ("WEBHOOK_SECRET", "webhooks"),
-];
+const NOT_YET: [(&str, &str); 2] = [("WEBHOOK_URL", "webhooks"), ("WEBHOOK_SECRET", "webhooks")];
 
 // === impl Vars ===
 
@@ -265,8 +262,11 @@ mod tests {
 
     #[test]
     fn the_seeds_minutes_and_megabytes_become_durations_and_sizes() {
-        let vars =
-            [("ACCESS_TOKEN_EXPIRE_MINUTES", "45"), ("MEMORY_THRESHOLD_MB", "many"), ("WEBHOOK_URL", "http://h")];
+        let vars = [
+            ("ACCESS_TOKEN_EXPIRE_MINUTES", "45"),
+            ("MEMORY_THRESHOLD_MB", "many"),
+            ("WEBHOOK_URL", "http://h"),
+        ];
         let (overlay, mistakes, without_effect) = Overlay::new(&Vars::from_iter(vars));
         assert_eq!(overlay.take("security.access_token_ttl").unwrap().value, "45m");
         assert_eq!(mistakes.first().unwrap().path, "MEMORY_THRESHOLD_MB");

@@ -12,8 +12,8 @@ use secrecy::SecretString;
 use super::mail::{self, MailDraft};
 use super::tree::{Section, Tree};
 use super::{
-    Capture, Charge, Connections, Environment, Limits, MessageLog, RequireTotp, Route, Server, Sync, Tls, Upstream, forms,
-    plans,
+    Capture, Charge, Connections, Environment, Limits, MessageLog, RequireTotp, Route, Server, Sync, Tls,
+    Upstream, forms, plans,
 };
 use crate::dialect::Dialect;
 use crate::plan::Plans;
@@ -347,7 +347,12 @@ fn route(mut s: Section<'_>, capture: Capture) -> RouteDraft {
 }
 
 /// A key and its `*_file` twin. A variable goes before the file; two in the same place are a mistake.
-pub(super) fn secret(s: &mut Section<'_>, key: &'static str, file_key: &'static str, base: &Path) -> SecretSource {
+pub(super) fn secret(
+    s: &mut Section<'_>,
+    key: &'static str,
+    file_key: &'static str,
+    base: &Path,
+) -> SecretSource {
     let by_variable = (s.is_set_by_variable(key), s.is_set_by_variable(file_key));
     let mut value = s.value(key, forms::any_text).map(SecretString::from);
     let mut file = s.value(file_key, forms::text).map(|file| base.join(file));

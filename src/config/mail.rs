@@ -67,7 +67,10 @@ pub(super) fn check(tree: &Tree<'_>, draft: MailDraft, data_dir: &Path) -> Mail 
         Transport::File => (draft.from.clone(), folder(data_dir)),
         Transport::Smtp => {
             let Some(host) = draft.host.clone() else {
-                tree.mistake("mail.host", "is missing: add host = \"smtp.example.org\", or transport = \"off\"");
+                tree.mistake(
+                    "mail.host",
+                    "is missing: add host = \"smtp.example.org\", or transport = \"off\"",
+                );
                 return Mail { from: String::new(), delivery: Delivery::Off };
             };
             (sender(tree, &draft), Delivery::Smtp(smtp(tree, &draft, host, password)))
@@ -90,13 +93,9 @@ fn sender(tree: &Tree<'_>, draft: &MailDraft) -> Option<String> {
     from
 }
 
-fn smtp(
-    tree: &Tree<'_>,
-    draft: &MailDraft,
-    host: String,
-    password: Option<secrecy::SecretString>,
-) -> Smtp {
-    let by_port = if draft.port == Some(PORT_OF_TLS) { SmtpEncryption::Tls } else { SmtpEncryption::StartTls };
+fn smtp(tree: &Tree<'_>, draft: &MailDraft, host: String, password: Option<secrecy::SecretString>) -> Smtp {
+    let by_port =
+        if draft.port == Some(PORT_OF_TLS) { SmtpEncryption::Tls } else { SmtpEncryption::StartTls };
     let encryption = draft.encryption.unwrap_or(by_port);
     let by_encryption = if encryption == SmtpEncryption::Tls { PORT_OF_TLS } else { PORT_OF_STARTTLS };
     let here = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
@@ -116,11 +115,5 @@ fn smtp(
         }
         (None, None) => None,
     };
-    Smtp {
-        host,
-        port: draft.port.unwrap_or(by_encryption),
-        encryption,
-        account,
-        timeout: draft.timeout,
-    }
+    Smtp { host, port: draft.port.unwrap_or(by_encryption), encryption, account, timeout: draft.timeout }
 }

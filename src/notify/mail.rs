@@ -5,7 +5,6 @@
 //! on their way and does not wait between tries any more.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use lettre::message::header::ContentType;
@@ -13,6 +12,7 @@ use lettre::message::{Mailbox, Message};
 use lettre::transport::smtp::authentication::Credentials;
 use lettre::transport::smtp::client::{Tls, TlsParameters};
 use lettre::{AsyncSmtpTransport, AsyncTransport, Tokio1Executor};
+use secrecy::ExposeSecret;
 use thiserror::Error;
 use tokio::fs::{DirBuilder, OpenOptions};
 use tokio::io::AsyncWriteExt;
@@ -138,10 +138,9 @@ impl Mailer {
 
 impl Office {
     async fn run(self, mut letters: mpsc::Receiver<Letter>) {
-        let office = Arc::new(self);
         while let Some(letter) = letters.recv().await {
             let subject = letter.subject;
-            match office.deliver(letter).await {
+            match self.deliver(letter).await {
                 Ok(()) => tracing::info!(subject, "a letter was sent"),
                 Err(error) => tracing::error!(%error, subject, "a letter could not be sent"),
             }
@@ -187,8 +186,8 @@ fn transport(smtp: &Smtp) -> Result<AsyncSmtpTransport<Tokio1Executor>, Unusable
         .tls(tls)
         .timeout(Some(smtp.timeout));
     if let Some((username, password)) = &smtp.account {
-        use secrecy::ExposeSecret;
-        builder = builder.credentials(Credentials::new(username.clone(), password.expose_secret().to_owned()));
+        builder =
+            builder.credentials(Credentials::new(username.clone(), password.expose_secret().to_owned()));
     }
     Ok(builder.build())
 }
@@ -255,7 +254,8 @@ mod tests {
         background.finish().await;
         let mut letters: Vec<_> = std::fs::read_dir(folder.path().join("mail")).unwrap().flatten().collect();
         letters.sort_by_key(std::fs::DirEntry::file_name);
-        let texts: Vec<_> = letters.iter().map(|file| std::fs::read_to_string(file.path()).unwrap()).collect();
+        let texts: Vec<_> =
+            letters.iter().map(|file| std::fs::read_to_string(file.path()).unwrap()).collect();
         assert_eq!(texts.len(), 2, "{texts:?}");
         assert!(texts[0].contains("To: ann@example.com") && texts[1].contains("To: bob@example.com"));
         assert!(texts[0].contains("Subject: A token") && texts[0].contains("12345"));

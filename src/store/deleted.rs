@@ -71,7 +71,15 @@ pub enum RestoreUser {
 
 /// The tables that hold something of a user besides the user, in the order they are emptied. A test
 /// finds the ones that are missing.
-const BELONGINGS: [&str; 2] = ["DELETE FROM quota WHERE user_id = $1", "DELETE FROM keys WHERE user_id = $1"];
+const BELONGINGS: [&str; 7] = [
+    "DELETE FROM quota WHERE user_id = $1",
+    "DELETE FROM keys WHERE user_id = $1",
+    "DELETE FROM sessions WHERE audience = 'user' AND subject = $1",
+    "DELETE FROM second_factors WHERE audience = 'user' AND subject = $1",
+    "DELETE FROM recovery_codes WHERE audience = 'user' AND subject = $1",
+    "DELETE FROM mail_tokens WHERE user_id = $1",
+    "DELETE FROM verified_emails WHERE user_id = $1",
+];
 
 /// Everything of a profile that is kept, in `users` and in `deleted_users`.
 macro_rules! kept {
@@ -225,10 +233,8 @@ pub async fn erase(
     let mut tx = db.begin().await?;
     let kept = on!(&mut tx, within conn => sqlx::query(FORGET).bind(user)
         .execute(conn).await.map(|done| done.rows_affected()))?;
-    let lives: i64 =
-        on!(&mut tx, within conn => sqlx::query_scalar(LIVES).bind(user).fetch_one(conn).await)?;
-    let spoke: i64 =
-        on!(&mut tx, within conn => sqlx::query_scalar(SPOKE).bind(user).fetch_one(conn).await)?;
+    let lives: i64 = on!(&mut tx, within conn => sqlx::query_scalar(LIVES).bind(user).fetch_one(conn).await)?;
+    let spoke: i64 = on!(&mut tx, within conn => sqlx::query_scalar(SPOKE).bind(user).fetch_one(conn).await)?;
     if lives > 0 || (kept == 0 && spoke == 0) {
         return Ok(None);
     }

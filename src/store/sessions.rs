@@ -102,29 +102,30 @@ pub async fn standing(db: &Db, id: SessionId, now: Timestamp) -> Result<Option<S
     row.map(Standing::of).transpose()
 }
 
-const USE: &str = "UPDATE refresh_tokens SET used_at = $2 WHERE digest = $1 AND used_at IS NULL";
 const OF_TOKEN: &str = "SELECT s.id, s.audience, s.subject, s.version, s.began_at
     FROM refresh_tokens t JOIN sessions s ON s.id = t.session_id
-    WHERE t.digest = $1 AND s.expires_at > $2";
+    WHERE t.digest = $1 AND s.audience = $2 AND s.expires_at > $3";
+const USE: &str = "UPDATE refresh_tokens SET used_at = $2 WHERE digest = $1 AND used_at IS NULL";
 
-/// Puts `next` in the stead of the refresh token `shown`. Of several who show the same one at once,
+/// Puts `next` in the stead of the refresh token `shown` to `audience`. Of several who show the same one at once,
 /// one gets through, and the others end the session. `entry` records that; its target is filled in.
 ///
 /// # Errors
 /// [`StoreError`], when the database does not do it; then nothing was changed.
 pub async fn renew(
     db: &Db,
+    audience: Audience,
     shown: &TicketDigest,
     next: &TicketDigest,
     entry: &audit::Entry,
 ) -> Result<Renewal, StoreError> {
     let mut tx = db.begin().await?;
     let digest = shown.as_bytes().as_slice();
+    let row: Option<Row> = on!(&mut tx, within conn => sqlx::query_as(OF_TOKEN)
+        .bind(digest).bind(audience.as_str()).bind(entry.at).fetch_optional(conn).await)?;
+    let Some(session) = row.map(Standing::of).transpose()? else { return Ok(Renewal::Unknown) };
     let fresh = on!(&mut tx, within conn => sqlx::query(USE).bind(digest).bind(entry.at)
         .execute(conn).await.map(|done| done.rows_affected()))?;
-    let row: Option<Row> = on!(&mut tx, within conn => sqlx::query_as(OF_TOKEN).bind(digest).bind(entry.at)
-        .fetch_optional(conn).await)?;
-    let Some(session) = row.map(Standing::of).transpose()? else { return Ok(Renewal::Unknown) };
     let renewal = if fresh == 1 {
         add_token(&mut tx, session.id, next, entry.at).await?;
         Renewal::Renewed(session)
