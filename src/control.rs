@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::chatlog::Chatlog;
 use crate::clock::Clock;
 use crate::config::RequireTotp;
+use crate::credential::erasure::Erasures;
 use crate::credential::key::Pepper;
 use crate::credential::seal::Sealer;
 use crate::credential::ticket::TicketKey;
@@ -27,8 +28,10 @@ use crate::quota::Quota;
 use crate::store::Db;
 use crate::telemetry::Metrics;
 
+mod audit;
 mod backoff;
 mod caller;
+mod deleted;
 mod envelope;
 mod exchanges;
 mod forms;
@@ -38,6 +41,7 @@ mod letters;
 mod me;
 mod messages;
 mod metrics;
+mod my_account;
 mod my_key;
 mod pace;
 mod paging;
@@ -52,6 +56,7 @@ mod reset;
 pub mod rights;
 mod second_factor;
 mod session;
+mod staff;
 mod totp;
 mod users;
 mod verify;
@@ -63,7 +68,7 @@ pub use letters::Letters;
 pub use passwords::Passwords;
 pub use paths::Listed;
 
-use paths::{Paths, get, post};
+use paths::{Paths, delete, get, post, put};
 use rights::Action;
 
 /// What the control plane works with. One value serves every surface of a gateway.
@@ -90,6 +95,8 @@ pub struct Control {
     pub sealer: Arc<Sealer>,
     /// Makes the digests of keys.
     pub pepper: Arc<Pepper>,
+    /// Makes the proofs that somebody was erased.
+    pub erasures: Erasures,
     /// Which plans there are.
     pub plans: Plans,
     /// What time it is.
@@ -191,10 +198,22 @@ fn paths(surface: Surface) -> Paths {
             "/api/v1/auth/profile",
             get(A::ReadOwnAccount, me::profile).put(A::DescribeOneself, me::update_profile),
         )
+        .route("/api/v1/auth/password", put(A::ChangeOwnPassword, my_account::change_password))
+        .route("/api/v1/auth/email", put(A::ChangeOwnEmail, my_account::change_email))
+        .route("/api/v1/auth/account", delete(A::DeleteOwnAccount, my_account::delete_account))
         .route("/api/v1/auth/api-key", get(A::UseOwnKey, my_key::show_key))
         .route("/api/v1/auth/regenerate-key", post(A::UseOwnKey, my_key::regenerate_key))
         .route("/api/v1/auth/verify-key", post(A::VerifyKey, verify::verify_key))
-        .route("/api/v1/auth/log-message", post(A::LogMessage, messages::log_message));
+        .route("/api/v1/auth/log-message", post(A::LogMessage, messages::log_message))
+        .route("/api/v1/staff/login", post(A::LogInByName, staff::staff_login))
+        .route("/api/v1/staff/profile", get(A::ReadStaffProfile, staff::profile))
+        .route("/api/v1/staff/users", get(A::ReadUsers, staff::users::list_users))
+        .route(
+            "/api/v1/staff/users/{username}",
+            get(A::ReadUsers, staff::users::get_user)
+                .put(A::HelpUsers, staff::users::update_user)
+                .delete(A::DeleteUsers, staff::users::delete_user),
+        );
 
     let admin = Paths::new()
         .route("/metrics", get(A::LookAround, metrics::metrics))
@@ -214,12 +233,31 @@ fn paths(surface: Surface) -> Paths {
         .route("/api/v1/admin/users", get(A::ReadUsers, users::list_users))
         .route(
             "/api/v1/admin/users/{username}",
-            get(A::ReadUsers, users::get_user).put(A::ChangeUsers, users::update_user),
+            get(A::ReadUsers, users::get_user)
+                .put(A::ChangeUsers, users::update_user)
+                .delete(A::DeleteUsers, users::delete_user),
         )
         .route(
             "/api/v1/admin/users/{username}/regenerate-key",
             post(A::ReplaceUserKeys, users::regenerate_user_key),
         )
+        .route("/api/v1/admin/deleted-users", get(A::ReadDeletedUsers, deleted::list_deleted_users))
+        .route(
+            "/api/v1/admin/deleted-users/{id}",
+            get(A::ReadDeletedUsers, deleted::get_deleted_user).delete(A::EraseUsers, deleted::erase_user),
+        )
+        .route("/api/v1/admin/deleted-users/{id}/restore", post(A::RestoreUsers, deleted::restore_user))
+        .route(
+            "/api/v1/admin/staff",
+            get(A::ReadStaff, staff::accounts::list_staff).post(A::HireStaff, staff::accounts::create_staff),
+        )
+        .route(
+            "/api/v1/admin/staff/{username}",
+            get(A::ReadStaff, staff::accounts::get_staff)
+                .put(A::ChangeStaff, staff::accounts::update_staff)
+                .delete(A::DismissStaff, staff::accounts::delete_staff),
+        )
+        .route("/api/v1/admin/audit", get(A::ReadAudit, audit::list_audit))
         .route("/api/v1/admin/reset-limits", post(A::ResetLimits, reset::reset_limits))
         .route("/api/v1/admin/message-logs", get(A::ReadLog, exchanges::list_message_logs))
         .route("/api/v1/admin/message-logs/{id}", get(A::ReadLog, exchanges::get_message_log));

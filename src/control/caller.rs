@@ -21,20 +21,28 @@ use crate::clock::{Clock, Timestamp};
 use crate::credential::key::PlainKey;
 use crate::credential::token::Audience;
 use crate::identity::Subject;
-use crate::ids::{AdminId, RequestId, SessionId, UserId};
+use crate::ids::{AdminId, RequestId, SessionId, StaffId, UserId};
 use crate::listen::ClientIp;
 use crate::store::admins::{self, Admin};
 use crate::store::audit::{Actor, Entry};
 use crate::store::sessions::{self, Owner, Standing};
+use crate::store::staff::{self, Staff};
 use crate::store::users::{self, User};
 
 /// An active user with a session of theirs.
 pub(super) struct UserSession {
     pub(super) user: User,
-    /// Which one.
-    pub(super) session: SessionId,
     /// When they logged in; renewing a session does not make it younger.
     pub(super) since: Timestamp,
+    /// The session, which may be kept when the others are ended.
+    pub(super) id: SessionId,
+}
+
+/// An active member of staff with a session of theirs.
+pub(super) struct StaffSession {
+    pub(super) staff: Staff,
+    /// By the level they have now, not the one they logged in with.
+    pub(super) role: Role,
 }
 
 /// An administrator with a session of theirs.
@@ -62,11 +70,34 @@ impl FromRequestParts<Arc<Control>> for UserSession {
     async fn from_request_parts(parts: &mut Parts, control: &Arc<Control>) -> Result<Self, Problem> {
         let session = session(parts, control, Audience::User).await?;
         let found = users::by_id(&control.db, UserId(session.owner.subject)).await?;
-        let id = session.id.to_string();
-        let user = found.filter(|user| user.is_active && user.keeps(&id, session.version));
+        let user =
+            found.filter(|user| user.is_active && user.keeps(&session.id.to_string(), session.version));
         let user = user.ok_or(Problem::NotAuthenticated)?;
         permit(Some(Role::User), parts)?;
-        Ok(Self { user, session: session.id, since: session.began_at })
+        Ok(Self { user, since: session.began_at, id: session.id })
+    }
+}
+
+// === impl StaffSession ===
+
+impl FromRequestParts<Arc<Control>> for StaffSession {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, control: &Arc<Control>) -> Result<Self, Problem> {
+        let session = session(parts, control, Audience::Staff).await?;
+        let found = staff::by_id(&control.db, StaffId(session.owner.subject)).await?;
+        let staff = found.filter(|staff| staff.is_active && staff.token_version == session.version);
+        let staff = staff.ok_or(Problem::NotAuthenticated)?;
+        let role = permit(Role::of_staff(&staff.staff_level), parts)?;
+        control.wants_no_more_of(session.owner).await?;
+        Ok(Self { staff, role })
+    }
+}
+
+impl StaffSession {
+    /// As the audit trail names them.
+    pub(super) fn actor(&self) -> (Actor, &str) {
+        (Actor::Staff(self.staff.id), self.staff.username.as_str())
     }
 }
 
@@ -87,10 +118,10 @@ impl FromRequestParts<Arc<Control>> for AdminSession {
 }
 
 /// Holds a caller's role against the row of the path. A path without one lets nobody in.
-pub(super) fn permit(role: Option<Role>, parts: &Parts) -> Result<(), Problem> {
+pub(super) fn permit(role: Option<Role>, parts: &Parts) -> Result<Role, Problem> {
     let action = parts.extensions.get::<Action>().copied();
     let action = action.ok_or_else(|| Problem::Internal("a path has no row in the matrix".to_owned()))?;
-    if role.is_some_and(|role| action.permits(role)) { Ok(()) } else { Err(Problem::NotPermitted) }
+    role.filter(|role| action.permits(*role)).ok_or(Problem::NotPermitted)
 }
 
 /// The session of the presented token, if it has not been ended. Whether its owner still lets it

@@ -36,10 +36,10 @@ pub(super) struct UserLogin {
     recovery_code: Option<SecretString>,
 }
 
-/// `POST /api/v1/admin/login`
+/// `POST /api/v1/admin/login`, `POST /api/v1/staff/login`
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct AdminLogin {
+pub(super) struct NamedLogin {
     username: Option<String>,
     password: Option<SecretString>,
     totp_code: Option<SecretString>,
@@ -48,9 +48,9 @@ pub(super) struct AdminLogin {
 
 /// Who somebody says they are, and what they offer as proof.
 pub(super) struct Claim {
-    name: String,
-    password: SecretString,
-    offer: Offer,
+    pub(super) name: String,
+    pub(super) password: SecretString,
+    pub(super) offer: Offer,
 }
 
 /// A session, as the seed's clients read it: the seconds are a string.
@@ -97,7 +97,7 @@ pub(super) async fn user_login(
 pub(super) async fn admin_login(
     State(control): State<Arc<Control>>,
     origin: Origin,
-    Body(claim): Body<AdminLogin>,
+    Body(claim): Body<NamedLogin>,
 ) -> Result<Json<LoggedIn>, Problem> {
     let attempt = control.attempt(Audience::Admin, &claim.name, &origin)?;
     let admin = match admins::by_username(&control.db, &claim.name).await {
@@ -114,7 +114,13 @@ pub(super) async fn admin_login(
 // === impl Control ===
 
 impl Control {
-    fn attempt(&self, audience: Audience, name: &str, origin: &Origin) -> Result<Attempt<'_>, Problem> {
+    /// Takes an attempt of this account from this address.
+    pub(super) fn attempt(
+        &self,
+        audience: Audience,
+        name: &str,
+        origin: &Origin,
+    ) -> Result<Attempt<'_>, Problem> {
         self.backoff.admit(&format!("{audience}:{name}"), origin.ip, self.clock.elapsed())
     }
 
@@ -137,6 +143,7 @@ impl Control {
         }
     }
 
+    /// A session for whoever has proved who they are.
     pub(super) async fn begin_session(&self, party: &Party) -> Result<Json<LoggedIn>, Problem> {
         let (now, refresh) = (self.clock.now(), Ticket::refresh());
         let new = NewSession {
@@ -179,9 +186,9 @@ impl Form for UserLogin {
     }
 }
 
-// === impl AdminLogin ===
+// === impl NamedLogin ===
 
-impl Form for AdminLogin {
+impl Form for NamedLogin {
     type Checked = Claim;
 
     fn check(self, _: &Control, found: &mut Violations) -> Option<Claim> {

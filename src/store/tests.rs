@@ -18,6 +18,7 @@ use crate::credential::key::KeyDigest;
 use crate::ids::{ExchangeId, UserId};
 
 mod accounts;
+mod deleted;
 mod exchanges;
 mod quota;
 mod schema;

@@ -45,7 +45,8 @@ fn base32(text: &str) -> Vec<u8> {
 
 /// RFC 2104 with SHA-1; keys of at most one block.
 fn hmac(key: &[u8], message: &[u8]) -> [u8; 20] {
-    let padded = |with: u8| -> Vec<u8> { (0..64).map(|at| key.get(at).copied().unwrap_or(0) ^ with).collect() };
+    let padded =
+        |with: u8| -> Vec<u8> { (0..64).map(|at| key.get(at).copied().unwrap_or(0) ^ with).collect() };
     let inner = sha1(&[padded(0x36), message.to_vec()].concat());
     sha1(&[padded(0x5c), inner.to_vec()].concat())
 }

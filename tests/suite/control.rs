@@ -1,15 +1,20 @@
 //! The REST API, as the clients of the seed and an admin use it.
 
 mod admin_users;
+mod deletion;
 mod envelope;
 mod health;
 mod log_message;
 mod login;
 mod mail;
+mod matrix;
 mod my_key;
+mod password;
 mod profile;
 mod refresh;
 mod register;
+mod staff;
+mod staff_accounts;
 mod surfaces;
 mod totp;
 mod verify_key;

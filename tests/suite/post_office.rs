@@ -126,7 +126,13 @@ async fn take(stream: TcpStream, taken: mpsc::UnboundedSender<Letter>, busy: Arc
                 }
                 let (head, body) = message.split_once("\n\n").expect("a head and a body");
                 let (head, text) = (head.to_owned(), decoded(head, body));
-                let _ = taken.send(Letter { from: from.clone(), to: to.clone(), account: account.clone(), head, text });
+                let _ = taken.send(Letter {
+                    from: from.clone(),
+                    to: to.clone(),
+                    account: account.clone(),
+                    head,
+                    text,
+                });
                 "250 taken"
             }
             "QUIT" => "221 good bye",

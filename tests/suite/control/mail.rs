@@ -22,7 +22,8 @@ async fn ask(world: &World, what: &str, email: &str) -> Reply {
 }
 
 async fn reset(world: &World, email: &str, token: &str, password: &str) -> Reply {
-    let form = json!({"email": email, "token": token, "new_password": password, "confirm_new_password": password});
+    let form =
+        json!({"email": email, "token": token, "new_password": password, "confirm_new_password": password});
     world.post("/api/v1/auth/password-reset/confirm").json(&form).send().await
 }
 
@@ -75,7 +76,8 @@ async fn nobody_learns_whether_an_account_is_there() {
     let (world, mut office) = with_post("").await;
     let ann = world.user("ann").await;
     for what in ["password-reset", "verify-email"] {
-        let (known, unknown) = (ask(&world, what, &ann.email).await, ask(&world, what, "eve@example.com").await);
+        let (known, unknown) =
+            (ask(&world, what, &ann.email).await, ask(&world, what, "eve@example.com").await);
         assert_eq!(anonymous(&known), anonymous(&unknown));
         assert_eq!(known.status, 202);
     }

@@ -51,7 +51,10 @@ async fn a_session_goes_on_when_its_access_token_is_over_and_grows_no_younger() 
     assert_eq!(opens(&world, &pair.access).await, 401);
     let reply = refresh(&world, "auth", &pair.refresh).await;
     let next = Pair::of(&reply);
-    assert_eq!((reply.json()["token_type"].as_str(), reply.json()["expires_in"].as_str()), (Some("bearer"), Some("1800")));
+    assert_eq!(
+        (reply.json()["token_type"].as_str(), reply.json()["expires_in"].as_str()),
+        (Some("bearer"), Some("1800"))
+    );
     assert!(next.refresh != pair.refresh && next.access != pair.access);
     assert_eq!(opens(&world, &next.access).await, 200);
     let shown = world.get("/api/v1/auth/api-key?reveal=true").bearer(&next.access).send().await;
@@ -91,9 +94,12 @@ async fn a_refresh_token_opens_its_own_roles_door_only_and_is_not_spent_at_anoth
     let world = World::start().await;
     let ann = world.user("ann").await;
     let (user, admin) = (Pair::of_user(&world, &ann).await, Pair::of_admin(&world).await);
-    for (role, token) in
-        [("auth", &admin.refresh), ("staff", &admin.refresh), ("staff", &user.refresh), ("admin", &user.refresh)]
-    {
+    for (role, token) in [
+        ("auth", &admin.refresh),
+        ("staff", &admin.refresh),
+        ("staff", &user.refresh),
+        ("admin", &user.refresh),
+    ] {
         assert_eq!(refresh(&world, role, token).await.status, 401, "{role}");
     }
     let user = Pair::of(&refresh(&world, "auth", &user.refresh).await);
@@ -107,10 +113,17 @@ async fn a_refresh_token_opens_its_own_roles_door_only_and_is_not_spent_at_anoth
 #[tokio::test]
 async fn what_is_no_refresh_token_is_told_so() {
     let world = World::start().await;
-    for rubbish in ["x", "tgr_", "tgr_0123456789012345678901234567890123456789012", "' OR 1=1 --", "\u{0}\u{0}x"] {
+    for rubbish in
+        ["x", "tgr_", "tgr_0123456789012345678901234567890123456789012", "' OR 1=1 --", "\u{0}\u{0}x"]
+    {
         assert_eq!(refresh(&world, "auth", rubbish).await.status, 401, "{rubbish:?}");
     }
-    let bodies = [json!({}), json!({"refresh_token": ""}), json!({"refresh_token": "x".repeat(129)}), json!({"refresh_token": 7})];
+    let bodies = [
+        json!({}),
+        json!({"refresh_token": ""}),
+        json!({"refresh_token": "x".repeat(129)}),
+        json!({"refresh_token": 7}),
+    ];
     for body in bodies {
         let reply = world.post("/api/v1/auth/refresh").json(&body).send().await;
         assert_eq!(reply.status, 422, "{body}");
@@ -137,8 +150,11 @@ async fn a_session_is_over_when_its_time_is_or_its_owner_is_switched_off() {
 async fn logging_out_ends_this_session_and_logging_out_everywhere_all_within_a_second() {
     let world = World::start().await;
     let ann = world.user("ann").await;
-    let (one, two, three) =
-        (Pair::of_user(&world, &ann).await, Pair::of_user(&world, &ann).await, Pair::of_user(&world, &ann).await);
+    let (one, two, three) = (
+        Pair::of_user(&world, &ann).await,
+        Pair::of_user(&world, &ann).await,
+        Pair::of_user(&world, &ann).await,
+    );
     let out = world.post("/api/v1/auth/logout").bearer(&one.access).send().await;
     assert_eq!((out.status, out.json()), (200, json!({"message": "Logged out successfully"})));
     assert_eq!(opens(&world, &one.access).await, 401);

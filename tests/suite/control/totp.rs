@@ -19,7 +19,8 @@ async fn enrol(world: &World, role: &str, token: &str) -> Guarded {
     assert_eq!(enrolled.status, 200, "{}", enrolled.text());
     let phone = Authenticator::scan(enrolled.json()["otpauth_url"].as_str().unwrap());
     let code = json!({"totp_code": phone.shows(world.clock.now().unix_seconds())});
-    let confirmed = world.post(&format!("/api/v1/{role}/totp/confirm")).bearer(token).json(&code).send().await;
+    let confirmed =
+        world.post(&format!("/api/v1/{role}/totp/confirm")).bearer(token).json(&code).send().await;
     assert_eq!(confirmed.status, 200, "{}", confirmed.text());
     let codes = confirmed.json()["recovery_codes"].clone();
     Guarded { phone, recovery: serde_json::from_value(codes).unwrap() }
@@ -50,7 +51,8 @@ async fn a_second_factor_is_asked_for_once_a_code_was_shown_and_not_before() {
     let enrolled = world.post("/api/v1/auth/totp/enroll").bearer(&ann.jwt).send().await.json();
     assert_eq!(log_in(&world, &ann, json!({})).await.status, 200, "only begun");
     let bad = json!({"totp_code": "000000"});
-    let confirm = async |code: &Value| world.post("/api/v1/auth/totp/confirm").bearer(&ann.jwt).json(code).send().await;
+    let confirm =
+        async |code: &Value| world.post("/api/v1/auth/totp/confirm").bearer(&ann.jwt).json(code).send().await;
     assert_eq!(told(&confirm(&bad).await), wrong());
     let ann_s = enrol(&world, "auth", &ann.jwt).await;
     let old = Authenticator::scan(enrolled["otpauth_url"].as_str().unwrap());
