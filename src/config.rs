@@ -31,6 +31,7 @@ use secrecy::SecretString;
 
 pub use self::env::Vars;
 pub use self::load::{ConfigError, Options, locate};
+pub use self::mail::{Delivery, Mail, Smtp, SmtpEncryption};
 pub use self::secrets::Secrets;
 use crate::dialect::Dialect;
 use crate::plan::{AddressRules, Plans};
@@ -194,52 +195,6 @@ pub struct RequireTotp {
     pub staff: bool,
     /// Admins.
     pub admin: bool,
-}
-
-/// `[mail]`
-#[derive(Clone, Debug)]
-pub struct Mail {
-    /// Who letters are from: a mailbox (RFC 5322, section 3.4).
-    pub from: String,
-    /// How they leave.
-    pub delivery: Delivery,
-}
-
-/// How letters leave the house.
-#[derive(Clone, Debug)]
-pub enum Delivery {
-    /// They do not.
-    Off,
-    /// As `.eml` files in this folder, made when absent: for development.
-    Folder(PathBuf),
-    /// To a mail server.
-    Smtp(Smtp),
-}
-
-/// A mail server.
-#[derive(Clone, Debug)]
-pub struct Smtp {
-    /// Its name, which its certificate must bear.
-    pub host: String,
-    /// Its port.
-    pub port: u16,
-    /// Whether strangers can read along.
-    pub encryption: SmtpEncryption,
-    /// The account there, with its password.
-    pub account: Option<(String, SecretString)>,
-    /// Longest wait for one answer of it.
-    pub timeout: Duration,
-}
-
-/// How a connection to a mail server is protected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SmtpEncryption {
-    /// From the first byte.
-    Tls,
-    /// After a greeting; refused where the server cannot.
-    StartTls,
-    /// Not at all.
-    None,
 }
 
 /// `[limits]`

@@ -178,22 +178,6 @@ fn paths(surface: Surface) -> Paths {
         .route("/api/v1/info", get(A::LookAround, info::info))
         .route("/api/v1/auth/register", post(A::Register, register::register))
         .route("/api/v1/auth/login", post(A::LogInAsUser, session::user_login))
-        .route("/api/v1/auth/refresh", post(A::RenewSession, renewal::user_refresh))
-        .route("/api/v1/auth/logout", post(A::EndUserSessions, renewal::user_logout))
-        .route("/api/v1/auth/logout-all", post(A::EndUserSessions, renewal::user_logout_all))
-        .route("/api/v1/auth/totp/enroll", post(A::EnrolUserTotp, totp::user_totp_enroll))
-        .route("/api/v1/auth/totp/confirm", post(A::ConfirmUserTotp, totp::user_totp_confirm))
-        .route("/api/v1/auth/totp/disable", post(A::DisableUserTotp, totp::user_totp_disable))
-        .route(
-            "/api/v1/auth/verify-email/request",
-            post(A::AskForLetter, letters::request_email_verification),
-        )
-        .route(
-            "/api/v1/auth/verify-email/confirm",
-            post(A::ConfirmEmail, letters::confirm_email_verification),
-        )
-        .route("/api/v1/auth/password-reset/request", post(A::AskForLetter, letters::request_password_reset))
-        .route("/api/v1/auth/password-reset/confirm", post(A::ConfirmReset, letters::confirm_password_reset))
         .route(
             "/api/v1/auth/profile",
             get(A::ReadOwnAccount, me::profile).put(A::DescribeOneself, me::update_profile),
@@ -218,18 +202,6 @@ fn paths(surface: Surface) -> Paths {
     let admin = Paths::new()
         .route("/metrics", get(A::LookAround, metrics::metrics))
         .route("/api/v1/admin/login", post(A::LogInByName, session::admin_login))
-        .route("/api/v1/admin/refresh", post(A::RenewSession, renewal::admin_refresh))
-        .route("/api/v1/admin/logout", post(A::EndAdminSessions, renewal::admin_logout))
-        .route("/api/v1/admin/logout-all", post(A::EndAdminSessions, renewal::admin_logout_all))
-        .route("/api/v1/admin/totp/enroll", post(A::EnrolAdminTotp, totp::admin_totp_enroll))
-        .route("/api/v1/admin/totp/confirm", post(A::ConfirmAdminTotp, totp::admin_totp_confirm))
-        .route("/api/v1/admin/totp/disable", post(A::DisableAdminTotp, totp::admin_totp_disable))
-        .route("/api/v1/staff/refresh", post(A::RenewSession, renewal::staff_refresh))
-        .route("/api/v1/staff/logout", post(A::EndStaffSessions, renewal::staff_logout))
-        .route("/api/v1/staff/logout-all", post(A::EndStaffSessions, renewal::staff_logout_all))
-        .route("/api/v1/staff/totp/enroll", post(A::EnrolStaffTotp, totp::staff_totp_enroll))
-        .route("/api/v1/staff/totp/confirm", post(A::ConfirmStaffTotp, totp::staff_totp_confirm))
-        .route("/api/v1/staff/totp/disable", post(A::DisableStaffTotp, totp::staff_totp_disable))
         .route("/api/v1/admin/users", get(A::ReadUsers, users::list_users))
         .route(
             "/api/v1/admin/users/{username}",
@@ -262,9 +234,57 @@ fn paths(surface: Surface) -> Paths {
         .route("/api/v1/admin/message-logs", get(A::ReadLog, exchanges::list_message_logs))
         .route("/api/v1/admin/message-logs/{id}", get(A::ReadLog, exchanges::get_message_log));
 
+    let public = public.merge(user_sessions()).merge(staff_sessions());
+    let admin = admin.merge(admin_sessions());
     match surface {
         Surface::Everything => everybody.merge(public).merge(admin),
         Surface::Public => everybody.merge(public),
         Surface::Admin => everybody.merge(admin),
     }
+}
+
+/// How users go on, leave, guard themselves, and come back when they forgot their password.
+fn user_sessions() -> Paths {
+    use Action as A;
+    Paths::new()
+        .route("/api/v1/auth/refresh", post(A::RenewSession, renewal::user_refresh))
+        .route("/api/v1/auth/logout", post(A::EndUserSessions, renewal::user_logout))
+        .route("/api/v1/auth/logout-all", post(A::EndUserSessions, renewal::user_logout_all))
+        .route("/api/v1/auth/totp/enroll", post(A::EnrolUserTotp, totp::user_totp_enroll))
+        .route("/api/v1/auth/totp/confirm", post(A::ConfirmUserTotp, totp::user_totp_confirm))
+        .route("/api/v1/auth/totp/disable", post(A::DisableUserTotp, totp::user_totp_disable))
+        .route(
+            "/api/v1/auth/verify-email/request",
+            post(A::AskForLetter, letters::request_email_verification),
+        )
+        .route(
+            "/api/v1/auth/verify-email/confirm",
+            post(A::ConfirmEmail, letters::confirm_email_verification),
+        )
+        .route("/api/v1/auth/password-reset/request", post(A::AskForLetter, letters::request_password_reset))
+        .route("/api/v1/auth/password-reset/confirm", post(A::ConfirmReset, letters::confirm_password_reset))
+}
+
+/// How staff go on, leave and guard themselves.
+fn staff_sessions() -> Paths {
+    use Action as A;
+    Paths::new()
+        .route("/api/v1/staff/refresh", post(A::RenewSession, renewal::staff_refresh))
+        .route("/api/v1/staff/logout", post(A::EndStaffSessions, renewal::staff_logout))
+        .route("/api/v1/staff/logout-all", post(A::EndStaffSessions, renewal::staff_logout_all))
+        .route("/api/v1/staff/totp/enroll", post(A::EnrolStaffTotp, totp::staff_totp_enroll))
+        .route("/api/v1/staff/totp/confirm", post(A::ConfirmStaffTotp, totp::staff_totp_confirm))
+        .route("/api/v1/staff/totp/disable", post(A::DisableStaffTotp, totp::staff_totp_disable))
+}
+
+/// How admins go on, leave and guard themselves.
+fn admin_sessions() -> Paths {
+    use Action as A;
+    Paths::new()
+        .route("/api/v1/admin/refresh", post(A::RenewSession, renewal::admin_refresh))
+        .route("/api/v1/admin/logout", post(A::EndAdminSessions, renewal::admin_logout))
+        .route("/api/v1/admin/logout-all", post(A::EndAdminSessions, renewal::admin_logout_all))
+        .route("/api/v1/admin/totp/enroll", post(A::EnrolAdminTotp, totp::admin_totp_enroll))
+        .route("/api/v1/admin/totp/confirm", post(A::ConfirmAdminTotp, totp::admin_totp_confirm))
+        .route("/api/v1/admin/totp/disable", post(A::DisableAdminTotp, totp::admin_totp_disable))
 }

@@ -192,7 +192,6 @@ mod tests {
         ("[security]\nrequire_verified_email = true", "security.require_verified_email"),
         ("[security]\nrefresh_token_ttl = \"10m\"", "security.refresh_token_ttl"),
         ("[mail]\ntransport = \"smtp\"", "mail.host"),
-        ("[mail]\nhost = \"smtp.example.org\"", "mail.from"),
         ("[mail]\nhost = \"smtp.example.org\"\nfrom = \"nobody\"", "mail.from"),
         ("[mail]\nhost = \"h\"\nfrom = \"a@b.c\"\nusername = \"u\"", "mail.password"),
         ("[mail]\nhost = \"h\"\nfrom = \"a@b.c\"\npassword = \"p\"", "mail.username"),
@@ -471,7 +470,7 @@ mod tests {
         assert!(!config.access.permit("10.0.0.1".parse().unwrap()));
         let mut warned: Vec<&str> = config.warnings.iter().map(|warning| warning.path.as_str()).collect();
         warned.sort_unstable();
-        assert_eq!(warned, ["ADMIN_PASSWORD", "ENCRYPTION_KEY", "SECRET_KEY", "SMTP_HOST"]);
+        assert_eq!(warned, ["ADMIN_PASSWORD", "ENCRYPTION_KEY", "SECRET_KEY", "mail.from"]);
     }
 
     #[test]

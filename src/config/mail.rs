@@ -5,12 +5,58 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use lettre::message::Mailbox;
+use secrecy::SecretString;
 
 use super::file::{SecretSource, secret};
 use super::forms;
 use super::secrets;
 use super::tree::{Section, Tree};
-use super::{Delivery, Mail, Smtp, SmtpEncryption};
+
+/// `[mail]`
+#[derive(Clone, Debug)]
+pub struct Mail {
+    /// Who letters are from: a mailbox (RFC 5322, section 3.4).
+    pub from: String,
+    /// How they leave.
+    pub delivery: Delivery,
+}
+
+/// How letters leave the house.
+#[derive(Clone, Debug)]
+pub enum Delivery {
+    /// They do not.
+    Off,
+    /// As `.eml` files in this folder, made when absent: for development.
+    Folder(PathBuf),
+    /// To a mail server.
+    Smtp(Smtp),
+}
+
+/// A mail server.
+#[derive(Clone, Debug)]
+pub struct Smtp {
+    /// Its name, which its certificate must bear.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// Whether strangers can read along.
+    pub encryption: SmtpEncryption,
+    /// The account there, with its password.
+    pub account: Option<(String, SecretString)>,
+    /// Longest wait for one answer of it.
+    pub timeout: Duration,
+}
+
+/// How a connection to a mail server is protected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SmtpEncryption {
+    /// From the first byte.
+    Tls,
+    /// After a greeting; refused where the server cannot.
+    StartTls,
+    /// Not at all.
+    None,
+}
 
 /// `[mail]` before its password is read.
 pub(super) struct MailDraft {
@@ -35,6 +81,7 @@ enum Transport {
 const PORT_OF_TLS: u16 = 465;
 const PORT_OF_STARTTLS: u16 = 587;
 const FOLDER: &str = "mail";
+const NOBODY: &str = "tollgate@localhost";
 
 /// Reads the section; mistakes go to the tree.
 pub(super) fn read(mut s: Section<'_>, base: &Path) -> MailDraft {
@@ -73,27 +120,29 @@ pub(super) fn check(tree: &Tree<'_>, draft: MailDraft, data_dir: &Path) -> Mail 
                 );
                 return Mail { from: String::new(), delivery: Delivery::Off };
             };
-            (sender(tree, &draft), Delivery::Smtp(smtp(tree, &draft, host, password)))
+            (Some(sender(tree, &draft, &host)), Delivery::Smtp(smtp(tree, &draft, host, password)))
         }
     };
-    Mail { from: from.unwrap_or_else(|| "tollgate@localhost".to_owned()), delivery }
+    Mail { from: from.unwrap_or_else(|| NOBODY.to_owned()), delivery }
 }
 
 fn folder(data_dir: &Path) -> Delivery {
     Delivery::Folder(PathBuf::from(data_dir).join(FOLDER))
 }
 
-/// Who letters are from; the account at the mail server where nobody says.
-fn sender(tree: &Tree<'_>, draft: &MailDraft) -> Option<String> {
-    let account = || draft.username.clone().filter(|name| name.parse::<Mailbox>().is_ok());
-    let from = draft.from.clone().or_else(account);
-    if from.is_none() {
-        tree.mistake("mail.from", "is missing: add from = \"Tollgate <tollgate@example.org>\"");
+/// Who letters are from where nobody says: the account at the mail server, or a name made up there.
+fn sender(tree: &Tree<'_>, draft: &MailDraft, host: &str) -> String {
+    let is_mailbox = |name: &String| name.parse::<Mailbox>().is_ok();
+    if let Some(known) = draft.from.clone().or_else(|| draft.username.clone().filter(is_mailbox)) {
+        return known;
     }
-    from
+    let made_up = format!("tollgate@{host}");
+    let made_up = if is_mailbox(&made_up) { made_up } else { NOBODY.to_owned() };
+    tree.warning("mail.from", format!("is missing: letters will be from {made_up}"));
+    made_up
 }
 
-fn smtp(tree: &Tree<'_>, draft: &MailDraft, host: String, password: Option<secrecy::SecretString>) -> Smtp {
+fn smtp(tree: &Tree<'_>, draft: &MailDraft, host: String, password: Option<SecretString>) -> Smtp {
     let by_port =
         if draft.port == Some(PORT_OF_TLS) { SmtpEncryption::Tls } else { SmtpEncryption::StartTls };
     let encryption = draft.encryption.unwrap_or(by_port);

@@ -9,13 +9,15 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 /// One mail server, and the letters it has taken.
 pub(crate) struct PostOffice {
     pub(crate) addr: SocketAddr,
     letters: mpsc::UnboundedReceiver<Letter>,
     busy: Arc<AtomicUsize>,
+    /// Closes when it is dropped.
+    _open: oneshot::Sender<()>,
 }
 
 /// One letter, its text decoded.
@@ -37,18 +39,28 @@ const PATIENCE: Duration = Duration::from_secs(20);
 // === impl PostOffice ===
 
 impl PostOffice {
-    pub(crate) async fn open() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    /// On a thread of its own, so that it is open while a story waits for its gateway to stop.
+    pub(crate) fn open() -> Self {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
         let addr = listener.local_addr().unwrap();
         let (taken, letters) = mpsc::unbounded_channel();
         let busy = Arc::new(AtomicUsize::new(0));
         let counter = Arc::clone(&busy);
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(take(stream, taken.clone(), Arc::clone(&counter)));
-            }
+        let (open, closed) = oneshot::channel::<()>();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async move {
+                let listener = TcpListener::from_std(listener).unwrap();
+                let work = async {
+                    while let Ok((stream, _)) = listener.accept().await {
+                        tokio::spawn(take(stream, taken.clone(), Arc::clone(&counter)));
+                    }
+                };
+                tokio::select! { () = work => {}, _ = closed => {} }
+            });
         });
-        Self { addr, letters, busy }
+        Self { addr, letters, busy, _open: open }
     }
 
     /// `[mail]` of a gateway that brings its letters here.

@@ -70,7 +70,23 @@ async fn both_engines_are_migrated_to_the_same_tables_and_columns() {
     let names: Vec<_> = found.keys().map(String::as_str).collect();
     assert_eq!(
         names,
-        ["admins", "audit", "deleted_users", "erasures", "exchanges", "keys", "quota", "staff", "users"]
+        [
+            "admins",
+            "audit",
+            "deleted_users",
+            "erasures",
+            "exchanges",
+            "keys",
+            "mail_tokens",
+            "quota",
+            "recovery_codes",
+            "refresh_tokens",
+            "second_factors",
+            "sessions",
+            "staff",
+            "users",
+            "verified_emails"
+        ]
     );
     assert_eq!(found, written(concat!(env!("CARGO_MANIFEST_DIR"), "/migrations/sqlite")));
     assert_eq!(found, written(concat!(env!("CARGO_MANIFEST_DIR"), "/migrations/postgres")));

@@ -9,7 +9,7 @@ use crate::world::{PASSWORD, Person, Reply, World};
 
 /// A gateway that brings its letters to a post office of its own.
 async fn with_post(more: &str) -> (World, PostOffice) {
-    let office = PostOffice::open().await;
+    let office = PostOffice::open();
     let world = World::with(|setup| {
         setup.add(&office.config());
         setup.add(more);
