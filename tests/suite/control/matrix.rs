@@ -84,9 +84,9 @@ async fn every_path_lets_in_whom_its_row_names_and_nobody_else() {
                 let again = match role {
                     Role::User => world.login("ann@example.com", PASSWORD).await,
                     Role::Admin => world.admin().await,
-                    Role::New => world.staff(&format!("new{n}"), "new").await,
-                    Role::Support => world.staff(&format!("support{n}"), "support").await,
-                    _ => world.staff(&format!("advanced{n}"), "advanced").await,
+                    Role::New => world.staff_login("new").await,
+                    Role::Support => world.staff_login("support").await,
+                    _ => world.staff_login("advanced").await,
                 };
                 credentials.insert(role, again);
             }

@@ -73,6 +73,8 @@ async fn a_used_refresh_token_that_is_shown_again_ends_its_session_and_no_other(
     assert_eq!(opens(&world, &next.access).await, 401);
     assert_eq!(opens(&world, &stolen.access).await, 401);
     assert_eq!(opens(&world, &other.access).await, 200);
+    let noted = world.audit().await.into_iter().find(|row| row["action"] == "session.reuse");
+    assert_eq!(noted.expect("it is noted")["target"], "user 1");
     Pair::of(&refresh(&world, "auth", &other.refresh).await);
 }
 
@@ -211,4 +213,18 @@ async fn nothing_that_opens_a_session_is_in_the_database() {
     for token in [&pair.refresh, &next.refresh, &pair.access, &next.access, secret] {
         assert!(!stored.contains(token), "{token}");
     }
+}
+
+#[tokio::test]
+async fn whoever_changes_their_password_goes_on_and_nobody_else_does() {
+    let world = World::start().await;
+    let ann = world.user("ann").await;
+    let (mine, other) = (Pair::of_user(&world, &ann).await, Pair::of_user(&world, &ann).await);
+    let form = json!({"current_password": PASSWORD, "new_password": "another-word-9", "confirm_new_password": "another-word-9"});
+    let changed = world.put("/api/v1/auth/password").bearer(&mine.access).json(&form).send().await;
+    assert_eq!(changed.status, 200, "{}", changed.text());
+    assert_eq!((opens(&world, &mine.access).await, opens(&world, &other.access).await), (200, 401));
+    assert_eq!(refresh(&world, "auth", &other.refresh).await.status, 401);
+    let next = Pair::of(&refresh(&world, "auth", &mine.refresh).await);
+    assert_eq!(opens(&world, &next.access).await, 200);
 }

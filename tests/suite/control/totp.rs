@@ -167,3 +167,25 @@ async fn an_admin_who_must_have_one_can_do_nothing_else_until_then() {
     let off = world.post("/api/v1/admin/totp/disable").bearer(&admin).json(&disabled).send().await;
     assert_eq!((off.status, users(&admin).await.status), (200, 403));
 }
+
+#[tokio::test]
+async fn staff_who_must_have_one_are_asked_for_it_and_told_their_level() {
+    let world = World::with(|setup| setup.add("[security]\nrequire_totp = [\"staff\"]")).await;
+    let token = world.staff("sue", "support").await;
+    let users = async |token: &str| world.get("/api/v1/staff/users").bearer(token).send().await;
+    assert_eq!(told(&users(&token).await), (403, "totp_enrolment_required".to_owned()));
+    let sue_s = enrol(&world, "staff", &token).await;
+    assert_eq!(users(&token).await.status, 200);
+    let mut form = json!({"username": "sue", "password": PASSWORD});
+    let login = async |form: &Value| world.post("/api/v1/staff/login").json(form).send().await;
+    assert_eq!(told(&login(&form).await), required());
+    form["recovery_code"] = json!(sue_s.recovery[0]);
+    let reply = login(&form).await;
+    assert_eq!((reply.status, reply.json()["staff_level"].clone()), (200, json!("support")));
+    let refreshed = json!({"refresh_token": reply.json()["refresh_token"]});
+    let refreshed = world.post("/api/v1/staff/refresh").json(&refreshed).send().await.json();
+    let access = refreshed["access_token"].as_str().unwrap().to_owned();
+    assert_eq!(users(&access).await.status, 200);
+    assert_eq!(world.post("/api/v1/staff/logout-all").bearer(&access).send().await.status, 200);
+    assert_eq!((users(&access).await.status, users(&token).await.status), (401, 401));
+}
