@@ -69,7 +69,7 @@ pub use passwords::Passwords;
 pub use paths::Listed;
 
 use paths::{Paths, delete, get, post, put};
-use rights::Action;
+use rights::Action as A;
 
 /// What the control plane works with. One value serves every surface of a gateway.
 pub struct Control {
@@ -137,7 +137,7 @@ pub struct Settings {
 pub enum Surface {
     /// All of it, where there is one kind of listener only.
     Everything,
-    /// What users need: all but the admin API and the metrics.
+    /// What users and staff need: all but the admin API and the metrics.
     Public,
     /// The admin API and the metrics, and what orchestrators ask.
     Admin,
@@ -166,15 +166,26 @@ pub fn listed() -> Vec<Listed> {
 
 /// Every path of the control plane, with its row of the matrix.
 fn paths(surface: Surface) -> Paths {
-    use Action as A;
-    let everybody = Paths::new()
+    match surface {
+        Surface::Everything => open_paths().merge(user_paths()).merge(staff_paths()).merge(admin_paths()),
+        Surface::Public => open_paths().merge(user_paths()).merge(staff_paths()),
+        Surface::Admin => open_paths().merge(admin_paths()),
+    }
+}
+
+/// On every surface.
+fn open_paths() -> Paths {
+    Paths::new()
         .route("/", get(A::LookAround, info::root))
         .route("/health", get(A::LookAround, health::health))
         .route("/healthz", get(A::LookAround, health::health))
         .route("/livez", get(A::LookAround, health::alive))
-        .route("/readyz", get(A::LookAround, health::ready));
+        .route("/readyz", get(A::LookAround, health::ready))
+}
 
-    let public = Paths::new()
+/// For users, and apps that hold a key.
+fn user_paths() -> Paths {
+    user_sessions()
         .route("/api/v1/info", get(A::LookAround, info::info))
         .route("/api/v1/auth/register", post(A::Register, register::register))
         .route("/api/v1/auth/login", post(A::LogInAsUser, session::user_login))
@@ -189,6 +200,11 @@ fn paths(surface: Surface) -> Paths {
         .route("/api/v1/auth/regenerate-key", post(A::UseOwnKey, my_key::regenerate_key))
         .route("/api/v1/auth/verify-key", post(A::VerifyKey, verify::verify_key))
         .route("/api/v1/auth/log-message", post(A::LogMessage, messages::log_message))
+}
+
+/// For those who help users.
+fn staff_paths() -> Paths {
+    staff_sessions()
         .route("/api/v1/staff/login", post(A::LogInByName, staff::staff_login))
         .route("/api/v1/staff/profile", get(A::ReadStaffProfile, staff::profile))
         .route("/api/v1/staff/users", get(A::ReadUsers, staff::users::list_users))
@@ -197,9 +213,12 @@ fn paths(surface: Surface) -> Paths {
             get(A::ReadUsers, staff::users::get_user)
                 .put(A::HelpUsers, staff::users::update_user)
                 .delete(A::DeleteUsers, staff::users::delete_user),
-        );
+        )
+}
 
-    let admin = Paths::new()
+/// For those who run the gateway.
+fn admin_paths() -> Paths {
+    admin_sessions()
         .route("/metrics", get(A::LookAround, metrics::metrics))
         .route("/api/v1/admin/login", post(A::LogInByName, session::admin_login))
         .route("/api/v1/admin/users", get(A::ReadUsers, users::list_users))
@@ -232,20 +251,11 @@ fn paths(surface: Surface) -> Paths {
         .route("/api/v1/admin/audit", get(A::ReadAudit, audit::list_audit))
         .route("/api/v1/admin/reset-limits", post(A::ResetLimits, reset::reset_limits))
         .route("/api/v1/admin/message-logs", get(A::ReadLog, exchanges::list_message_logs))
-        .route("/api/v1/admin/message-logs/{id}", get(A::ReadLog, exchanges::get_message_log));
-
-    let public = public.merge(user_sessions()).merge(staff_sessions());
-    let admin = admin.merge(admin_sessions());
-    match surface {
-        Surface::Everything => everybody.merge(public).merge(admin),
-        Surface::Public => everybody.merge(public),
-        Surface::Admin => everybody.merge(admin),
-    }
+        .route("/api/v1/admin/message-logs/{id}", get(A::ReadLog, exchanges::get_message_log))
 }
 
 /// How users go on, leave, guard themselves, and come back when they forgot their password.
 fn user_sessions() -> Paths {
-    use Action as A;
     Paths::new()
         .route("/api/v1/auth/refresh", post(A::RenewSession, renewal::user_refresh))
         .route("/api/v1/auth/logout", post(A::EndUserSessions, renewal::user_logout))
@@ -267,7 +277,6 @@ fn user_sessions() -> Paths {
 
 /// How staff go on, leave and guard themselves.
 fn staff_sessions() -> Paths {
-    use Action as A;
     Paths::new()
         .route("/api/v1/staff/refresh", post(A::RenewSession, renewal::staff_refresh))
         .route("/api/v1/staff/logout", post(A::EndStaffSessions, renewal::staff_logout))
@@ -279,7 +288,6 @@ fn staff_sessions() -> Paths {
 
 /// How admins go on, leave and guard themselves.
 fn admin_sessions() -> Paths {
-    use Action as A;
     Paths::new()
         .route("/api/v1/admin/refresh", post(A::RenewSession, renewal::admin_refresh))
         .route("/api/v1/admin/logout", post(A::EndAdminSessions, renewal::admin_logout))

@@ -28,7 +28,7 @@ use crate::store::deleted::{self, DeletedUser, KEPT_FOR, Return};
 
 /// One who was deleted.
 #[derive(Serialize)]
-pub(super) struct Deleted {
+pub(super) struct Departed {
     user_id: String,
     username: String,
     name: String,
@@ -79,7 +79,7 @@ pub(super) async fn list_deleted_users(
     params.only(&["limit", "offset"])?;
     let page = params.page()?;
     let listed = deleted::list(&control.db, page.limit, page.offset).await?;
-    let rows: Vec<Deleted> = listed.rows.into_iter().map(Deleted::from).collect();
+    let rows: Vec<Departed> = listed.rows.into_iter().map(Departed::from).collect();
     Ok(params.answer(page, &rows, listed.total))
 }
 
@@ -88,7 +88,7 @@ pub(super) async fn get_deleted_user(
     State(control): State<Arc<Control>>,
     _: AdminSession,
     Path(id): Path<String>,
-) -> Result<Json<Deleted>, Problem> {
+) -> Result<Json<Departed>, Problem> {
     Ok(Json(control.deleted_user(&id).await?.into()))
 }
 
@@ -158,9 +158,9 @@ impl Control {
     }
 }
 
-// === impl Deleted ===
+// === impl Departed ===
 
-impl From<DeletedUser> for Deleted {
+impl From<DeletedUser> for Departed {
     fn from(user: DeletedUser) -> Self {
         Self {
             user_id: user.user_id.to_string(),

@@ -25,6 +25,7 @@ use crate::store::users::{self, User, UserChange};
 /// `PUT /api/v1/auth/password`
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+#[expect(clippy::struct_field_names, reason = "they are the seed's")]
 pub(super) struct PasswordForm {
     current_password: Option<SecretString>,
     new_password: Option<SecretString>,

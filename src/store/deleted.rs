@@ -211,7 +211,7 @@ pub async fn restore(
 }
 
 const LIVES: &str = "SELECT COUNT(*) FROM users WHERE id = $1";
-const SPOKE: &str = "SELECT COUNT(*) FROM (SELECT id FROM exchanges WHERE user_id = $1 LIMIT 1) AS some";
+const SPOKE: &str = "SELECT COUNT(*) FROM (SELECT id FROM exchanges WHERE user_id = $1 LIMIT 1) AS first_row";
 const ANONYMISE: &str = "UPDATE exchanges SET user_id = NULL, key_id = NULL, username = 'erased', email = '',
         messages = NULL, answer = NULL, client_ip = ''
     WHERE id IN (SELECT id FROM exchanges WHERE user_id = $1 LIMIT 1000)";

@@ -14,6 +14,12 @@ use crate::store::{Db, keys, quota, takeover, users};
 /// Tables with a column that says of whom a row is, which are no belongings of a user.
 const NOT_OF_A_LIVING_USER: [&str; 2] = ["deleted_users", "exchanges"];
 
+const OF_SOMEBODY_SQLITE: &str =
+    "SELECT DISTINCT m.name FROM sqlite_schema m JOIN pragma_table_info(m.name) c
+    WHERE m.type = 'table' AND c.name IN ('user_id', 'subject')";
+const OF_SOMEBODY_POSTGRES: &str = "SELECT DISTINCT table_name::text FROM information_schema.columns
+    WHERE table_schema = 'public' AND column_name IN ('user_id', 'subject')";
+
 fn back(key: &str) -> Return {
     Return { username: None, email: None, password_hash: "$2b$12$new".into(), key: new_key(key) }
 }
@@ -21,13 +27,11 @@ fn back(key: &str) -> Return {
 #[tokio::test]
 async fn everything_of_a_user_goes_with_them() {
     let world = fresh().await;
-    const SQLITE: &str = "SELECT DISTINCT m.name FROM sqlite_schema m JOIN pragma_table_info(m.name) c
-        WHERE m.type = 'table' AND c.name IN ('user_id', 'subject')";
-    const POSTGRES: &str = "SELECT DISTINCT table_name::text FROM information_schema.columns
-        WHERE table_schema = 'public' AND column_name IN ('user_id', 'subject')";
     let tables: Vec<String> = match &world.db {
-        Db::Sqlite { readers, .. } => sqlx::query_scalar(SQLITE).fetch_all(readers).await.unwrap(),
-        Db::Postgres(pool) => sqlx::query_scalar(POSTGRES).fetch_all(pool).await.unwrap(),
+        Db::Sqlite { readers, .. } => {
+            sqlx::query_scalar(OF_SOMEBODY_SQLITE).fetch_all(readers).await.unwrap()
+        }
+        Db::Postgres(pool) => sqlx::query_scalar(OF_SOMEBODY_POSTGRES).fetch_all(pool).await.unwrap(),
     };
     for table in tables.iter().filter(|table| !NOT_OF_A_LIVING_USER.contains(&table.as_str())) {
         let emptied =
