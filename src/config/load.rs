@@ -84,7 +84,7 @@ impl Config {
         check::bcrypt(tree, draft.security.bcrypt_rounds);
         check::sizes(tree, &draft.limits, &draft.message_log);
         let access = check::access(tree, draft.access);
-        let mail = mail::check(tree, draft.mail, data_dir);
+        let mail = mail::check(tree, &draft.mail, data_dir);
         check::sessions(tree, &draft.security, &mail);
         let database = check::database(tree, &draft.database, data_dir, &options.base_dir);
         let upstreams = check::upstreams(tree, &draft.upstreams);

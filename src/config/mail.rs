@@ -106,7 +106,7 @@ pub(super) fn read(mut s: Section<'_>, base: &Path) -> MailDraft {
 }
 
 /// How letters leave; nothing is sent where neither a transport nor a host is named.
-pub(super) fn check(tree: &Tree<'_>, draft: MailDraft, data_dir: &Path) -> Mail {
+pub(super) fn check(tree: &Tree<'_>, draft: &MailDraft, data_dir: &Path) -> Mail {
     let by_default = if draft.host.is_some() { Transport::Smtp } else { Transport::Off };
     let password = secrets::given(tree, &draft.password);
     let (from, delivery) = match draft.transport.unwrap_or(by_default) {
@@ -120,7 +120,7 @@ pub(super) fn check(tree: &Tree<'_>, draft: MailDraft, data_dir: &Path) -> Mail 
                 );
                 return Mail { from: String::new(), delivery: Delivery::Off };
             };
-            (Some(sender(tree, &draft, &host)), Delivery::Smtp(smtp(tree, &draft, host, password)))
+            (Some(sender(tree, draft, &host)), Delivery::Smtp(smtp(tree, draft, host, password)))
         }
     };
     Mail { from: from.unwrap_or_else(|| NOBODY.to_owned()), delivery }

@@ -136,10 +136,10 @@ impl<K: Kind> FromRequestParts<Arc<Control>> for SignedIn<K> {
 
     async fn from_request_parts(parts: &mut Parts, control: &Arc<Control>) -> Result<Self, Problem> {
         let session = caller::session(parts, control, K::AUDIENCE).await?;
-        let party = control.party(session.owner).await?.filter(|party| party.keeps(&session));
-        let party = party.ok_or(Problem::NotAuthenticated)?;
-        permit(party.role, parts)?;
-        Ok(Self { party, session: session.id, kind: PhantomData })
+        let found = control.party(session.owner).await?.filter(|owner| owner.keeps(&session));
+        let owner = found.ok_or(Problem::NotAuthenticated)?;
+        permit(owner.role, parts)?;
+        Ok(Self { party: owner, session: session.id, kind: PhantomData })
     }
 }
 

@@ -176,7 +176,7 @@ impl Problem {
             Self::AccountDisabled => "This account is disabled.".into(),
             Self::AddressNotAllowed => "This API key may not be used from your address.".into(),
             Self::NotPermitted => "Your role does not permit this.".into(),
-            Self::TotpEnrolmentRequired => "Enrol a second factor first.".into(),
+            Self::TotpEnrolmentRequired => "A second factor is required here: enrol one first.".into(),
             Self::EmailNotVerified => "Verify your e-mail address first.".into(),
             Self::MailOff => "This gateway sends no mail.".into(),
             Self::WrongMailToken => "The token is not valid (any more). Ask for another one.".into(),

@@ -468,6 +468,11 @@ mod tests {
         for (name, value) in wrong {
             refused(&tokens, &format!("{name} {value}"), &ours(&tokens, &claims_with(name, value)));
         }
+    }
+
+    #[test]
+    fn what_has_no_claims_is_refused() {
+        let tokens = tokens();
         for rubbish in ["", "null", "[]", "42", "\"\"", "{}", "{", &format!("{}x", claims())] {
             refused(&tokens, rubbish, &ours(&tokens, rubbish));
         }

@@ -62,6 +62,9 @@ pub enum Renewal {
 
 /// Most sessions of one owner; the oldest make room.
 const MOST: i64 = 100;
+/// Most refresh tokens of one session that are remembered: twice as many as an hour's session renewed
+/// in time needs in thirty days. One that is forgotten is unknown.
+const FAMILY: i64 = 2000;
 
 type Row = (SessionId, String, i64, i64, Timestamp);
 
@@ -106,6 +109,9 @@ const OF_TOKEN: &str = "SELECT s.id, s.audience, s.subject, s.version, s.began_a
     FROM refresh_tokens t JOIN sessions s ON s.id = t.session_id
     WHERE t.digest = $1 AND s.audience = $2 AND s.expires_at > $3";
 const USE: &str = "UPDATE refresh_tokens SET used_at = $2 WHERE digest = $1 AND used_at IS NULL";
+const PRUNE: &str = "DELETE FROM refresh_tokens WHERE session_id = $1 AND digest NOT IN
+    (SELECT digest FROM refresh_tokens WHERE session_id = $1 ORDER BY issued_at DESC, used_at IS NULL DESC
+        LIMIT $2)";
 
 /// Puts `next` in the stead of the refresh token `shown` to `audience`. Of several who show the same one at once,
 /// one gets through, and the others end the session. `entry` records that; its target is filled in.
@@ -119,8 +125,13 @@ pub async fn renew(
     next: &TicketDigest,
     entry: &audit::Entry,
 ) -> Result<Renewal, StoreError> {
-    let mut tx = db.begin().await?;
     let digest = shown.as_bytes().as_slice();
+    let known: Option<Row> = on!(db, read pool => sqlx::query_as(OF_TOKEN)
+        .bind(digest).bind(audience.as_str()).bind(entry.at).fetch_optional(pool).await)?;
+    if known.is_none() {
+        return Ok(Renewal::Unknown);
+    }
+    let mut tx = db.begin().await?;
     let row: Option<Row> = on!(&mut tx, within conn => sqlx::query_as(OF_TOKEN)
         .bind(digest).bind(audience.as_str()).bind(entry.at).fetch_optional(conn).await)?;
     let Some(session) = row.map(Standing::of).transpose()? else { return Ok(Renewal::Unknown) };
@@ -128,6 +139,8 @@ pub async fn renew(
         .execute(conn).await.map(|done| done.rows_affected()))?;
     let renewal = if fresh == 1 {
         add_token(&mut tx, session.id, next, entry.at).await?;
+        on!(&mut tx, within conn => sqlx::query(PRUNE).bind(session.id).bind(FAMILY)
+            .execute(conn).await.map(|_| ()))?;
         Renewal::Renewed(session)
     } else {
         delete(&mut tx, session.id).await?;
@@ -183,6 +196,39 @@ pub(super) async fn delete_all(
     let (audience, subject) = owner.columns();
     on!(tx, within conn => sqlx::query(DELETE_ALL).bind(audience).bind(subject).bind(kept)
         .execute(conn).await.map(|_| ()))
+}
+
+const FORGET: [&str; 3] = [
+    "DELETE FROM sessions WHERE audience = $1 AND subject = $2",
+    "DELETE FROM second_factors WHERE audience = $1 AND subject = $2",
+    "DELETE FROM recovery_codes WHERE audience = $1 AND subject = $2",
+];
+
+/// Removes whatever sessions and second factors keep of `owner`, who is gone.
+pub(super) async fn forget(tx: &mut Tx, owner: Owner) -> Result<(), sqlx::Error> {
+    let (audience, subject) = owner.columns();
+    for table in FORGET {
+        on!(&mut *tx, within conn => sqlx::query(table).bind(audience).bind(subject)
+            .execute(conn).await.map(|_| ()))?;
+    }
+    Ok(())
+}
+
+const OVER: &str = "DELETE FROM sessions WHERE expires_at <= $1";
+const STALE: &str = "DELETE FROM mail_tokens WHERE expires_at <= $1 AND user_id > 0";
+
+/// Removes sessions and mailed tokens whose time is over. Nothing depends on it: they are refused
+/// without it too. Answers how many went.
+///
+/// # Errors
+/// [`StoreError`], when the database does not do it; then they are there for the next time.
+pub async fn sweep(db: &Db, now: Timestamp) -> Result<u64, StoreError> {
+    let mut gone = 0;
+    for table in [OVER, STALE] {
+        gone += on!(db, write pool => sqlx::query(table).bind(now)
+            .execute(pool).await.map(|done| done.rows_affected()))?;
+    }
+    Ok(gone)
 }
 
 const DELETE: &str = "DELETE FROM sessions WHERE id = $1";

@@ -22,6 +22,7 @@ mod deleted;
 mod exchanges;
 mod quota;
 mod schema;
+mod sessions;
 
 /// An instant to begin with.
 pub(crate) const NOW: Timestamp = Timestamp(1_790_000_000_123);

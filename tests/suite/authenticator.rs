@@ -52,6 +52,7 @@ fn hmac(key: &[u8], message: &[u8]) -> [u8; 20] {
 }
 
 /// FIPS 180-4, section 6.1.
+#[expect(clippy::many_single_char_names, reason = "the standard's own names")]
 fn sha1(message: &[u8]) -> [u8; 20] {
     let mut padded = message.to_vec();
     padded.push(0x80);

@@ -171,8 +171,9 @@ fn decoded(head: &str, body: &str) -> String {
                 match part {
                     (0, text) => bytes.extend(text.bytes()),
                     (_, text) => {
-                        bytes.push(u8::from_str_radix(&text[..2], 16).unwrap());
-                        bytes.extend(text[2..].bytes());
+                        let (code, rest) = text.split_at(2);
+                        bytes.push(u8::from_str_radix(code, 16).unwrap());
+                        bytes.extend(rest.bytes());
                     }
                 }
             }
