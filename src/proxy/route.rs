@@ -126,13 +126,15 @@ fn is_doubtful(path: &str) -> bool {
     false
 }
 
-/// An escape that hides a separator, a dot, a control character, or nothing at all.
+/// An escape that hides a separator, a dot, a control character, something that needs no escape (RFC
+/// 3986 §2.3: upstreams read `%63hat` as `chat`), or nothing at all.
 fn has_doubtful_escape(path: &[u8]) -> bool {
     let mut rest = path;
     while let Some(at) = memchr::memchr(b'%', rest) {
         let escaped = rest.get(at + 1..at + 3).and_then(|hex| std::str::from_utf8(hex).ok());
         let Some(Ok(byte)) = escaped.map(|hex| u8::from_str_radix(hex, 16)) else { return true };
-        if byte < b' ' || byte == 0x7f || matches!(byte, b'.' | b'/' | b'\\' | b'%' | b';') {
+        let hides = matches!(byte, b'.' | b'/' | b'\\' | b'%' | b';' | b'-' | b'_');
+        if byte < b' ' || byte == 0x7f || hides || byte.is_ascii_alphanumeric() {
             return true;
         }
         rest = rest.get(at + 3..).unwrap_or_default();
@@ -184,6 +186,11 @@ mod tests {
             "/v1/%zz",
             "/a\\b",
             "/v1/%+1",
+            "/v1/%63hat",
+            "/v1/%43hat",
+            "/v%31",
+            "/v1/a%5fb",
+            "/v1/a%2Db",
         ] {
             assert!(is_doubtful(doubtful), "{doubtful}");
         }
