@@ -32,7 +32,7 @@ use secrecy::SecretString;
 pub use self::env::Vars;
 pub use self::load::{ConfigError, Options, locate};
 pub use self::mail::{Delivery, Mail, Smtp, SmtpEncryption};
-pub use self::secrets::Secrets;
+pub use self::secrets::{RequireTotp, Secrets, Security};
 use crate::dialect::Dialect;
 use crate::plan::{AddressRules, Plans};
 
@@ -158,43 +158,6 @@ pub enum DatabaseLocation {
     Sqlite(PathBuf),
     /// A `postgres://` URL; secret because it may hold a password.
     Postgres(SecretString),
-}
-
-/// `[security]`
-#[derive(Clone, Debug)]
-pub struct Security {
-    /// Signs sessions.
-    pub secret_key: SecretString,
-    /// Seals the keys' readable copies and pepper their digests: a Fernet key, or any text that is
-    /// hashed into one.
-    pub encryption_key: SecretString,
-    /// How long an access token is good.
-    pub access_token_ttl: Duration,
-    /// How long a login can be renewed.
-    pub refresh_token_ttl: Duration,
-    /// bcrypt cost, 4 to 16.
-    pub bcrypt_rounds: u32,
-    /// Whether `POST /api/v1/auth/register` is open.
-    pub allow_registration: bool,
-    /// Whether keys without a checksum (the seed's) are still accepted.
-    pub accept_v1_keys: bool,
-    /// Whose sessions open nothing but the enrolment of a second factor until they have one.
-    pub require_totp: RequireTotp,
-    /// Whether users log in only once their e-mail address is verified.
-    pub require_verified_email: bool,
-    /// Name of the first admin.
-    pub admin_username: String,
-    /// The admin's password where the operator chose it; without one, the first start makes it.
-    pub admin_password: Option<SecretString>,
-}
-
-/// Roles that must have a second factor.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RequireTotp {
-    /// Staff.
-    pub staff: bool,
-    /// Admins.
-    pub admin: bool,
 }
 
 /// `[limits]`
