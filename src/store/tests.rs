@@ -23,6 +23,7 @@ mod exchanges;
 mod keys;
 mod quota;
 mod schema;
+mod sessions;
 mod webhooks;
 
 /// An instant to begin with.
