@@ -45,11 +45,13 @@ macro_rules! on {
 pub mod admins;
 pub mod audit;
 pub mod exchanges;
+pub mod job_runs;
 pub mod keys;
 mod open;
 pub mod quota;
 pub mod staff;
 mod text;
+pub mod usage;
 pub mod users;
 
 #[cfg(test)]
