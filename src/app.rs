@@ -23,7 +23,7 @@ use crate::credential::key::Pepper;
 use crate::credential::seal::Sealer;
 use crate::credential::token::Tokens;
 use crate::identity::{Directory, Sources};
-use crate::jobs::Jobs;
+use crate::jobs::{self, Jobs};
 use crate::limits::Limits;
 use crate::listen::{self, Acceptor, ClientIps, Stop, TlsKeys};
 use crate::proxy;
@@ -101,7 +101,7 @@ impl App {
         }
         let (stop, cut) = (Stop::default(), CancellationToken::new());
         let house = House::build(&config, &clock, &background).await?;
-        let jobs = Jobs::start(&background, house.db.clone(), &config, clock.clone()).await?;
+        let jobs = Jobs::start(&background, house.sources(&clock), &config).await?;
         let control = Arc::new(house.control(&config, &clock, &jobs, stop.drain.clone())?);
         let client_ips = Arc::new(ClientIps::new(config.server.trusted_proxies.clone()));
         let tls = load_tls(&config.server, &background, &stop)?;
@@ -271,8 +271,13 @@ impl House {
                 rate_limit_per_minute: config.limits.rate_limit_per_minute,
             },
             scheduler_running: jobs.running(),
+            schedule: jobs.schedule().clone(),
             draining,
         })
+    }
+
+    fn sources(&self, clock: &Clock) -> jobs::Sources {
+        jobs::Sources { db: self.db.clone(), chatlog: self.chatlog.clone(), clock: clock.clone() }
     }
 
     fn shared(&self, client_ips: Arc<ClientIps>, clock: Clock, cut: CancellationToken) -> proxy::Shared {

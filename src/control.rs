@@ -22,6 +22,7 @@ use crate::identity::Directory;
 use crate::limits::Limits;
 use crate::plan::Plans;
 use crate::quota::Quota;
+use crate::schedule::Schedule;
 use crate::store::Db;
 use crate::telemetry::Metrics;
 
@@ -32,6 +33,7 @@ mod exchanges;
 mod forms;
 mod health;
 mod info;
+mod jobs;
 mod me;
 mod messages;
 mod metrics;
@@ -44,6 +46,8 @@ mod profile;
 mod register;
 mod reset;
 mod session;
+mod trail;
+mod usage;
 mod users;
 mod verify;
 mod violations;
@@ -86,6 +90,8 @@ pub struct Control {
     pub settings: Settings,
     /// True while the background jobs run.
     pub scheduler_running: Arc<AtomicBool>,
+    /// When jobs run, and how they ran.
+    pub schedule: Schedule,
     /// Cancelled when the gateway begins to stop.
     pub draining: CancellationToken,
 }
@@ -140,6 +146,10 @@ pub fn router(control: Arc<Control>, surface: Surface) -> Router {
         .route("/api/v1/admin/users/{username}", get(users::get_user).put(users::update_user))
         .route("/api/v1/admin/users/{username}/regenerate-key", post(users::regenerate_user_key))
         .route("/api/v1/admin/reset-limits", post(reset::reset_limits))
+        .route("/api/v1/admin/jobs", get(jobs::list_jobs))
+        .route("/api/v1/admin/jobs/{name}/run", post(jobs::run_job))
+        .route("/api/v1/admin/usage", get(usage::usage))
+        .route("/api/v1/admin/statistics", get(usage::statistics))
         .route("/api/v1/admin/message-logs", get(exchanges::list_message_logs))
         .route("/api/v1/admin/message-logs/{id}", get(exchanges::get_message_log));
 

@@ -91,7 +91,11 @@ pub(super) async fn admin_login(
         Err(error) => return Err(attempt.unanswered(error.into())),
     };
     let stored = admin.as_ref().map(|admin| admin.password_hash.clone());
-    control.prove(claim.password, stored, attempt).await?;
+    if let Err(problem) = control.prove(claim.password, stored, attempt).await {
+        let known = admin.as_ref().map(|admin| admin.username.as_str());
+        control.note_failed_login(&problem, (Audience::Admin, known), &origin).await;
+        return Err(problem);
+    }
     let admin = admin.ok_or(Problem::WrongCredentials)?;
     control.begin_session(Audience::Admin, admin.id.0, admin.token_version)
 }

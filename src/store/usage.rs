@@ -200,6 +200,29 @@ pub async fn accounts(db: &Db) -> Result<Accounts, StoreError> {
     Ok(on!(db, read pool => sqlx::query_as(ACCOUNTS).fetch_one(pool).await)?)
 }
 
+// === impl Usage ===
+
+impl Usage {
+    /// The sums of both, under the name of the first.
+    #[must_use]
+    pub fn plus(self, other: &Self) -> Self {
+        Self {
+            name: self.name,
+            requests: self.requests + other.requests,
+            conversations: self.conversations + other.conversations,
+            refunded: self.refunded + other.refunded,
+            prompt_tokens: self.prompt_tokens + other.prompt_tokens,
+            completion_tokens: self.completion_tokens + other.completion_tokens,
+            total_tokens: self.total_tokens + other.total_tokens,
+            cached_tokens: self.cached_tokens + other.cached_tokens,
+            reasoning_tokens: self.reasoning_tokens + other.reasoning_tokens,
+            bytes_in: self.bytes_in + other.bytes_in,
+            bytes_out: self.bytes_out + other.bytes_out,
+            latency_ms: self.latency_ms + other.latency_ms,
+        }
+    }
+}
+
 // === impl By ===
 
 macro_rules! heading {

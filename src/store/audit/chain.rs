@@ -6,6 +6,9 @@
 //!
 //! Rows from before the chain have no hash. They are counted, and none may come after the first link.
 
+use std::fmt;
+use std::str::FromStr;
+
 use sha2::{Digest, Sha256};
 
 use crate::clock::Timestamp;
@@ -19,6 +22,11 @@ pub struct Link {
     /// SHA-256, 32 bytes.
     pub hash: Vec<u8>,
 }
+
+/// A text that is no link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a link is a number, a colon, and 64 hexadecimal digits")]
+pub struct NotALink;
 
 /// What a walk over the whole chain found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -165,6 +173,29 @@ async fn last_look(
 
 const MISSING: &str = "a row is missing";
 
+// === impl Link ===
+
+/// `17:9f86d081…`
+impl fmt::Display for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:", self.seq)?;
+        self.hash.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl FromStr for Link {
+    type Err = NotALink;
+
+    fn from_str(text: &str) -> Result<Self, NotALink> {
+        let (seq, hex) = text.trim().split_once(':').ok_or(NotALink)?;
+        let seq = seq.parse().map_err(|_| NotALink)?;
+        let pairs = hex.as_bytes().chunks(2);
+        let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+        let hash: Vec<u8> = pairs.map(byte).collect::<Option<_>>().ok_or(NotALink)?;
+        if hash.len() == 32 { Ok(Self { seq, hash }) } else { Err(NotALink) }
+    }
+}
+
 // === impl Chained ===
 
 impl Chained {
@@ -210,7 +241,7 @@ impl Content {
 
 #[cfg(test)]
 mod tests {
-    use super::Content;
+    use super::{Content, Link, NotALink};
     use crate::clock::Timestamp;
 
     fn content() -> Content {
@@ -252,6 +283,16 @@ mod tests {
         all.dedup();
         assert_eq!(all.len(), count);
         assert_eq!(content().hash(1, &[0; 32]), first);
+    }
+
+    #[test]
+    fn a_link_is_read_as_it_is_written() {
+        let link = Link { seq: 17, hash: (0..32).collect() };
+        assert!(link.to_string().starts_with("17:000102"), "{link}");
+        assert_eq!(link.to_string().parse(), Ok(link));
+        for bad in ["", "17", "17:00", "x:00", &format!("1:{}", "g".repeat(64)), &format!("1:{}", "0".repeat(66))] {
+            assert_eq!(bad.parse::<Link>(), Err(NotALink), "{bad}");
+        }
     }
 
     #[test]

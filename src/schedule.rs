@@ -1,0 +1,411 @@
+//! When: what is due by the clock, run once, and never twice at a time.
+//!
+//! A [`Job`] is due by its [`When`] in one zone. Whoever ticks asks nothing of the database until
+//! something is due. A run of [`Reach::Fleet`] is claimed in the database, so that of several nodes
+//! one runs it; what was missed while nobody ran happens at start, once, however often it was missed.
+//! A run of [`Reach::Node`] concerns this process's own memory and is each node's own.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use chrono_tz::Tz;
+use futures_util::future::BoxFuture;
+use thiserror::Error;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::background::Background;
+use crate::clock::{Clock, Timestamp};
+use crate::store::job_runs::{self, Claim, Claimed, JobRun};
+use crate::store::{Db, StoreError};
+
+mod due;
+
+pub use due::{NotACron, When};
+
+/// Every job of a gateway, with its runs. Clones are the same schedule.
+#[derive(Clone)]
+pub struct Schedule(Arc<Inner>);
+
+struct Inner {
+    db: Db,
+    background: Background,
+    clock: Clock,
+    zone: Tz,
+    /// This process, as its runs name it.
+    node: String,
+    stopping: CancellationToken,
+    entries: Vec<Entry>,
+}
+
+/// What is done, and when.
+pub struct Job {
+    /// By what it is called, such as `usage_statistics`.
+    pub name: &'static str,
+    /// What it does, for people.
+    pub about: &'static str,
+    /// When it is due.
+    pub when: When,
+    /// Whose it is.
+    pub reach: Reach,
+    /// Does it. What it answers is the result that people read.
+    pub work: Work,
+}
+
+/// Does a job. It must be safe to do twice, and to stop at any await.
+pub type Work = Box<dyn Fn() -> BoxFuture<'static, Result<String, Failed>> + Send + Sync>;
+
+/// Why a job did not do what it should.
+pub type Failed = Box<dyn std::error::Error + Send + Sync>;
+
+/// Whether nodes share a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// One node runs it for all.
+    Fleet,
+    /// Each node runs its own.
+    Node,
+}
+
+/// A job as it stands.
+#[derive(Clone, Debug)]
+pub struct Standing {
+    /// Its name.
+    pub name: &'static str,
+    /// What it does.
+    pub about: &'static str,
+    /// When it is due: `0 1 * * *`, or `every 2m`.
+    pub when: String,
+    /// In which zone.
+    pub zone: Tz,
+    /// Whose it is.
+    pub reach: Reach,
+    /// Its latest run, of whichever node.
+    pub last_run: Option<JobRun>,
+    /// When it is due next.
+    pub next_run: Timestamp,
+}
+
+/// Why a job was not run by hand.
+#[derive(Debug, Error)]
+pub enum NotRun {
+    /// No job has this name.
+    #[error("no such job")]
+    Unknown,
+    /// It is being run now, here or elsewhere.
+    #[error("the job is running")]
+    Running,
+    /// The database does not answer.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+struct Entry {
+    job: Job,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// `None` until the first tick.
+    next: Option<Next>,
+    running: bool,
+    /// Of a job that is this node's own.
+    last: Option<JobRun>,
+}
+
+#[derive(Clone, Copy)]
+struct Next {
+    due_at: Timestamp,
+    /// Later than it is due by chance, or because it could not be done then.
+    begin_at: Timestamp,
+}
+
+/// Nodes begin within so long of each other, so that not all ask at once.
+const JITTER: Duration = Duration::from_secs(10);
+/// How often a run says that it goes on, and after which silence it is dead.
+const BEAT: Duration = Duration::from_secs(30);
+const DEAD_AFTER: Duration = Duration::from_mins(3);
+/// When to look again after a claim could not be decided.
+const AGAIN: Duration = Duration::from_secs(30);
+
+// === impl Schedule ===
+
+impl Schedule {
+    /// Nothing runs until [`Schedule::tick`] is called.
+    #[must_use]
+    pub fn new(db: Db, background: &Background, clock: Clock, zone: Tz, jobs: Vec<Job>) -> Self {
+        let entries = jobs.into_iter().map(|job| Entry { job, state: Mutex::default() });
+        Self(Arc::new(Inner {
+            db,
+            background: background.clone(),
+            clock,
+            zone,
+            node: Uuid::now_v7().simple().to_string(),
+            stopping: CancellationToken::new(),
+            entries: entries.collect(),
+        }))
+    }
+
+    /// The zone in which jobs are due.
+    #[must_use]
+    pub fn zone(&self) -> Tz {
+        self.0.zone
+    }
+
+    /// Begins what is due. Cheap while nothing is; to be called about once a second.
+    pub async fn tick(&self) {
+        let now = self.0.clock.now();
+        for (at, entry) in self.0.entries.iter().enumerate() {
+            match entry.turn(now, self.0.zone) {
+                Turn::Wait => {}
+                Turn::First => entry.first(&self.0, now).await,
+                Turn::Begin(due_at) => drop(self.begin(at, due_at)),
+            }
+        }
+    }
+
+    /// Every job as it stands.
+    ///
+    /// # Errors
+    /// [`StoreError`], when the database does not answer.
+    pub async fn standing(&self) -> Result<Vec<Standing>, StoreError> {
+        let mut runs = job_runs::latest(&self.0.db).await?;
+        let now = self.0.clock.now();
+        Ok(self.0.entries.iter().map(|entry| entry.standing(&self.0, &mut runs, now)).collect())
+    }
+
+    /// Runs a job now, besides its hours. The answer comes at its end; whoever stops waiting does not
+    /// stop it.
+    ///
+    /// # Errors
+    /// [`NotRun`]: nothing was done.
+    pub async fn run_by_hand(&self, name: &str) -> Result<JobRun, NotRun> {
+        let at = self.0.entries.iter().position(|entry| entry.job.name == name).ok_or(NotRun::Unknown)?;
+        let this = self.clone();
+        let run = self.0.background.run(async move { this.by_hand(at).await }).await;
+        run.map_err(|_| NotRun::Store(StoreError::closed()))?
+    }
+
+    /// Begins nothing more; runs under way stop at their next await and are left to the next start.
+    pub fn stop(&self) {
+        self.0.stopping.cancel();
+    }
+
+    fn begin(&self, at: usize, due_at: Timestamp) -> JoinHandle<()> {
+        let this = self.clone();
+        self.0.background.spawn(async move {
+            let Some(entry) = this.0.entries.get(at) else { return };
+            let claimed = match entry.job.reach {
+                Reach::Fleet => this.0.claim(entry.job.name, due_at, false).await,
+                Reach::Node => Ok(Claimed::Ours),
+            };
+            let settled = match claimed {
+                Ok(Claimed::Ours) => this.0.run(entry, due_at, false).await.is_some(),
+                Ok(Claimed::Done) => true,
+                Ok(Claimed::Running) => false,
+                Err(error) => {
+                    tracing::error!(%error, job = entry.job.name, "a job cannot be claimed; trying again");
+                    false
+                }
+            };
+            entry.done(&this.0, due_at, settled);
+        })
+    }
+
+    async fn by_hand(&self, at: usize) -> Result<JobRun, NotRun> {
+        let entry = self.0.entries.get(at).ok_or(NotRun::Unknown)?;
+        let now = self.0.clock.now();
+        if !entry.take() {
+            return Err(NotRun::Running);
+        }
+        let run = async {
+            if entry.job.reach == Reach::Fleet {
+                match self.0.claim(entry.job.name, now, true).await? {
+                    Claimed::Ours => {}
+                    Claimed::Done | Claimed::Running => return Err(NotRun::Running),
+                }
+            }
+            self.0.run(entry, now, true).await.ok_or(NotRun::Store(StoreError::closed()))
+        };
+        let run = run.await;
+        entry.release();
+        run
+    }
+}
+
+// === impl Inner ===
+
+impl Inner {
+    async fn claim(&self, job: &str, due_at: Timestamp, by_hand: bool) -> Result<Claimed, StoreError> {
+        let now = self.clock.now();
+        let alive_since = now.minus(DEAD_AFTER);
+        let claim = Claim { job, due_at, node: &self.node, by_hand, now, alive_since };
+        job_runs::claim(&self.db, claim).await
+    }
+
+    /// Runs a job that is ours, and notes what came of it. `None`: the gateway stops, and the run is
+    /// given back.
+    async fn run(&self, entry: &Entry, due_at: Timestamp, by_hand: bool) -> Option<JobRun> {
+        let job = &entry.job;
+        let started_at = self.clock.now();
+        // On a task of its own, so that a panic is a failed run.
+        let mut working = self.background.spawn((job.work)());
+        let outcome = tokio::select! {
+            outcome = &mut working => outcome.unwrap_or_else(|panic| Err(panic.into())),
+            () = self.until_stopped(job, due_at) => {
+                working.abort();
+                self.give_back(job, due_at).await;
+                return None;
+            }
+        };
+        let ok = outcome.is_ok();
+        let result = outcome.unwrap_or_else(|error| error.to_string());
+        match (ok, job.reach) {
+            (true, Reach::Fleet) => tracing::info!(job = job.name, result, "a job was done"),
+            (true, Reach::Node) => tracing::debug!(job = job.name, result, "a job was done"),
+            (false, _) => tracing::error!(job = job.name, error = result, "a job failed"),
+        }
+        let finished_at = self.clock.now();
+        let run = JobRun {
+            job: job.name.to_owned(),
+            due_at,
+            node: self.node.clone(),
+            by_hand,
+            started_at,
+            beat_at: finished_at,
+            finished_at: Some(finished_at),
+            ok: Some(ok),
+            result: Some(result),
+        };
+        self.note(entry, &run).await;
+        Some(run)
+    }
+
+    /// Waits until the gateway stops, and says now and then that the run goes on.
+    async fn until_stopped(&self, job: &Job, due_at: Timestamp) {
+        while timeout(BEAT, self.stopping.cancelled()).await.is_err() {
+            if job.reach == Reach::Fleet {
+                let now = self.clock.now();
+                if let Err(error) = job_runs::beat(&self.db, job.name, due_at, &self.node, now).await {
+                    tracing::warn!(%error, job = job.name, "a run cannot say that it goes on");
+                }
+            }
+        }
+    }
+
+    async fn note(&self, entry: &Entry, run: &JobRun) {
+        if entry.job.reach == Reach::Node {
+            entry.state().last = Some(run.clone());
+            return;
+        }
+        if let Err(error) = job_runs::finish(&self.db, run).await {
+            tracing::error!(%error, job = run.job, "the end of a run was not noted");
+        }
+    }
+
+    async fn give_back(&self, job: &Job, due_at: Timestamp) {
+        if job.reach == Reach::Node {
+            return;
+        }
+        if let Err(error) = job_runs::release(&self.db, job.name, due_at, &self.node).await {
+            tracing::warn!(%error, job = job.name, "an interrupted run was not given back");
+        }
+    }
+}
+
+/// What a tick means for one job.
+enum Turn {
+    Wait,
+    First,
+    Begin(Timestamp),
+}
+
+// === impl Entry ===
+
+impl Entry {
+    fn turn(&self, now: Timestamp, zone: Tz) -> Turn {
+        let mut state = self.state();
+        let Some(next) = state.next else { return Turn::First };
+        if state.running || now < next.begin_at {
+            return Turn::Wait;
+        }
+        state.running = true;
+        // Of several that were missed meanwhile, the last is made up for.
+        Turn::Begin(self.job.when.last_until(now, zone).map_or(next.due_at, |last| last.max(next.due_at)))
+    }
+
+    /// The first tick: what was missed is due now. A node's own memory has missed nothing.
+    async fn first(&self, inner: &Inner, now: Timestamp) {
+        let missed = match self.job.reach {
+            Reach::Node => None,
+            Reach::Fleet => self.job.when.last_until(now, inner.zone),
+        };
+        let next = match missed {
+            None => self.after(inner, now),
+            Some(due_at) => match job_runs::ended_since(&inner.db, self.job.name, due_at).await {
+                Ok(true) => self.after(inner, now),
+                // At once: a start is as good as chance to set nodes apart.
+                Ok(false) => Next { due_at, begin_at: now },
+                Err(error) => {
+                    tracing::error!(%error, job = self.job.name, "the last run is not known; asking again");
+                    return;
+                }
+            },
+        };
+        self.state().next = Some(next);
+    }
+
+    /// After a run, or after it was somebody else's: what is due next. What could not be settled is
+    /// looked at again.
+    fn done(&self, inner: &Inner, due_at: Timestamp, settled: bool) {
+        let now = inner.clock.now();
+        let again = Next { due_at, begin_at: now.plus(AGAIN) };
+        let next = if settled { self.after(inner, due_at) } else { again };
+        let mut state = self.state();
+        state.next = Some(next);
+        state.running = false;
+    }
+
+    fn after(&self, inner: &Inner, instant: Timestamp) -> Next {
+        let due_at = self.job.when.next_after(instant, inner.zone);
+        let jitter = match self.job.reach {
+            Reach::Node => Duration::ZERO,
+            Reach::Fleet => JITTER.mul_f64(rand::random()),
+        };
+        Next { due_at, begin_at: due_at.plus(jitter) }
+    }
+
+    fn standing(&self, inner: &Inner, runs: &mut Vec<JobRun>, now: Timestamp) -> Standing {
+        let shared = runs.iter().position(|run| run.job == self.job.name).map(|at| runs.swap_remove(at));
+        let state = self.state();
+        let planned = state.next.map(|next| next.due_at).filter(|due_at| *due_at > now);
+        Standing {
+            name: self.job.name,
+            about: self.job.about,
+            when: self.job.when.to_string(),
+            zone: inner.zone,
+            reach: self.job.reach,
+            last_run: state.last.clone().or(shared),
+            next_run: planned.unwrap_or_else(|| self.job.when.next_after(now, inner.zone)),
+        }
+    }
+
+    fn take(&self) -> bool {
+        let mut state = self.state();
+        !std::mem::replace(&mut state.running, true)
+    }
+
+    fn release(&self) {
+        self.state().running = false;
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests;
