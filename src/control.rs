@@ -10,7 +10,6 @@ use std::sync::atomic::AtomicBool;
 
 use axum::Router;
 use axum::middleware::from_fn_with_state;
-use axum::routing::{get, post};
 use tokio_util::sync::CancellationToken;
 
 use crate::chatlog::Chatlog;
@@ -41,10 +40,12 @@ mod my_key;
 mod pace;
 mod paging;
 mod passwords;
+mod paths;
 mod problem;
 mod profile;
 mod register;
 mod reset;
+pub mod rights;
 mod session;
 mod trail;
 mod usage;
@@ -54,7 +55,14 @@ mod violations;
 
 pub use backoff::Backoff;
 pub use health::Vitals;
+pub use my_key::MadeKey;
 pub use passwords::Passwords;
+pub use paths::Listed;
+pub use register::{is_username, newcomer};
+pub use violations::is_email;
+
+use paths::{Paths, get, post};
+use rights::Action;
 
 /// What the control plane works with. One value serves every surface of a gateway.
 pub struct Control {
@@ -116,52 +124,73 @@ pub enum Surface {
     Admin,
 }
 
-/// Every path of the control plane.
+/// The control plane as a service.
 ///
 /// Each request needs [`crate::listen::ClientIp`] in its extensions, and should have
 /// [`crate::ids::RequestId`] there. A handler changes rows and then tells the directory, so the
 /// service must run to its end even when the client leaves: run it on [`crate::background`].
 pub fn router(control: Arc<Control>, surface: Surface) -> Router {
-    let everybody = Router::new()
-        .route("/", get(info::root))
-        .route("/health", get(health::health))
-        .route("/healthz", get(health::health))
-        .route("/livez", get(health::alive))
-        .route("/readyz", get(health::ready));
-
-    let public = Router::new()
-        .route("/api/v1/info", get(info::info))
-        .route("/api/v1/auth/register", post(register::register))
-        .route("/api/v1/auth/login", post(session::user_login))
-        .route("/api/v1/auth/profile", get(me::profile).put(me::update_profile))
-        .route("/api/v1/auth/api-key", get(my_key::show_key))
-        .route("/api/v1/auth/regenerate-key", post(my_key::regenerate_key))
-        .route("/api/v1/auth/verify-key", post(verify::verify_key))
-        .route("/api/v1/auth/log-message", post(messages::log_message));
-
-    let admin = Router::new()
-        .route("/metrics", get(metrics::metrics))
-        .route("/api/v1/admin/login", post(session::admin_login))
-        .route("/api/v1/admin/users", get(users::list_users))
-        .route("/api/v1/admin/users/{username}", get(users::get_user).put(users::update_user))
-        .route("/api/v1/admin/users/{username}/regenerate-key", post(users::regenerate_user_key))
-        .route("/api/v1/admin/reset-limits", post(reset::reset_limits))
-        .route("/api/v1/admin/jobs", get(jobs::list_jobs))
-        .route("/api/v1/admin/jobs/{name}/run", post(jobs::run_job))
-        .route("/api/v1/admin/usage", get(usage::usage))
-        .route("/api/v1/admin/statistics", get(usage::statistics))
-        .route("/api/v1/admin/message-logs", get(exchanges::list_message_logs))
-        .route("/api/v1/admin/message-logs/{id}", get(exchanges::get_message_log));
-
-    let served = match surface {
-        Surface::Everything => everybody.merge(public).merge(admin),
-        Surface::Public => everybody.merge(public),
-        Surface::Admin => everybody.merge(admin),
-    };
+    let served = paths(surface).into_router();
     served
         .fallback(envelope::no_such_path)
         .method_not_allowed_fallback(envelope::method_not_allowed)
         .layer(from_fn_with_state(Arc::clone(&control), pace::keep))
         .layer(from_fn_with_state(Arc::clone(&control), envelope::wrap))
         .with_state(control)
+}
+
+/// Every method of every path, and what its caller must be permitted to do.
+#[must_use]
+pub fn listed() -> Vec<Listed> {
+    paths(Surface::Everything).into_list()
+}
+
+/// Every path of the control plane, with its row of the matrix.
+fn paths(surface: Surface) -> Paths {
+    use Action as A;
+    let everybody = Paths::new()
+        .route("/", get(A::LookAround, info::root))
+        .route("/health", get(A::LookAround, health::health))
+        .route("/healthz", get(A::LookAround, health::health))
+        .route("/livez", get(A::LookAround, health::alive))
+        .route("/readyz", get(A::LookAround, health::ready));
+
+    let public = Paths::new()
+        .route("/api/v1/info", get(A::LookAround, info::info))
+        .route("/api/v1/auth/register", post(A::Register, register::register))
+        .route("/api/v1/auth/login", post(A::LogInAsUser, session::user_login))
+        .route(
+            "/api/v1/auth/profile",
+            get(A::ReadOwnAccount, me::profile).put(A::DescribeOneself, me::update_profile),
+        )
+        .route("/api/v1/auth/api-key", get(A::UseOwnKey, my_key::show_key))
+        .route("/api/v1/auth/regenerate-key", post(A::UseOwnKey, my_key::regenerate_key))
+        .route("/api/v1/auth/verify-key", post(A::VerifyKey, verify::verify_key))
+        .route("/api/v1/auth/log-message", post(A::LogMessage, messages::log_message));
+
+    let admin = Paths::new()
+        .route("/metrics", get(A::LookAround, metrics::metrics))
+        .route("/api/v1/admin/login", post(A::LogInByName, session::admin_login))
+        .route("/api/v1/admin/users", get(A::ReadUsers, users::list_users))
+        .route(
+            "/api/v1/admin/users/{username}",
+            get(A::ReadUsers, users::get_user).put(A::ChangeUsers, users::update_user),
+        )
+        .route(
+            "/api/v1/admin/users/{username}/regenerate-key",
+            post(A::ReplaceUserKeys, users::regenerate_user_key),
+        )
+        .route("/api/v1/admin/reset-limits", post(A::ResetLimits, reset::reset_limits))
+        .route("/api/v1/admin/jobs", get(A::ReadJobs, jobs::list_jobs))
+        .route("/api/v1/admin/jobs/{name}/run", post(A::RunJobs, jobs::run_job))
+        .route("/api/v1/admin/usage", get(A::ReadUsage, usage::usage))
+        .route("/api/v1/admin/statistics", get(A::ReadUsage, usage::statistics))
+        .route("/api/v1/admin/message-logs", get(A::ReadLog, exchanges::list_message_logs))
+        .route("/api/v1/admin/message-logs/{id}", get(A::ReadLog, exchanges::get_message_log));
+
+    match surface {
+        Surface::Everything => everybody.merge(public).merge(admin),
+        Surface::Public => everybody.merge(public),
+        Surface::Admin => everybody.merge(admin),
+    }
 }

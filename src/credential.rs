@@ -16,6 +16,7 @@ use secrecy::{ExposeSecret, SecretString};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
+pub mod erasure;
 pub mod key;
 pub mod password;
 pub mod seal;

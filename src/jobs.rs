@@ -84,6 +84,13 @@ fn table(shop: &Arc<Workshop>, batch_interval: Duration) -> Result<Vec<Job>, Not
             shop.work(Workshop::clean_log),
         ),
         job(
+            "deleted_users",
+            When::cron("30 2 * * *")?,
+            Fleet,
+            "Forgets the profiles of users who were deleted more than 30 days ago",
+            shop.work(Workshop::purge_deleted),
+        ),
+        job(
             "house_keeping",
             When::cron("0 3 * * *")?,
             Fleet,

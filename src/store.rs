@@ -44,12 +44,14 @@ macro_rules! on {
 
 pub mod admins;
 pub mod audit;
+pub mod deleted;
 pub mod exchanges;
 pub mod job_runs;
 pub mod keys;
 mod open;
 pub mod quota;
 pub mod staff;
+pub mod takeover;
 mod text;
 pub mod usage;
 pub mod users;

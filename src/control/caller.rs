@@ -1,6 +1,7 @@
 //! Who calls: each role is a type of its own, so that a handler cannot be reached by another.
 //!
-//! A session is believed when its token was signed for this audience, its subject still exists, is
+//! A caller is let in only where the matrix says so ([`super::rights`]): the path says what is wanted,
+//! the caller's role whether they may. A session is believed when its token was signed for this audience, its subject still exists, is
 //! active, and has not ended its sessions since (`token_version`). A database that does not answer is
 //! a 503, never a 401.
 
@@ -15,6 +16,7 @@ use serde_json::Value;
 
 use super::Control;
 use super::problem::Problem;
+use super::rights::{Action, Role};
 use crate::clock::{Clock, Timestamp};
 use crate::credential::key::PlainKey;
 use crate::credential::token::{Audience, Session};
@@ -58,7 +60,9 @@ impl FromRequestParts<Arc<Control>> for UserSession {
         let session = session(parts, control, Audience::User)?;
         let found = users::by_id(&control.db, UserId(session.subject)).await?;
         let user = found.filter(|user| user.is_active && user.token_version == session.version);
-        Ok(Self { user: user.ok_or(Problem::NotAuthenticated)?, since: session.issued_at })
+        let user = user.ok_or(Problem::NotAuthenticated)?;
+        permit(Some(Role::User), parts)?;
+        Ok(Self { user, since: session.issued_at })
     }
 }
 
@@ -71,8 +75,17 @@ impl FromRequestParts<Arc<Control>> for AdminSession {
         let session = session(parts, control, Audience::Admin)?;
         let found = admins::by_id(&control.db, AdminId(session.subject)).await?;
         let admin = found.filter(|admin| admin.token_version == session.version);
-        Ok(Self(admin.ok_or(Problem::NotAuthenticated)?))
+        let admin = admin.ok_or(Problem::NotAuthenticated)?;
+        permit(Some(Role::Admin), parts)?;
+        Ok(Self(admin))
     }
+}
+
+/// Holds a caller's role against the row of the path. A path without one lets nobody in.
+fn permit(role: Option<Role>, parts: &Parts) -> Result<(), Problem> {
+    let action = parts.extensions.get::<Action>().copied();
+    let action = action.ok_or_else(|| Problem::Internal("a path has no row in the matrix".to_owned()))?;
+    if role.is_some_and(|role| action.permits(role)) { Ok(()) } else { Err(Problem::NotPermitted) }
 }
 
 fn session(parts: &Parts, control: &Control, audience: Audience) -> Result<Session, Problem> {
@@ -94,6 +107,7 @@ impl FromRequestParts<Arc<Control>> for KeyHolder {
         let origin = Origin::required(&parts.extensions, &control.clock)?;
         let subject = control.directory.identify(&key).await?;
         subject.permits_address(origin.ip).map_err(|_| Problem::AddressNotAllowed)?;
+        permit(Some(Role::KeyHolder), parts)?;
         Ok(Self(subject))
     }
 }

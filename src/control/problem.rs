@@ -40,6 +40,8 @@ pub(super) enum Problem {
     AccountDisabled,
     /// The key may not be used from the client's address.
     AddressNotAllowed,
+    /// The caller is known, and their role may not do this.
+    NotPermitted,
     /// Nobody may register here.
     RegistrationClosed,
     /// A secret is shown only right after a login.
@@ -105,6 +107,7 @@ impl Problem {
             Self::UnknownKey => (S::UNAUTHORIZED, "invalid-api-key"),
             Self::AccountDisabled => (S::FORBIDDEN, "account-disabled"),
             Self::AddressNotAllowed => (S::FORBIDDEN, "address-not-allowed"),
+            Self::NotPermitted => (S::FORBIDDEN, "not-permitted"),
             Self::RegistrationClosed => (S::FORBIDDEN, "registration-closed"),
             Self::LoginTooOld { .. } => (S::FORBIDDEN, "login-too-old"),
             Self::NoSuchPath => (S::NOT_FOUND, "no-such-path"),
@@ -139,6 +142,7 @@ impl Problem {
             Self::UnknownKey => "The API key is missing or not valid.".into(),
             Self::AccountDisabled => "This account is disabled.".into(),
             Self::AddressNotAllowed => "This API key may not be used from your address.".into(),
+            Self::NotPermitted => "Your role does not permit this.".into(),
             Self::RegistrationClosed => "Registration is closed on this gateway.".into(),
             Self::LoginTooOld { within } => {
                 let minutes = within.as_secs() / 60;

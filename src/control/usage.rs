@@ -84,7 +84,8 @@ pub(super) async fn statistics(
     let live = control.live_days(first, today).await?;
     let db = &control.db;
     let ask = |by| {
-        let question = Question { by, from: first, to: today, username: None, model: None, live: live.clone() };
+        let question =
+            Question { by, from: first, to: today, username: None, model: None, live: live.clone() };
         async move { usage::sums(db, &question).await }
     };
     let accounts = usage::accounts(&control.db).await?;

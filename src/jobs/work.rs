@@ -111,6 +111,12 @@ impl Workshop {
         Ok(format!("{gone} rows of the message log are gone"))
     }
 
+    pub(super) async fn purge_deleted(self: Arc<Self>) -> Outcome {
+        let now = self.clock.now();
+        let gone = store::deleted::purge(&self.db, now.minus(store::deleted::KEPT_FOR), now).await?;
+        Ok(format!("{gone} deleted users can be restored no longer"))
+    }
+
     pub(super) async fn keep_house(self: Arc<Self>) -> Outcome {
         let now = self.clock.now();
         let runs = store::job_runs::forget(&self.db, now.minus(RUNS_KEPT)).await?;

@@ -183,7 +183,8 @@ mod tests {
 
     #[test]
     fn of_every_day_of_years_there_is_one_and_the_last_agrees_with_the_next() {
-        let zones = [Tz::UTC, Tz::Europe__Berlin, Tz::America__Sao_Paulo, Tz::Asia__Beirut, Tz::Africa__Cairo];
+        let zones =
+            [Tz::UTC, Tz::Europe__Berlin, Tz::America__Sao_Paulo, Tz::Asia__Beirut, Tz::Africa__Cairo];
         for zone in zones {
             for pattern in ["0 0 * * *", "0 1 * * *", "30 2 * * *"] {
                 let when = When::cron(pattern).unwrap();

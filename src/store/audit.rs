@@ -152,7 +152,13 @@ impl Entry {
 // === impl Actor ===
 
 impl Actor {
-    fn columns(self) -> (&'static str, Option<i64>) {
+    /// The word for who they are: `nobody`, `user`, `staff`, `admin` or `system`.
+    #[must_use]
+    pub fn kind(self) -> &'static str {
+        self.columns().0
+    }
+
+    pub(super) fn columns(self) -> (&'static str, Option<i64>) {
         match self {
             Self::Nobody => ("nobody", None),
             Self::User(id) => ("user", Some(id.0)),

@@ -95,7 +95,13 @@ const BEAT: &str = "UPDATE job_runs SET beat_at = $4
 ///
 /// # Errors
 /// [`StoreError`], when the database does not answer.
-pub async fn beat(db: &Db, job: &str, due_at: Timestamp, node: &str, now: Timestamp) -> Result<(), StoreError> {
+pub async fn beat(
+    db: &Db,
+    job: &str,
+    due_at: Timestamp,
+    node: &str,
+    now: Timestamp,
+) -> Result<(), StoreError> {
     on!(db, write pool => sqlx::query(BEAT).bind(job).bind(due_at).bind(node).bind(now)
         .execute(pool).await.map(|_| ()))?;
     Ok(())

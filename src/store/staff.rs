@@ -1,7 +1,7 @@
 //! Staff: those who look after users.
 
 use super::text::storable;
-use super::{Db, StoreError, audit, compared, taken};
+use super::{Db, Page, StoreError, audit, compared, taken};
 use crate::clock::Timestamp;
 use crate::ids::StaffId;
 
@@ -43,6 +43,21 @@ pub struct NewStaff {
     pub staff_level: String,
 }
 
+/// What is to be changed of a member of staff; `None` leaves a field as it is.
+#[derive(Clone, Default)]
+pub struct StaffChange {
+    /// See [`Staff::name`].
+    pub name: Option<String>,
+    /// See [`Staff::email`].
+    pub email: Option<String>,
+    /// See [`Staff::password_hash`].
+    pub password_hash: Option<String>,
+    /// See [`Staff::staff_level`].
+    pub staff_level: Option<String>,
+    /// See [`Staff::is_active`].
+    pub is_active: Option<bool>,
+}
+
 /// Why a member of staff was not inserted.
 #[derive(Debug, thiserror::Error)]
 pub enum InsertStaff {
@@ -52,6 +67,20 @@ pub enum InsertStaff {
     /// One of them has this address.
     #[error("the e-mail address is taken")]
     EmailTaken,
+    /// The database did not do it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Why a member of staff was not changed.
+#[derive(Debug, thiserror::Error)]
+pub enum UpdateStaff {
+    /// One of them has this address.
+    #[error("the e-mail address is taken")]
+    EmailTaken,
+    /// There is no such member of staff.
+    #[error("no such member of staff")]
+    NotFound,
     /// The database did not do it.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -79,6 +108,20 @@ const BY_USERNAME: &str =
 pub async fn by_username(db: &Db, username: &str) -> Result<Option<Staff>, StoreError> {
     let key = compared(username);
     Ok(on!(db, read pool => sqlx::query_as(BY_USERNAME).bind(key).fetch_optional(pool).await)?)
+}
+
+const LIST: &str = "SELECT id, name, username, email, password_hash, staff_level, time_created, is_active,
+    token_version FROM staff ORDER BY id LIMIT $1 OFFSET $2";
+const COUNT: &str = "SELECT COUNT(*) FROM staff";
+
+/// Staff in the order they were taken on.
+///
+/// # Errors
+/// [`StoreError`], when the database does not answer.
+pub async fn list(db: &Db, limit: i64, offset: i64) -> Result<Page<Staff>, StoreError> {
+    let rows = on!(db, read pool => sqlx::query_as(LIST).bind(limit).bind(offset).fetch_all(pool).await)?;
+    let total = on!(db, read pool => sqlx::query_scalar(COUNT).fetch_one(pool).await)?;
+    Ok(Page { rows, total })
 }
 
 const INSERT: &str = "INSERT INTO staff
@@ -113,6 +156,74 @@ pub async fn insert(
     Ok(id)
 }
 
+const SET: &str = "UPDATE staff SET
+        name = COALESCE($2, name), email = COALESCE($3, email), email_key = COALESCE($4, email_key),
+        password_hash = COALESCE($5, password_hash), staff_level = COALESCE($6, staff_level),
+        is_active = COALESCE($7, is_active), token_version = token_version + $8
+    WHERE id = $1";
+
+/// Changes what `change` names and nothing else, and records it. A new address, password, level or
+/// state ends the sessions there are.
+///
+/// # Errors
+/// [`UpdateStaff`]; then nothing was changed.
+pub async fn update(
+    db: &Db,
+    id: StaffId,
+    change: &StaffChange,
+    entry: &audit::Entry,
+) -> Result<(), UpdateStaff> {
+    let mut tx = db.begin().await?;
+    let found = on!(&mut tx, within conn => sqlx::query(SET)
+        .bind(id)
+        .bind(change.name.as_deref().map(storable))
+        .bind(change.email.as_deref().map(storable))
+        .bind(change.email.as_deref().map(compared))
+        .bind(&change.password_hash)
+        .bind(&change.staff_level)
+        .bind(change.is_active)
+        .bind(i64::from(change.ends_sessions()))
+        .execute(conn)
+        .await
+        .map(|done| done.rows_affected()))?;
+    if found == 0 {
+        return Err(UpdateStaff::NotFound);
+    }
+    audit::append(&mut tx, entry).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+const DELETE: &str = "DELETE FROM staff WHERE id = $1";
+
+/// Takes somebody from the staff, and records it. `false`: there is no such member.
+///
+/// # Errors
+/// [`StoreError`], when the database does not do it; then nothing was deleted.
+pub async fn delete(db: &Db, id: StaffId, entry: &audit::Entry) -> Result<bool, StoreError> {
+    let mut tx = db.begin().await?;
+    let found = on!(&mut tx, within conn => sqlx::query(DELETE).bind(id)
+        .execute(conn).await.map(|done| done.rows_affected()))?;
+    if found == 0 {
+        return Ok(false);
+    }
+    audit::append(&mut tx, entry).await?;
+    tx.commit().await?;
+    Ok(true)
+}
+
+// === impl StaffChange ===
+
+impl StaffChange {
+    /// Whether whoever is logged in must do so again.
+    fn ends_sessions(&self) -> bool {
+        self.email.is_some()
+            || self.password_hash.is_some()
+            || self.staff_level.is_some()
+            || self.is_active.is_some()
+    }
+}
+
 // === impl InsertStaff ===
 
 impl From<sqlx::Error> for InsertStaff {
@@ -122,5 +233,13 @@ impl From<sqlx::Error> for InsertStaff {
             error if taken(&error, "email_key") => Self::EmailTaken,
             error => Self::Store(error.into()),
         }
+    }
+}
+
+// === impl UpdateStaff ===
+
+impl From<sqlx::Error> for UpdateStaff {
+    fn from(error: sqlx::Error) -> Self {
+        if taken(&error, "email_key") { Self::EmailTaken } else { Self::Store(error.into()) }
     }
 }

@@ -18,9 +18,11 @@ use crate::credential::key::KeyDigest;
 use crate::ids::{ExchangeId, UserId};
 
 mod accounts;
+mod audit;
 mod exchanges;
 mod quota;
 mod schema;
+mod usage;
 
 /// An instant to begin with.
 pub(crate) const NOW: Timestamp = Timestamp(1_790_000_000_123);

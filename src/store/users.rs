@@ -52,6 +52,8 @@ pub struct User {
     pub allowed_ips: Vec<String>,
     /// Sessions of earlier versions are void.
     pub token_version: i64,
+    /// But one of the version before, which its owner kept when they ended the others.
+    pub kept_session: Option<String>,
 }
 
 /// A user about to be inserted: active, without notes, from anywhere, with the plan's daily limit.
@@ -117,6 +119,8 @@ pub struct UserChange {
     pub password_hash: Option<String>,
     /// Ends every session of the user.
     pub bump_token_version: bool,
+    /// But this one.
+    pub kept_session: Option<String>,
 }
 
 /// A change of the day's conversations.
@@ -166,7 +170,7 @@ macro_rules! select_user {
         concat!(
             "SELECT id, username, name, email, password_hash, about_me, hobbies, kind, time_created, ",
             "subscription_plan, credits_main, credits_reset, quota_reset, quota_epoch, access_rtype, level, ",
-            "additional_notes, is_active, allowed_ips, token_version FROM users ",
+            "additional_notes, is_active, allowed_ips, token_version, kept_session FROM users ",
             $rest
         )
     };
@@ -272,21 +276,32 @@ pub async fn update(
     entry: &audit::Entry,
 ) -> Result<(), UpdateUser> {
     let mut tx = db.begin().await?;
+    apply(&mut tx, id, change, now).await?;
+    audit::append(&mut tx, entry).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+/// The change itself, within a transaction that records it.
+pub(super) async fn apply(
+    tx: &mut Tx,
+    id: UserId,
+    change: &UserChange,
+    now: Timestamp,
+) -> Result<(), UpdateUser> {
     // Changes of one user take turns from here on, so that the day is settled by what it was.
-    let found = on!(&mut tx, within conn => sqlx::query(TOUCH).bind(id).bind(now)
+    let found = on!(&mut *tx, within conn => sqlx::query(TOUCH).bind(id).bind(now)
         .execute(conn).await.map(|done| done.rows_affected()))?;
     if found == 0 {
         return Err(UpdateUser::NotFound);
     }
     if let Some(quota) = &change.quota {
-        quota::settle_day(&mut tx, id, quota, change.subscription_plan.is_some()).await?;
+        quota::settle_day(tx, id, quota, change.subscription_plan.is_some()).await?;
     }
-    set(&mut tx, id, change).await?;
+    set(tx, id, change).await?;
     if let Some(QuotaChange { day, left: Some(left), .. }) = change.quota {
-        quota::begin_epoch(&mut tx, id, day, left).await?;
+        quota::begin_epoch(tx, id, day, left).await?;
     }
-    audit::append(&mut tx, entry).await?;
-    tx.commit().await?;
     Ok(())
 }
 
@@ -298,7 +313,8 @@ const SET: &str = "UPDATE users SET
         access_rtype = COALESCE($12, access_rtype), level = COALESCE($13, level),
         additional_notes = COALESCE($14, additional_notes), is_active = COALESCE($15, is_active),
         allowed_ips = COALESCE($16, allowed_ips), password_hash = COALESCE($17, password_hash),
-        token_version = token_version + $18
+        token_version = token_version + $18,
+        kept_session = CASE WHEN $18 = 0 THEN kept_session ELSE $19 END
     WHERE id = $1";
 
 async fn set(tx: &mut Tx, id: UserId, change: &UserChange) -> Result<(), sqlx::Error> {
@@ -321,6 +337,7 @@ async fn set(tx: &mut Tx, id: UserId, change: &UserChange) -> Result<(), sqlx::E
         .bind(change.allowed_ips.as_deref().map(Json))
         .bind(&change.password_hash)
         .bind(i64::from(change.bump_token_version))
+        .bind(&change.kept_session)
         .execute(conn)
         .await
         .map(|_| ()))
@@ -344,6 +361,17 @@ pub async fn update_password_hash(
     on!(db, write pool => sqlx::query(REHASH).bind(id).bind(old).bind(new).bind(now)
         .execute(pool).await.map(|_| ()))?;
     Ok(())
+}
+
+// === impl User ===
+
+impl User {
+    /// Whether a session that began at `version` still stands.
+    #[must_use]
+    pub fn keeps(&self, session: &str, version: i64) -> bool {
+        let kept = self.kept_session.as_deref() == Some(session);
+        version == self.token_version || (kept && version.checked_add(1) == Some(self.token_version))
+    }
 }
 
 // === impl InsertUser ===

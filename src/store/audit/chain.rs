@@ -85,8 +85,7 @@ const NEXT: &str = "UPDATE audit_head SET seq = seq + 1 WHERE one = 1 RETURNING 
 /// The link that a row about to be written will bear, given what it says. Until `tx` ends, other
 /// writers wait here, so this is the last lock that a transaction takes.
 pub(super) async fn next(tx: &mut Tx, content: &Content) -> Result<Link, sqlx::Error> {
-    let (seq, before): (i64, Vec<u8>) =
-        on!(tx, within conn => sqlx::query_as(NEXT).fetch_one(conn).await)?;
+    let (seq, before): (i64, Vec<u8>) = on!(tx, within conn => sqlx::query_as(NEXT).fetch_one(conn).await)?;
     Ok(Link { seq, hash: content.hash(seq, &before) })
 }
 
@@ -290,7 +289,9 @@ mod tests {
         let link = Link { seq: 17, hash: (0..32).collect() };
         assert!(link.to_string().starts_with("17:000102"), "{link}");
         assert_eq!(link.to_string().parse(), Ok(link));
-        for bad in ["", "17", "17:00", "x:00", &format!("1:{}", "g".repeat(64)), &format!("1:{}", "0".repeat(66))] {
+        for bad in
+            ["", "17", "17:00", "x:00", &format!("1:{}", "g".repeat(64)), &format!("1:{}", "0".repeat(66))]
+        {
             assert_eq!(bad.parse::<Link>(), Err(NotALink), "{bad}");
         }
     }

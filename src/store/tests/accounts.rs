@@ -86,6 +86,7 @@ async fn an_update_changes_what_is_given_and_nothing_else() {
         allowed_ips: Some(vec!["10.0.0.0/8".into()]),
         password_hash: Some("other".into()),
         bump_token_version: true,
+        kept_session: Some("a-session".into()),
     };
     users::update(&world.db, id, &all, NOW, &entry("x")).await.unwrap();
     let expected = users::User {
@@ -109,6 +110,7 @@ async fn an_update_changes_what_is_given_and_nothing_else() {
         is_active: false,
         allowed_ips: vec!["10.0.0.0/8".into()],
         token_version: 1,
+        kept_session: Some("a-session".into()),
     };
     assert!(users::by_email(&world.db, "new@example.com").await.unwrap() == Some(expected));
     assert!(users::by_email(&world.db, "ada@example.com").await.unwrap().is_none());

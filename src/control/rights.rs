@@ -1,0 +1,219 @@
+//! Who may do what: the matrix, kept as data.
+//!
+//! Every path of the API is bound to one [`Action`] where it is named ([`super::paths`]), and a caller
+//! is let in only when the action's row names their role ([`super::caller`]). What stands in no row is
+//! forbidden. Tests are made from the rows: every path, every role, every field of every body.
+//!
+//! An action on one's own things takes them from the session, never from the request. An action on
+//! users reaches users only: staff and admins have tables of their own.
+
+/// Everybody whom the control plane tells apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// Whoever has not said who they are.
+    Stranger,
+    /// Whoever shows a `pe-` key.
+    KeyHolder,
+    /// A user, by a session of theirs.
+    User,
+    /// Staff who look on.
+    New,
+    /// Staff who help.
+    Support,
+    /// Staff who may also delete.
+    Advanced,
+    /// Who runs the gateway.
+    Admin,
+}
+
+/// One line of the matrix.
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    /// What is done.
+    pub action: Action,
+    /// Who may.
+    pub roles: &'static [Role],
+    /// What a body may say, at its top level; empty where there is no body.
+    pub fields: &'static [&'static str],
+}
+
+use Role::{Admin, Advanced, KeyHolder, New, Stranger, Support, User};
+
+const ANYBODY: &[Role] = &Role::ALL;
+const STAFF: &[Role] = &[New, Support, Advanced];
+
+/// Makes [`Action`] and its rows of the lines below, so that neither can lack the other.
+macro_rules! matrix {
+    (@fields) => { &[] };
+    (@fields $fields:expr) => { $fields };
+    ($($(#[$doc:meta])* $action:ident: $roles:expr $(, saying $fields:expr)?;)*) => {
+        /// Something a caller may want.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Action { $($(#[$doc])* $action,)* }
+
+        impl Action {
+            /// The line of this action.
+            #[must_use]
+            pub const fn row(self) -> Row {
+                match self {
+                    $(Self::$action => Row {
+                        action: self, roles: $roles, fields: matrix!(@fields $($fields)?),
+                    },)*
+                }
+            }
+
+            /// Every action, in the order of the matrix.
+            pub const ALL: &[Self] = &[$(Self::$action,)*];
+        }
+    };
+}
+
+matrix! {
+    /// See what this is and whether it is well.
+    LookAround: ANYBODY;
+    /// Open an account.
+    Register: ANYBODY, saying
+        &["username", "name", "email", "password", "confirm_password", "about_me", "hobbies", "type"];
+    /// Begin a user's session.
+    LogInAsUser: ANYBODY, saying &["email", "password"];
+    /// Begin a staff member's or an admin's session.
+    LogInByName: ANYBODY, saying &["username", "password"];
+
+    /// Have one's key checked, at the price of a conversation.
+    VerifyKey: &[KeyHolder];
+    /// Have a conversation logged that went another way.
+    LogMessage: &[KeyHolder], saying &["model", "messages", "research_model"];
+
+    /// See one's own account.
+    ReadOwnAccount: &[User];
+    /// Describe oneself.
+    DescribeOneself: &[User], saying &["name", "about_me", "hobbies"];
+    /// Choose another password, knowing the old one.
+    ChangeOwnPassword: &[User], saying &["current_password", "new_password", "confirm_new_password"];
+    /// Be reached at another address, knowing the password.
+    ChangeOwnEmail: &[User], saying &["new_email", "password"];
+    /// See one's own key, or have another.
+    UseOwnKey: &[User];
+    /// Leave.
+    DeleteOwnAccount: &[User];
+
+    /// See oneself as staff.
+    ReadStaffProfile: STAFF;
+    /// See users, without what was noted of them.
+    ReadUsers: &[New, Support, Advanced, Admin];
+    /// See what was noted of users.
+    ReadNotes: &[Support, Advanced, Admin];
+    /// Let a user in again, and as far as they should be.
+    HelpUsers: &[Support, Advanced], saying &["email", "password", "limits", "subscription_plan"];
+    /// Change anything of a user that can be changed.
+    ChangeUsers: &[Admin], saying &[
+        "name", "email", "password", "about_me", "hobbies", "type", "subscription_plan", "credits", "limits",
+        "access_rtype", "level", "additional_notes", "is_active", "allowed_ips",
+    ];
+    /// Delete a user, who can be restored.
+    DeleteUsers: &[Advanced, Admin];
+    /// Give a user another key. Nobody but its owner ever sees the one there is.
+    ReplaceUserKeys: &[Admin];
+
+    /// See deleted users.
+    ReadDeletedUsers: &[Admin];
+    /// Bring a deleted user back.
+    RestoreUsers: &[Admin], saying &["username", "email"];
+    /// Forget a deleted user for good.
+    EraseUsers: &[Admin];
+
+    /// See staff.
+    ReadStaff: &[Admin];
+    /// Take somebody on.
+    HireStaff: &[Admin], saying &["name", "username", "email", "password", "staff_level"];
+    /// Change anything of a staff member that can be changed.
+    ChangeStaff: &[Admin], saying &["name", "email", "password", "staff_level", "is_active"];
+    /// Let somebody go.
+    DismissStaff: &[Admin];
+
+    /// Give every user a whole day.
+    ResetLimits: &[Admin];
+    /// Read what was said.
+    ReadLog: &[Admin];
+    /// Read who changed what.
+    ReadAudit: &[Admin];
+    /// Read how much was used.
+    ReadUsage: &[Admin];
+    /// See the clockwork.
+    ReadJobs: &[Admin];
+    /// Set a job going besides its hour.
+    RunJobs: &[Admin];
+}
+
+// === impl Role ===
+
+impl Role {
+    /// Everybody.
+    pub const ALL: [Self; 7] = [Stranger, KeyHolder, User, New, Support, Advanced, Admin];
+
+    /// The role of a staff level; a level that is none of the three has no rights.
+    #[must_use]
+    pub fn of_staff(level: &str) -> Option<Self> {
+        match level {
+            "new" => Some(New),
+            "support" => Some(Support),
+            "advanced" => Some(Advanced),
+            _ => None,
+        }
+    }
+}
+
+// === impl Action ===
+
+impl Action {
+    /// Whether `role` may.
+    #[must_use]
+    pub fn permits(self, role: Role) -> bool {
+        self.row().roles.contains(&role)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Action, Role};
+
+    /// The page the rights were agreed on, cell by cell.
+    #[test]
+    fn the_matrix_is_as_agreed() {
+        use Role::{Admin, Advanced, New, Support, User};
+        let agreed: [(Action, &[Role]); 10] = [
+            (Action::ReadUsers, &[New, Support, Advanced, Admin]),
+            (Action::ReadNotes, &[Support, Advanced, Admin]),
+            (Action::HelpUsers, &[Support, Advanced]),
+            (Action::ChangeUsers, &[Admin]),
+            (Action::DeleteUsers, &[Advanced, Admin]),
+            (Action::UseOwnKey, &[User]),
+            (Action::ReplaceUserKeys, &[Admin]),
+            (Action::ReadLog, &[Admin]),
+            (Action::ChangeStaff, &[Admin]),
+            (Action::ResetLimits, &[Admin]),
+        ];
+        for (action, roles) in agreed {
+            for role in Role::ALL {
+                assert_eq!(action.permits(role), roles.contains(&role), "{action:?} {role:?}");
+            }
+        }
+        let helped = Action::HelpUsers.row().fields;
+        assert!(helped.iter().all(|field| Action::ChangeUsers.row().fields.contains(field)));
+    }
+
+    #[test]
+    fn every_action_is_somebodys() {
+        for action in Action::ALL {
+            assert!(!action.row().roles.is_empty(), "{action:?}");
+        }
+    }
+
+    #[test]
+    fn a_level_nobody_knows_has_no_rights() {
+        assert_eq!(Role::of_staff("advanced"), Some(Role::Advanced));
+        for unknown in ["", "Advanced", "admin", "owner"] {
+            assert_eq!(Role::of_staff(unknown), None, "{unknown}");
+        }
+    }
+}
