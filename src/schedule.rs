@@ -222,13 +222,11 @@ impl Schedule {
             return Err(NotRun::Running);
         }
         let run = async {
-            if entry.job.reach == Reach::Fleet {
-                match self.0.claim(entry.job.name, now, true).await? {
-                    Claimed::Ours => {}
-                    Claimed::Done | Claimed::Running => return Err(NotRun::Running),
-                }
-            }
-            self.0.run(entry, now, true).await.ok_or(NotRun::Store(StoreError::closed()))
+            let due_at = match entry.job.reach {
+                Reach::Fleet => self.0.claim_by_hand(entry.job.name, now).await?,
+                Reach::Node => now,
+            };
+            self.0.run(entry, due_at, true).await.ok_or(NotRun::Store(StoreError::closed()))
         };
         let run = run.await;
         entry.release();
@@ -244,6 +242,18 @@ impl Inner {
         let alive_since = now.minus(DEAD_AFTER);
         let claim = Claim { job, due_at, node: &self.node, by_hand, now, alive_since };
         job_runs::claim(&self.db, claim).await
+    }
+
+    /// Claims a run that is due since an admin asked; a moment later when something was due just then.
+    async fn claim_by_hand(&self, job: &str, asked: Timestamp) -> Result<Timestamp, NotRun> {
+        let mut due_at = asked;
+        loop {
+            match self.claim(job, due_at, true).await? {
+                Claimed::Ours => return Ok(due_at),
+                Claimed::Done => due_at = due_at.plus(Duration::from_millis(1)),
+                Claimed::Running => return Err(NotRun::Running),
+            }
+        }
     }
 
     /// Runs a job that is ours, and notes what came of it. `None`: the gateway stops, and the run is

@@ -159,16 +159,22 @@ async fn show(desk: &Desk, username: &str) -> anyhow::Result<Told> {
     let (day, per_day) = today(desk, &user);
     let left = quota::left(&desk.db, user.id, day, per_day).await?.context("the account is gone")?;
     let key = keys::current(&desk.db, user.id).await?;
+    let key = key.map(
+        |key| json!({ "prefix": key.prefix, "created_at": key.created_at, "last_used_at": key.last_used_at }),
+    );
+    let more = json!({
+        "ok": true,
+        "limits": { "conversation_limit": left.left, "reset": left.reset },
+        "credits": { "main": user.credits_main, "reset": user.credits_reset },
+        "access_rtype": user.access_rtype,
+        "allowed_ips": user.allowed_ips,
+        "additional_notes": user.additional_notes,
+        "key": key,
+    });
     let mut json = brief(&user);
-    json["ok"] = json!(true);
-    json["limits"] = json!({ "conversation_limit": left.left, "reset": left.reset });
-    json["credits"] = json!({ "main": user.credits_main, "reset": user.credits_reset });
-    json["access_rtype"] = json!(user.access_rtype);
-    json["allowed_ips"] = json!(user.allowed_ips);
-    json["additional_notes"] = json!(user.additional_notes);
-    json["key"] = json!(key.map(|key| json!({
-        "prefix": key.prefix, "created_at": key.created_at, "last_used_at": key.last_used_at,
-    })));
+    if let (Value::Object(all), Value::Object(more)) = (&mut json, more) {
+        all.extend(more);
+    }
     let text = serde_json::to_string_pretty(&json)?;
     Ok(Told { json, text })
 }

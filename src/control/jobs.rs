@@ -70,13 +70,11 @@ pub(super) async fn run_job(
     let actor = (Actor::Admin(admin.id), admin.username.as_str());
     audit::record(&control.db, &origin.entry(actor, "job.run", job.name, json!({}))).await?;
     let run = control.schedule.run_by_hand(job.name);
-    match tokio::time::timeout(PATIENCE, run).await {
-        Ok(run) => Ok(Json(ShownRun::from(run?)).into_response()),
-        Err(_) => {
-            let message = json!({"message": "Job started; it is listed when it ends", "name": job.name});
-            Ok((StatusCode::ACCEPTED, Json(message)).into_response())
-        }
+    if let Ok(run) = tokio::time::timeout(PATIENCE, run).await {
+        return Ok(Json(ShownRun::from(run?)).into_response());
     }
+    let message = json!({"message": "Job started; it is listed when it ends", "name": job.name});
+    Ok((StatusCode::ACCEPTED, Json(message)).into_response())
 }
 
 // === impl ShownJob ===

@@ -92,7 +92,7 @@ pub(super) async fn statistics(
     let days = ask(By::Day).await?;
     let since = |first: i64| {
         let within = days.iter().filter(|day| day.name.parse().is_ok_and(|day: i64| day >= first));
-        Sums::of(within.fold(Usage::default(), Usage::plus))
+        Sums::of(&within.fold(Usage::default(), Usage::plus))
     };
     let few = |name: &'static str, sums: Vec<Usage>| -> Vec<Value> {
         sums.into_iter().take(FIRST_FEW).map(|sums| named(name, sums)).collect()
@@ -123,7 +123,7 @@ fn named(group: &str, usage: Usage) -> Value {
         _ => usage.name.clone(),
     };
     let mut shown = Map::from_iter([(group.to_owned(), Value::String(name))]);
-    if let Ok(Value::Object(sums)) = serde_json::to_value(Sums::of(usage)) {
+    if let Ok(Value::Object(sums)) = serde_json::to_value(Sums::of(&usage)) {
         shown.extend(sums);
     }
     Value::Object(shown)
@@ -137,7 +137,7 @@ fn date(day: i64) -> String {
 // === impl Sums ===
 
 impl Sums {
-    fn of(usage: Usage) -> Self {
+    fn of(usage: &Usage) -> Self {
         Self {
             average_latency_ms: usage.latency_ms / usage.requests.max(1),
             requests: usage.requests,

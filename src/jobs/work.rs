@@ -82,8 +82,8 @@ impl Workshop {
         Ok(told)
     }
 
-    /// Days that are over, from where the last run came to; but none of which the log has forgotten
-    /// rows, for its sums would shrink.
+    /// Days that are over: those never summed up, and the last ones again; but none again of which the
+    /// log has forgotten rows, for its sums would shrink.
     pub(super) async fn sum_up(self: Arc<Self>) -> Outcome {
         let yesterday = self.today().day - 1;
         let Some(oldest) = store::usage::oldest_row(&self.db).await? else {
@@ -93,7 +93,7 @@ impl Workshop {
         let whole = self.day_of(self.clock.now().minus(self.metadata_retention)) + 1;
         let from = match store::usage::last_day(&self.db).await? {
             None => first,
-            Some(last) => last.min(yesterday - SUMMED_AGAIN + 1).max(whole).max(first),
+            Some(last) => (yesterday - SUMMED_AGAIN + 1).max(whole).min(last + 1),
         };
         self.chatlog.flush().await;
         let mut groups = 0;
@@ -104,7 +104,9 @@ impl Workshop {
         Ok(format!("{} days were summed up, in {groups} rows", (yesterday - from + 1).max(0)))
     }
 
+    /// What is forgotten has been summed up.
     pub(super) async fn clean_log(self: Arc<Self>) -> Outcome {
+        Self::sum_up(Arc::clone(&self)).await?;
         let now = self.clock.now();
         let (content, rows) = (now.minus(self.content_retention), now.minus(self.metadata_retention));
         let gone = store::exchanges::forget(&self.db, content, rows).await?;

@@ -225,8 +225,10 @@ pub async fn erase(
     let mut tx = db.begin().await?;
     let kept = on!(&mut tx, within conn => sqlx::query(FORGET).bind(user)
         .execute(conn).await.map(|done| done.rows_affected()))?;
-    let lives: i64 = on!(&mut tx, within conn => sqlx::query_scalar(LIVES).bind(user).fetch_one(conn).await)?;
-    let spoke: i64 = on!(&mut tx, within conn => sqlx::query_scalar(SPOKE).bind(user).fetch_one(conn).await)?;
+    let lives: i64 =
+        on!(&mut tx, within conn => sqlx::query_scalar(LIVES).bind(user).fetch_one(conn).await)?;
+    let spoke: i64 =
+        on!(&mut tx, within conn => sqlx::query_scalar(SPOKE).bind(user).fetch_one(conn).await)?;
     if lives > 0 || (kept == 0 && spoke == 0) {
         return Ok(None);
     }

@@ -117,11 +117,12 @@ const SUM_UP: &str = concat!(
      prompt_tokens, completion_tokens, total_tokens, cached_tokens, reasoning_tokens, bytes_in, bytes_out, \
      latency_ms) SELECT CAST($1 AS BIGINT), username, model, route, outcome, ",
     sums!(),
-    " WHERE time >= $2 AND time < $3 GROUP BY username, model, route, outcome"
+    " WHERE time >= $2 AND time < $3 GROUP BY username, model, route, outcome \
+     ON CONFLICT (day, username, model, route, outcome) DO NOTHING"
 );
 
 /// Sums a day up from the log's rows, in the stead of what was kept of it. Answers how many groups
-/// there are.
+/// are new: of two who do so at once, one may find the other's.
 ///
 /// # Errors
 /// [`StoreError`], when the database does not do it; then what was kept is as it was.

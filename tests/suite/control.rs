@@ -3,10 +3,13 @@
 mod admin_users;
 mod envelope;
 mod health;
+mod jobs;
 mod log_message;
 mod login;
 mod my_key;
 mod profile;
 mod register;
 mod surfaces;
+mod trail;
+mod usage;
 mod verify_key;
