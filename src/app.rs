@@ -130,6 +130,7 @@ impl App {
         } else {
             None
         };
+        workers.count_into(Arc::clone(&house.metrics), &background);
         tracing::info!(listen = %local_addr, "the gate is open");
         let House { db, metrics, .. } = house;
         let drain_timeout = config.server.drain_timeout;

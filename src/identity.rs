@@ -211,3 +211,113 @@ impl Inner {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use chrono_tz::Tz;
+    use secrecy::SecretString;
+
+    use super::{Directory, IdentifyError, Sources};
+    use crate::background::Background;
+    use crate::clock::Clock;
+    use crate::credential::key::{Pepper, PlainKey};
+    use crate::ids::UserId;
+    use crate::plan::{AddressRules, Allowance, Permitted, Plan, Plans, Rates};
+    use crate::store::keys::NewKey;
+    use crate::store::tests::{Fresh, NOW, entry, fresh, new_user};
+    use crate::store::users::{UserChange, insert, update};
+    use crate::telemetry::Metrics;
+
+    struct Office {
+        directory: Directory,
+        clock: Clock,
+        pepper: Pepper,
+        database: Fresh,
+    }
+
+    impl Office {
+        async fn open() -> Self {
+            let database = fresh().await;
+            let clock = Clock::manual(NOW);
+            let pepper = Pepper::derive(&SecretString::from("an encryption key of the tests"));
+            let plan = Plan {
+                name: "free".into(),
+                scopes: Permitted::All,
+                models: Permitted::All,
+                rates: Rates { per_minute: 0, burst: 0, parallel: 0 },
+                allowance: Allowance { per_day: 10, zone: Tz::UTC },
+            };
+            let directory = Directory::new(Sources {
+                db: database.db.clone(),
+                background: Background::new(tokio::runtime::Handle::current()),
+                clock: clock.clone(),
+                metrics: Arc::new(Metrics::new()),
+                pepper: pepper.clone(),
+                plans: Plans::new(BTreeMap::new(), Arc::new(plan)),
+                access: AddressRules::Anywhere,
+                accept_v1: true,
+                capacity: 100,
+            });
+            Self { directory, clock, pepper, database }
+        }
+
+        async fn register(&self, name: &str) -> (UserId, PlainKey) {
+            let key = PlainKey::generate();
+            let digest = key.digest(&self.pepper);
+            let row = NewKey { digest, sealed: String::new(), prefix: key.prefix().into(), format: 2 };
+            let registered = entry("user.register");
+            let id = insert(&self.database.db, &new_user(name), &row, NOW, &registered).await.unwrap();
+            (id, key)
+        }
+
+        async fn deactivate(&self, user: UserId) {
+            let change = UserChange { is_active: Some(false), ..UserChange::default() };
+            update(&self.database.db, user, &change, NOW, &entry("user.update")).await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_key_leads_to_its_user_and_a_strange_one_to_nobody() {
+        let office = Office::open().await;
+        let (ann, key) = office.register("ann").await;
+        let subject = office.directory.identify(&key).await.unwrap();
+        assert_eq!((subject.user, subject.username.as_str(), subject.allowance.per_day), (ann, "ann", 10));
+        let strange = office.directory.identify(&PlainKey::generate()).await;
+        assert_eq!(strange.err(), Some(IdentifyError::Unknown));
+    }
+
+    #[tokio::test]
+    async fn a_change_holds_at_once_where_it_is_told_and_in_seconds_elsewhere() {
+        let office = Office::open().await;
+        let (ann, key) = office.register("ann").await;
+        assert!(office.directory.identify(&key).await.is_ok());
+        office.deactivate(ann).await;
+        assert!(office.directory.identify(&key).await.is_ok(), "nobody told the directory");
+        office.clock.advance(Duration::from_secs(5));
+        assert_eq!(office.directory.identify(&key).await.err(), Some(IdentifyError::Disabled));
+
+        let (bob, key) = office.register("bob").await;
+        assert!(office.directory.identify(&key).await.is_ok());
+        office.deactivate(bob).await;
+        office.directory.forget_user(bob);
+        assert_eq!(office.directory.identify(&key).await.err(), Some(IdentifyError::Disabled));
+    }
+
+    #[tokio::test]
+    async fn while_the_database_is_away_known_keys_serve_a_minute_and_strange_ones_never() {
+        let office = Office::open().await;
+        let (_, key) = office.register("ann").await;
+        assert!(office.directory.identify(&key).await.is_ok());
+        office.database.db.close().await;
+        office.clock.advance(Duration::from_secs(59));
+        assert!(office.directory.identify(&key).await.is_ok());
+        let strange = office.directory.identify(&PlainKey::generate()).await;
+        assert_eq!(strange.err(), Some(IdentifyError::StoreDown), "not: unknown");
+        office.clock.advance(Duration::from_secs(1));
+        assert_eq!(office.directory.identify(&key).await.err(), Some(IdentifyError::StoreDown));
+    }
+}

@@ -8,8 +8,8 @@
 //!
 //! - The proxy never writes a user row; control never sees a data-plane body.
 //! - Only [`store`] knows SQL.
-//! - Nothing below the planes knows an HTTP status; statuses live in `proxy/refusal.rs` and
-//!   `control/problem.rs`.
+//! - Statuses live in two tables, `proxy/refusal.rs` and `control/problem.rs`. Below the planes
+//!   nothing knows one, but for what [`listen`] answers to a head too large to be read.
 //! - No process-global mutable state: two gateways fit in one test process.
 //! - Every spawn is tracked, so that shutdown waits for it.
 //! - Capture can never delay, alter or end a stream.

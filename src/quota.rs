@@ -117,18 +117,17 @@ impl Quota {
         seat: Seat,
     ) -> Result<Reservation, QuotaError> {
         let window = self.today(allowance.zone);
-        let per_day = allowance.per_day;
-        let mut granted = self.grant(user, window.day, per_day).await?;
-        if granted.is_none() && self.settler.has_refunds_under_way() {
+        let mut taken = self.take(user, window, allowance.per_day, seat).await?;
+        if let Err(seat) = taken {
+            if !self.settler.has_refunds_under_way() {
+                return Err(self.used_up(user, allowance, window).await);
+            }
             self.settler.settled().await;
-            granted = self.grant(user, window.day, per_day).await?;
+            taken = self.take(user, window, allowance.per_day, seat).await?;
         }
-        let Some(granted) = granted else {
-            let limit = self.left(user, allowance).await?.allowance;
-            return Err(QuotaError::UsedUp { limit, resets_at: window.resets_at, zone: allowance.zone });
-        };
+        let Ok(reservation) = taken else { return Err(self.used_up(user, allowance, window).await) };
         self.metrics.reserved.inc();
-        Ok(Reservation::new(user, window, granted, seat))
+        Ok(reservation)
     }
 
     /// What a user has today, exact: refunds under way are waited for.
@@ -150,15 +149,33 @@ impl Quota {
         self.settler.settled().await;
     }
 
-    async fn grant(
+    /// One conversation, or the seat back. The reservation is made where the database answers: if
+    /// nobody waits for it any more, because the client left, it is dropped there, and refunded.
+    async fn take(
         &self,
         user: UserId,
-        day: i64,
+        window: Window,
         per_day: i64,
-    ) -> Result<Option<store::quota::Granted>, QuotaError> {
+        seat: Seat,
+    ) -> Result<Result<Reservation, Seat>, QuotaError> {
         let db = self.db.clone();
-        let lease = async move { store::quota::reserve(&db, user, day, per_day, 1).await };
-        self.asked(self.background.run(lease).await)
+        let take = async move {
+            let granted = store::quota::reserve(&db, user, window.day, per_day, 1).await?;
+            Ok(match granted {
+                Some(granted) => Ok(Reservation::new(user, window, granted, seat)),
+                None => Err(seat),
+            })
+        };
+        self.asked(self.background.run(take).await)
+    }
+
+    async fn used_up(&self, user: UserId, allowance: &Allowance, window: Window) -> QuotaError {
+        match self.left(user, allowance).await {
+            Ok(Left { allowance: limit, resets_at, .. }) => {
+                QuotaError::UsedUp { limit, resets_at: resets_at.max(window.resets_at), zone: allowance.zone }
+            }
+            Err(error) => error,
+        }
     }
 
     fn asked<T, U>(&self, outcome: Result<Result<T, StoreError>, U>) -> Result<T, QuotaError> {
@@ -171,5 +188,110 @@ impl Quota {
             }
             Err(_) => Err(QuotaError::StoreDown),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use chrono_tz::Tz;
+    use futures_util::future::join_all;
+    use futures_util::poll;
+
+    use super::{Quota, QuotaError, Verdict};
+    use crate::background::Background;
+    use crate::clock::Clock;
+    use crate::ids::UserId;
+    use crate::plan::Allowance;
+    use crate::store::tests::{Fresh, NOW, fresh, user};
+    use crate::telemetry::Metrics;
+
+    struct Day {
+        quota: Quota,
+        user: UserId,
+        allowance: Allowance,
+        _database: Fresh,
+    }
+
+    impl Day {
+        async fn of(per_day: i64) -> Self {
+            let database = fresh().await;
+            let user = user(&database.db, "ann").await;
+            let background = Background::new(tokio::runtime::Handle::current());
+            let metrics = Arc::new(Metrics::new());
+            let quota = Quota::start(database.db.clone(), &background, Clock::manual(NOW), metrics, 1000);
+            Self { quota, user, allowance: Allowance { per_day, zone: Tz::UTC }, _database: database }
+        }
+
+        async fn reserve(&self) -> Result<super::Reservation, QuotaError> {
+            self.quota.reserve(self.user, &self.allowance, self.quota.seat()?).await
+        }
+
+        async fn left(&self) -> i64 {
+            self.quota.left(self.user, &self.allowance).await.unwrap().left
+        }
+    }
+
+    #[tokio::test]
+    async fn as_many_pass_as_are_left_however_many_come_at_once() {
+        let day = Day::of(10).await;
+        let all = join_all((0..60).map(|_| day.reserve())).await;
+        let passed: Vec<_> = all.into_iter().filter_map(Result::ok).collect();
+        assert_eq!(passed.len(), 10);
+        for one in passed {
+            assert_eq!(one.settle(Verdict::Charged), Verdict::Charged);
+        }
+        assert_eq!(day.left().await, 0);
+        assert!(matches!(day.reserve().await.err(), Some(QuotaError::UsedUp { limit: 10, .. })));
+    }
+
+    #[tokio::test]
+    async fn what_is_refunded_is_there_for_whoever_asks_next() {
+        let day = Day::of(1).await;
+        for _ in 0..5 {
+            assert_eq!(day.reserve().await.unwrap().settle(Verdict::Refunded), Verdict::Refunded);
+        }
+        assert_eq!(day.left().await, 1);
+    }
+
+    #[tokio::test]
+    async fn failures_cannot_be_farmed() {
+        let day = Day::of(2).await;
+        let mut verdicts = Vec::new();
+        while let Ok(mut one) = day.reserve().await {
+            one.dispatched();
+            verdicts.push(one.settle(Verdict::Refunded));
+        }
+        let refunded = verdicts.iter().filter(|verdict| **verdict == Verdict::Refunded).count();
+        assert_eq!((refunded, verdicts.len()), (5, 7), "five refunds, and then the day's two");
+    }
+
+    #[tokio::test]
+    async fn what_nobody_settles_is_charged_only_if_it_was_dispatched() {
+        let day = Day::of(10).await;
+        drop(day.reserve().await.unwrap());
+        assert_eq!(day.left().await, 10);
+        let mut forwarded = day.reserve().await.unwrap();
+        forwarded.dispatched();
+        drop(forwarded);
+        assert_eq!(day.left().await, 9);
+    }
+
+    #[tokio::test]
+    async fn a_client_that_leaves_while_the_database_answers_loses_nothing() {
+        let day = Day::of(10).await;
+        for _ in 0..20 {
+            let mut waiting = Box::pin(day.reserve());
+            assert!(poll!(waiting.as_mut()).is_pending());
+            drop(waiting);
+        }
+        let all_back = async {
+            while day.left().await < 10 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), all_back).await.expect("all of them come back");
     }
 }

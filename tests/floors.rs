@@ -83,17 +83,29 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
     files.sort();
 }
 
+/// What stands before the file's `mod tests`; nothing, in a file for tests alone.
+fn product(text: &str) -> &str {
+    if text.contains("\n#![cfg(test)]\n") {
+        return "";
+    }
+    let begins = |at: &usize| {
+        let after = text[at + "\n#[cfg(test)]\n".len()..].lines();
+        after
+            .into_iter()
+            .find(|line| !line.starts_with("#["))
+            .is_some_and(|line| line.starts_with("mod tests"))
+    };
+    let at = text.match_indices("\n#[cfg(test)]\n").map(|(at, _)| at).find(begins);
+    at.map_or(text, |at| &text[..=at])
+}
+
 fn inspect(path: &Path, text: &str, violations: &mut Vec<String>) {
     let place = |line: usize| format!("src/{}:{}", path.display(), line + 1);
     let stem = path.file_stem().unwrap().to_str().unwrap();
     if SAYS_NOTHING.contains(&stem) {
         violations.push(format!("{}: `{stem}` says nothing about what is inside", place(0)));
     }
-    let product = if text.contains("#![cfg(test)]") { "" } else { text };
-    let product = product
-        .find("\n#[cfg(test)]\n")
-        .filter(|&at| !is_declaration(&text[at..]))
-        .map_or(product, |at| &product[..=at]);
+    let product = product(text);
     let lines: Vec<&str> = product.lines().collect();
     if lines.len() > FILE_LINES {
         violations.push(format!("{}: {} lines, at most {FILE_LINES}", place(0), lines.len()));
@@ -115,11 +127,6 @@ fn inspect(path: &Path, text: &str, violations: &mut Vec<String>) {
         };
         violations.push(format!("{}: {complaint}", place(line)));
     }
-}
-
-/// `#[cfg(test)] mod transcripts;` names a file; the product goes on after it.
-fn is_declaration(test: &str) -> bool {
-    test.lines().find(|line| line.contains("mod ")).is_some_and(|line| line.ends_with(';'))
 }
 
 fn floor(module: &str) -> Option<usize> {

@@ -4,13 +4,17 @@
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use anyhow::Context;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::LocalSet;
 
 use super::door::{Door, Doors};
+use crate::background::Background;
 use crate::listen::{self, Acceptor, Stop, WorkerSockets};
+use crate::telemetry::Metrics;
 
 /// Every worker of a gateway.
 pub(super) struct Workers {
@@ -20,6 +24,9 @@ pub(super) struct Workers {
     alive: Option<mpsc::Sender<()>>,
     all_gone: mpsc::Receiver<()>,
 }
+
+/// How old the connection gauges may be.
+const COUNT_EVERY: Duration = Duration::from_secs(1);
 
 // === impl Workers ===
 
@@ -50,6 +57,22 @@ impl Workers {
             is_ready.await.context("a worker did not start")??;
         }
         Ok(())
+    }
+
+    /// Keeps the connection gauges true, until the drain begins.
+    pub(super) fn count_into(&self, metrics: Arc<Metrics>, background: &Background) {
+        let (acceptor, drain) = (Arc::clone(&self.acceptor), self.stop.drain.clone());
+        background.spawn(async move {
+            let mut tick = tokio::time::interval(COUNT_EVERY);
+            while drain.run_until_cancelled(tick.tick()).await.is_some() {
+                let connected = acceptor.connected();
+                let open = connected.open.load(Ordering::Relaxed);
+                metrics.connections.set(i64::try_from(open).unwrap_or(i64::MAX));
+                let refused = [&connected.refused_full, &connected.refused_address];
+                let refused: u64 = refused.iter().map(|count| count.load(Ordering::Relaxed)).sum();
+                metrics.connections_refused.inc_by(refused.saturating_sub(metrics.connections_refused.get()));
+            }
+        });
     }
 
     /// Waits until every worker is gone. May be called again.

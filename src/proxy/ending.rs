@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::capture::Kept;
-use super::headers::Day;
 use super::route::Route;
 use crate::chatlog::{Answer, Asked, Ending, Exchange, Place, Share, Waited};
 use crate::clock::{Clock, Timestamp};
@@ -49,6 +48,15 @@ pub(super) struct Open {
     pub(super) since: Duration,
     pub(super) answer: Option<Answer>,
     pub(super) ending: Ending,
+}
+
+/// How the day stands after this request.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Day {
+    pub(super) limit: i64,
+    pub(super) left: i64,
+    pub(super) resets_at: Timestamp,
+    pub(super) length: Duration,
 }
 
 // === impl Meter ===

@@ -12,22 +12,13 @@ use http::header::{
 };
 use http::request::Parts;
 
-use super::ending::{Admitted, Open};
+use super::ending::{Admitted, Day, Open};
 use crate::clock::Timestamp;
 use crate::config::{Capture, Upstream};
 use crate::dialect::{Dialect, Framing};
 use crate::ids::RequestId;
 use crate::limits::Standing;
 use crate::telemetry::metrics::Source;
-
-/// How the day stands after this request.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Day {
-    pub(super) limit: i64,
-    pub(super) left: i64,
-    pub(super) resets_at: Timestamp,
-    pub(super) length: Duration,
-}
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");

@@ -68,15 +68,15 @@ impl Reservation {
         self.dispatched = true;
     }
 
-    /// Ends it. A refund asked for is refused, and the conversation charged, once the day has had
-    /// its refunds: half of its conversations, at least five.
+    /// Ends it. Once it was dispatched, a refund asked for is refused, and the conversation charged,
+    /// when the day has had its refunds: half of its conversations, at least five.
     pub fn settle(mut self, wanted: Verdict) -> Verdict {
         self.end(wanted)
     }
 
     fn end(&mut self, wanted: Verdict) -> Verdict {
         let most = (self.granted.allowance / 2).max(LEAST_REFUNDS);
-        let refused = self.granted.refunded >= most;
+        let refused = self.dispatched && self.granted.refunded >= most;
         match self.seat.take() {
             Some(seat) if wanted == Verdict::Refunded && !refused => {
                 seat.refund(self.refund);

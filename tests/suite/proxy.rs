@@ -9,6 +9,7 @@ mod headers;
 mod keys;
 mod limits;
 mod log;
+mod operator;
 mod rates;
 mod refusals;
 mod routes;

@@ -127,6 +127,12 @@ impl Wire {
         std::mem::take(&mut self.pending)
     }
 
+    /// The raw bytes of a chunked body, up to its last chunk or the end of the connection.
+    pub(crate) async fn until_the_end(&mut self) -> Vec<u8> {
+        while !self.pending.ends_with(b"\r\n0\r\n\r\n") && self.more().await > 0 {}
+        std::mem::take(&mut self.pending)
+    }
+
     /// Waits until the gate has closed the connection; what it still sent is returned.
     pub(crate) async fn closed(&mut self) -> Vec<u8> {
         self.rest().await

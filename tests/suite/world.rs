@@ -55,7 +55,7 @@ pub(crate) struct World {
     /// `http://127.0.0.1:PORT`, or `https://localhost:PORT`.
     pub(crate) base: String,
     /// Where it keeps its data.
-    pub(crate) folder: TempDir,
+    _folder: TempDir,
     http: reqwest::Client,
     app: Option<App>,
     database: Option<Database>,
@@ -102,7 +102,7 @@ impl World {
         let app = App::start(config, clock.clone()).await.expect("the gateway starts");
         let addr = app.local_addr();
         let (base, http) = client(addr, setup.trust.as_deref());
-        Self { upstream, clock, addr, base, folder, http, app: Some(app), database }
+        Self { upstream, clock, addr, base, _folder: folder, http, app: Some(app), database }
     }
 
     /// Registers `name`, logs in and reads the key.

@@ -123,15 +123,48 @@ async fn a_document_cut_short_never_looks_whole() {
 }
 
 #[tokio::test]
-async fn failures_of_the_upstream_are_refunded_and_mistakes_of_the_client_too() {
-    for status in [400, 404, 408, 422, 429, 500, 503] {
+async fn what_the_upstream_refuses_is_given_back() {
+    for statuses in [[400, 404, 422], [408, 429, 500]] {
         let world = World::start().await;
         let ann = world.user("ann").await;
-        world.upstream.next(Answer::bytes("text/plain", "no").status(status));
-        assert_eq!(world.chat(&ann).send().await.status, status);
-        let row = settled(&world, &ann, "upstream_error", "refunded").await;
-        assert_eq!(row["status"], status);
+        for status in statuses {
+            world.upstream.next(Answer::bytes("text/plain", "no").status(status));
+            assert_eq!(world.chat(&ann).send().await.status, status);
+        }
+        for (row, status) in world.rows_when(3).await.iter().zip(statuses.iter().rev()) {
+            let (outcome, verdict) = (row["outcome"].as_str(), row["verdict"].as_str());
+            assert_eq!((outcome, verdict), (Some("upstream_error"), Some("refunded")), "{row:#}");
+            assert_eq!(row["status"], *status);
+        }
+        assert_eq!(world.left(&ann).await, 10);
     }
+}
+
+#[tokio::test]
+async fn failures_cannot_be_farmed() {
+    let world = World::start().await;
+    let ann = world.user("ann").await;
+    world.upstream.on("/v1/chat/completions", Answer::bytes("text/plain", "no").status(500));
+    for _ in 0..8 {
+        assert_eq!(world.chat(&ann).send().await.status, 500);
+        world.left(&ann).await; // waits for the refund under way
+    }
+    let rows = world.rows_when(8).await;
+    let refunded = rows.iter().filter(|row| row["verdict"] == "refunded").count();
+    assert_eq!(refunded, 5, "half of a day's ten");
+    assert_eq!(world.left(&ann).await, 7);
+}
+
+#[tokio::test]
+async fn a_route_may_charge_for_the_clients_own_mistakes() {
+    let world = World::with(|setup| {
+        setup.only_route("prefix = \"/v1\"\nrefund_client_errors = false");
+    })
+    .await;
+    let ann = world.user("ann").await;
+    world.upstream.next(Answer::bytes("text/plain", "no").status(422));
+    assert_eq!(world.chat(&ann).send().await.status, 422);
+    settled(&world, &ann, "upstream_error", "charged").await;
 }
 
 #[tokio::test]
@@ -166,7 +199,7 @@ async fn a_stream_that_falls_silent_ends_with_an_error_and_is_charged() {
     let mut wire = Wire::connect(world.addr).await;
     wire.send(streamed(&ann)).await;
     wire.head().await;
-    let heard = String::from_utf8(wire.closed().await).unwrap();
+    let heard = String::from_utf8(wire.until_the_end().await).unwrap();
     assert!(
         heard.contains(STREAM_HEAD) && heard.contains("\"error\"") && !heard.contains("[DONE]"),
         "{heard}"
@@ -182,7 +215,8 @@ async fn a_stream_that_never_ends_is_ended() {
     world.upstream.next(Answer::sse([STREAM_HEAD]).then_silence());
     let mut wire = Wire::connect(world.addr).await;
     wire.send(streamed(&ann)).await;
-    wire.closed().await;
+    let heard = String::from_utf8(wire.until_the_end().await).unwrap();
+    assert!(heard.contains("\"error\"") && !heard.contains("[DONE]"), "{heard}");
     world.upstream.closed().await;
     settled(&world, &ann, "timeout", "charged").await;
 }

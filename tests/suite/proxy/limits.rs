@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use crate::upstream::Answer;
 use crate::wire::{Heard, Wire, exchange};
 use crate::world::{Person, World};
 
@@ -312,4 +313,17 @@ async fn expect_continue_is_answered_by_the_gate() {
     wire.send(body).await;
     assert_eq!(wire.answer().await.status(), 200);
     assert_eq!(world.upstream.last().header("expect"), None);
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_is_cut_and_the_upstream_let_go() {
+    let world = World::with(|setup| setup.add("[server.connections]\nwrite_stall_timeout = \"300ms\"")).await;
+    let ann = world.user("ann").await;
+    let endless = vec![vec![b'x'; 1 << 20]; 64];
+    world.upstream.next(Answer::sse(endless).then_silence());
+    let mut wire = Wire::connect(world.addr).await;
+    let body = "{\"model\":\"m\",\"stream\":true}";
+    wire.send(post(&ann, &format!("content-length: {}\r\n", body.len()), body)).await;
+    world.upstream.closed().await;
+    assert_eq!(world.left(&ann).await, 9);
 }

@@ -111,7 +111,7 @@ async fn connections_to_the_upstream_are_used_again() {
 
 #[tokio::test]
 async fn our_own_paths_are_never_forwarded() {
-    let world = World::with(|setup| setup.only_route("prefix = \"\"")).await;
+    let world = World::with(|setup| setup.only_route("prefix = \"/\"")).await;
     let ann = world.user("ann").await;
     for path in ["/health", "/livez", "/readyz", "/api/v1/auth/profile", "/api/v1/nothing", "/metrics"] {
         world.get(path).bearer(&ann.key).send().await;

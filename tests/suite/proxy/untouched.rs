@@ -94,7 +94,7 @@ async fn status_and_errors_of_the_upstream_pass_and_say_whose_they_are() {
 }
 
 #[tokio::test]
-async fn an_answer_up_to_the_end_of_the_connection_is_whole() {
+async fn an_answer_up_until_the_end_of_the_connection_is_whole() {
     let world = World::start().await;
     let ann = world.user("ann").await;
     world.upstream.next(Answer::bytes("text/plain", "to the end").until_close());
@@ -192,4 +192,35 @@ async fn nothing_is_asked_twice_of_the_upstream() {
     world.upstream.next(Answer::reset());
     assert_eq!(world.chat(&ann).json(&chat_request()).send().await.status, 502);
     assert_eq!(world.upstream.hits(), 2);
+}
+
+#[tokio::test]
+async fn when_the_log_has_no_memory_left_answers_pass_all_the_same() {
+    let world = World::with(|setup| {
+        setup.add(
+            "[message_log]\nmemory_threshold = \"1MiB\"\nmax_memory = \"1MiB\"\nmax_answer_size = \"1MiB\"",
+        );
+    })
+    .await;
+    let (ann, bob) = (world.user("ann").await, world.user("bob").await);
+    let gate = Gate::closed();
+    let (first, second) = (chat_events(&[&"x".repeat(600 << 10)]), chat_events(&[&"y".repeat(600 << 10)]));
+    world.upstream.next(Answer::sse(first.clone()).hold(&gate));
+    let mut running = world.chat_streamed(&ann).begin().await;
+    let mut heard = Vec::new();
+    while heard.len() < first.concat().len() {
+        heard.extend_from_slice(&running.chunk().await.unwrap().unwrap());
+    }
+    world.upstream.next(Answer::sse(second.clone()));
+    assert_eq!(world.chat_streamed(&bob).send().await.text(), second.concat());
+    gate.open();
+    assert_eq!((heard, running.chunk().await.unwrap()), (first.concat().into_bytes(), None));
+    let rows = world.rows_when(2).await;
+    let of = |name: &str| rows.iter().find(|row| row["username"] == name).unwrap();
+    assert_eq!(
+        (&of("ann")["truncated"], &of("bob")["truncated"]),
+        (&json!(false), &json!(true)),
+        "{rows:#?}"
+    );
+    assert_eq!((world.left(&ann).await, world.left(&bob).await), (9, 9));
 }

@@ -71,9 +71,7 @@ async fn no_tunnel_opens_before_the_upstream_agrees() {
     let hidden = "GET /v1/models HTTP/1.1\r\nhost: gate\r\n\r\n";
     wire.send(upgrade(&ann.key, "websocket") + hidden).await;
     assert_eq!(wire.answer().await.status(), 426);
-    // What came behind is a request of its own, without a key.
-    let heard = String::from_utf8_lossy(&wire.rest().await).into_owned();
-    assert!(heard.is_empty() || heard.starts_with("HTTP/1.1 401"), "{heard}");
+    assert_eq!(wire.answer().await.status(), 401, "what came behind is a request of its own, without a key");
     assert_eq!(world.upstream.hits(), 1);
 }
 
@@ -84,10 +82,10 @@ async fn no_other_protocol_is_spoken() {
     for protocol in ["h2c", "foo", "websocket, h2c"] {
         let mut wire = Wire::connect(world.addr).await;
         wire.send(upgrade(&ann.key, protocol)).await;
-        let head = wire.head().await;
-        assert_ne!(head.status, 101, "{protocol}");
+        assert_ne!(wire.head().await.status, 101, "{protocol}");
         for seen in world.upstream.requests() {
-            assert_eq!((seen.header("upgrade"), seen.header("http2-settings")), (None, None), "{protocol}");
+            assert!(matches!(seen.header("upgrade").as_deref(), None | Some("websocket")), "{seen:?}");
+            assert_eq!(seen.header("http2-settings"), None);
         }
     }
 }
