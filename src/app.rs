@@ -19,6 +19,7 @@ use crate::chatlog::Chatlog;
 use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::control::{self, Control, Surface};
+use crate::credential::erasure::Erasures;
 use crate::credential::key::Pepper;
 use crate::credential::seal::Sealer;
 use crate::credential::token::Tokens;
@@ -261,6 +262,7 @@ impl House {
             tokens: Arc::new(Tokens::new(&security.secret_key, security.access_token_ttl)),
             sealer: Arc::new(Sealer::new(&security.encryption_key)),
             pepper: Arc::new(self.pepper.clone()),
+            erasures: Erasures::derive(&security.encryption_key),
             plans: config.plans.clone(),
             clock: clock.clone(),
             passwords: control::Passwords::open(security.bcrypt_rounds, cores)?,

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::chatlog::Chatlog;
 use crate::clock::Clock;
+use crate::credential::erasure::Erasures;
 use crate::credential::key::Pepper;
 use crate::credential::seal::Sealer;
 use crate::credential::token::Tokens;
@@ -25,8 +26,10 @@ use crate::schedule::Schedule;
 use crate::store::Db;
 use crate::telemetry::Metrics;
 
+mod audit;
 mod backoff;
 mod caller;
+mod deleted;
 mod envelope;
 mod exchanges;
 mod forms;
@@ -36,6 +39,7 @@ mod jobs;
 mod me;
 mod messages;
 mod metrics;
+mod my_account;
 mod my_key;
 mod pace;
 mod paging;
@@ -47,6 +51,7 @@ mod register;
 mod reset;
 pub mod rights;
 mod session;
+mod staff;
 mod trail;
 mod usage;
 mod users;
@@ -61,8 +66,8 @@ pub use paths::Listed;
 pub use register::{is_username, newcomer};
 pub use violations::is_email;
 
-use paths::{Paths, get, post};
-use rights::Action;
+use paths::{Paths, delete, get, post, put};
+use rights::Action as A;
 
 /// What the control plane works with. One value serves every surface of a gateway.
 pub struct Control {
@@ -82,6 +87,8 @@ pub struct Control {
     pub sealer: Arc<Sealer>,
     /// Makes the digests of keys.
     pub pepper: Arc<Pepper>,
+    /// Makes the proofs that somebody was erased.
+    pub erasures: Erasures,
     /// Which plans there are.
     pub plans: Plans,
     /// What time it is.
@@ -118,7 +125,7 @@ pub struct Settings {
 pub enum Surface {
     /// All of it, where there is one kind of listener only.
     Everything,
-    /// What users need: all but the admin API and the metrics.
+    /// What users and staff need: all but the admin API and the metrics.
     Public,
     /// The admin API and the metrics, and what orchestrators ask.
     Admin,
@@ -147,15 +154,26 @@ pub fn listed() -> Vec<Listed> {
 
 /// Every path of the control plane, with its row of the matrix.
 fn paths(surface: Surface) -> Paths {
-    use Action as A;
-    let everybody = Paths::new()
+    match surface {
+        Surface::Everything => open_paths().merge(user_paths()).merge(staff_paths()).merge(admin_paths()),
+        Surface::Public => open_paths().merge(user_paths()).merge(staff_paths()),
+        Surface::Admin => open_paths().merge(admin_paths()),
+    }
+}
+
+/// On every surface.
+fn open_paths() -> Paths {
+    Paths::new()
         .route("/", get(A::LookAround, info::root))
         .route("/health", get(A::LookAround, health::health))
         .route("/healthz", get(A::LookAround, health::health))
         .route("/livez", get(A::LookAround, health::alive))
-        .route("/readyz", get(A::LookAround, health::ready));
+        .route("/readyz", get(A::LookAround, health::ready))
+}
 
-    let public = Paths::new()
+/// For users, and apps that hold a key.
+fn user_paths() -> Paths {
+    Paths::new()
         .route("/api/v1/info", get(A::LookAround, info::info))
         .route("/api/v1/auth/register", post(A::Register, register::register))
         .route("/api/v1/auth/login", post(A::LogInAsUser, session::user_login))
@@ -163,34 +181,67 @@ fn paths(surface: Surface) -> Paths {
             "/api/v1/auth/profile",
             get(A::ReadOwnAccount, me::profile).put(A::DescribeOneself, me::update_profile),
         )
+        .route("/api/v1/auth/password", put(A::ChangeOwnPassword, my_account::change_password))
+        .route("/api/v1/auth/email", put(A::ChangeOwnEmail, my_account::change_email))
+        .route("/api/v1/auth/account", delete(A::DeleteOwnAccount, my_account::delete_account))
         .route("/api/v1/auth/api-key", get(A::UseOwnKey, my_key::show_key))
         .route("/api/v1/auth/regenerate-key", post(A::UseOwnKey, my_key::regenerate_key))
         .route("/api/v1/auth/verify-key", post(A::VerifyKey, verify::verify_key))
-        .route("/api/v1/auth/log-message", post(A::LogMessage, messages::log_message));
+        .route("/api/v1/auth/log-message", post(A::LogMessage, messages::log_message))
+}
 
-    let admin = Paths::new()
+/// For those who help users.
+fn staff_paths() -> Paths {
+    Paths::new()
+        .route("/api/v1/staff/login", post(A::LogInByName, staff::staff_login))
+        .route("/api/v1/staff/profile", get(A::ReadStaffProfile, staff::profile))
+        .route("/api/v1/staff/users", get(A::ReadUsers, staff::users::list_users))
+        .route(
+            "/api/v1/staff/users/{username}",
+            get(A::ReadUsers, staff::users::get_user)
+                .put(A::HelpUsers, staff::users::update_user)
+                .delete(A::DeleteUsers, staff::users::delete_user),
+        )
+}
+
+/// For those who run the gateway.
+fn admin_paths() -> Paths {
+    Paths::new()
         .route("/metrics", get(A::LookAround, metrics::metrics))
         .route("/api/v1/admin/login", post(A::LogInByName, session::admin_login))
         .route("/api/v1/admin/users", get(A::ReadUsers, users::list_users))
         .route(
             "/api/v1/admin/users/{username}",
-            get(A::ReadUsers, users::get_user).put(A::ChangeUsers, users::update_user),
+            get(A::ReadUsers, users::get_user)
+                .put(A::ChangeUsers, users::update_user)
+                .delete(A::DeleteUsers, users::delete_user),
         )
         .route(
             "/api/v1/admin/users/{username}/regenerate-key",
             post(A::ReplaceUserKeys, users::regenerate_user_key),
         )
+        .route("/api/v1/admin/deleted-users", get(A::ReadDeletedUsers, deleted::list_deleted_users))
+        .route(
+            "/api/v1/admin/deleted-users/{id}",
+            get(A::ReadDeletedUsers, deleted::get_deleted_user).delete(A::EraseUsers, deleted::erase_user),
+        )
+        .route("/api/v1/admin/deleted-users/{id}/restore", post(A::RestoreUsers, deleted::restore_user))
+        .route(
+            "/api/v1/admin/staff",
+            get(A::ReadStaff, staff::accounts::list_staff).post(A::HireStaff, staff::accounts::create_staff),
+        )
+        .route(
+            "/api/v1/admin/staff/{username}",
+            get(A::ReadStaff, staff::accounts::get_staff)
+                .put(A::ChangeStaff, staff::accounts::update_staff)
+                .delete(A::DismissStaff, staff::accounts::delete_staff),
+        )
+        .route("/api/v1/admin/audit", get(A::ReadAudit, audit::list_audit))
         .route("/api/v1/admin/reset-limits", post(A::ResetLimits, reset::reset_limits))
         .route("/api/v1/admin/jobs", get(A::ReadJobs, jobs::list_jobs))
         .route("/api/v1/admin/jobs/{name}/run", post(A::RunJobs, jobs::run_job))
         .route("/api/v1/admin/usage", get(A::ReadUsage, usage::usage))
         .route("/api/v1/admin/statistics", get(A::ReadUsage, usage::statistics))
         .route("/api/v1/admin/message-logs", get(A::ReadLog, exchanges::list_message_logs))
-        .route("/api/v1/admin/message-logs/{id}", get(A::ReadLog, exchanges::get_message_log));
-
-    match surface {
-        Surface::Everything => everybody.merge(public).merge(admin),
-        Surface::Public => everybody.merge(public),
-        Surface::Admin => everybody.merge(admin),
-    }
+        .route("/api/v1/admin/message-logs/{id}", get(A::ReadLog, exchanges::get_message_log))
 }

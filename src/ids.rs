@@ -42,6 +42,12 @@ row_ids! {
 #[sqlx(transparent)]
 pub struct ExchangeId(pub Uuid);
 
+/// One login and everything renewed from it: its access tokens and refresh tokens share this name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, sqlx::Type)]
+#[serde(transparent)]
+#[sqlx(transparent)]
+pub struct SessionId(pub Uuid);
+
 /// What `x-request-id` and `request-id` carry: 1 to 128 visible ASCII characters of
 /// `[A-Za-z0-9._-]`, given by someone we believe or made by us.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -61,6 +67,22 @@ impl ExchangeId {
 impl fmt::Display for ExchangeId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+// === impl SessionId ===
+
+impl SessionId {
+    /// A new name that nobody can guess.
+    #[must_use]
+    pub fn generate() -> Self {
+        Self(Uuid::new_v4())
+    }
+}
+
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.simple().fmt(f)
     }
 }
 

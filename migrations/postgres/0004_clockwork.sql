@@ -21,6 +21,7 @@ CREATE UNIQUE INDEX job_runs_running ON job_runs (job) WHERE finished_at IS NULL
 -- What was used on a day of limits.time_zone; the sum of the log's rows, which it outlives.
 CREATE TABLE usage_daily (
     day               BIGINT NOT NULL,
+    user_id           BIGINT NOT NULL, -- 0: nobody's any more
     username          TEXT   NOT NULL,
     model             TEXT   NOT NULL,
     route             TEXT   NOT NULL,
@@ -36,8 +37,10 @@ CREATE TABLE usage_daily (
     bytes_in          BIGINT NOT NULL,
     bytes_out         BIGINT NOT NULL,
     latency_ms        BIGINT NOT NULL, -- of all requests together
-    PRIMARY KEY (day, username, model, route, outcome)
+    PRIMARY KEY (day, user_id, username, model, route, outcome)
 );
+
+CREATE INDEX usage_by_user ON usage_daily (user_id);
 
 CREATE INDEX quota_by_day ON quota (day);
 CREATE INDEX keys_revoked ON keys (revoked_at) WHERE revoked_at IS NOT NULL;

@@ -21,10 +21,11 @@ use crate::clock::{Clock, Timestamp};
 use crate::credential::key::PlainKey;
 use crate::credential::token::{Audience, Session};
 use crate::identity::Subject;
-use crate::ids::{AdminId, RequestId, UserId};
+use crate::ids::{AdminId, RequestId, SessionId, StaffId, UserId};
 use crate::listen::ClientIp;
 use crate::store::admins::{self, Admin};
 use crate::store::audit::{Actor, Entry};
+use crate::store::staff::{self, Staff};
 use crate::store::users::{self, User};
 
 /// An active user with a session of theirs.
@@ -32,6 +33,15 @@ pub(super) struct UserSession {
     pub(super) user: User,
     /// When they logged in.
     pub(super) since: Timestamp,
+    /// The session, which may be kept when the others are ended.
+    pub(super) id: SessionId,
+}
+
+/// An active member of staff with a session of theirs.
+pub(super) struct StaffSession {
+    pub(super) staff: Staff,
+    /// By the level they have now, not the one they logged in with.
+    pub(super) role: Role,
 }
 
 /// An administrator with a session of theirs.
@@ -59,10 +69,33 @@ impl FromRequestParts<Arc<Control>> for UserSession {
     async fn from_request_parts(parts: &mut Parts, control: &Arc<Control>) -> Result<Self, Problem> {
         let session = session(parts, control, Audience::User)?;
         let found = users::by_id(&control.db, UserId(session.subject)).await?;
-        let user = found.filter(|user| user.is_active && user.token_version == session.version);
+        let user =
+            found.filter(|user| user.is_active && user.keeps(&session.id.to_string(), session.version));
         let user = user.ok_or(Problem::NotAuthenticated)?;
         permit(Some(Role::User), parts)?;
-        Ok(Self { user, since: session.issued_at })
+        Ok(Self { user, since: session.issued_at, id: session.id })
+    }
+}
+
+// === impl StaffSession ===
+
+impl FromRequestParts<Arc<Control>> for StaffSession {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, control: &Arc<Control>) -> Result<Self, Problem> {
+        let session = session(parts, control, Audience::Staff)?;
+        let found = staff::by_id(&control.db, StaffId(session.subject)).await?;
+        let staff = found.filter(|staff| staff.is_active && staff.token_version == session.version);
+        let staff = staff.ok_or(Problem::NotAuthenticated)?;
+        let role = permit(Role::of_staff(&staff.staff_level), parts)?;
+        Ok(Self { staff, role })
+    }
+}
+
+impl StaffSession {
+    /// As the audit trail names them.
+    pub(super) fn actor(&self) -> (Actor, &str) {
+        (Actor::Staff(self.staff.id), self.staff.username.as_str())
     }
 }
 
@@ -82,10 +115,10 @@ impl FromRequestParts<Arc<Control>> for AdminSession {
 }
 
 /// Holds a caller's role against the row of the path. A path without one lets nobody in.
-fn permit(role: Option<Role>, parts: &Parts) -> Result<(), Problem> {
+fn permit(role: Option<Role>, parts: &Parts) -> Result<Role, Problem> {
     let action = parts.extensions.get::<Action>().copied();
     let action = action.ok_or_else(|| Problem::Internal("a path has no row in the matrix".to_owned()))?;
-    if role.is_some_and(|role| action.permits(role)) { Ok(()) } else { Err(Problem::NotPermitted) }
+    role.filter(|role| action.permits(*role)).ok_or(Problem::NotPermitted)
 }
 
 fn session(parts: &Parts, control: &Control, audience: Audience) -> Result<Session, Problem> {

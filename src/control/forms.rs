@@ -26,6 +26,8 @@ pub(super) trait Form: DeserializeOwned {
     type Checked;
     /// Most bytes of the body.
     const MAX_SIZE: usize = 64 * 1024;
+    /// Whether no body at all is as good as `{}`.
+    const MAY_BE_LEFT_OUT: bool = false;
 
     /// Holds every field to its rule. `None` only with a violation noted.
     fn check(self, control: &Control, found: &mut Violations) -> Option<Self::Checked>;
@@ -45,10 +47,12 @@ impl<F: Form> FromRequest<Arc<Control>> for Body<F> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, control: &Arc<Control>) -> Result<Self, Problem> {
-        if !says_json(request.headers()) {
+        let left_out = F::MAY_BE_LEFT_OUT && request.body().is_end_stream();
+        if !left_out && !says_json(request.headers()) {
             return Err(Problem::NotJson);
         }
-        let bytes = read(request.into_body(), F::MAX_SIZE).await?;
+        let bytes =
+            if left_out { Bytes::from_static(b"{}") } else { read(request.into_body(), F::MAX_SIZE).await? };
         let (form, mut found) = shape::<F>(&bytes)?;
         let checked = form.and_then(|form| form.check(control, &mut found));
         match checked {

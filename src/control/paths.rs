@@ -37,36 +37,35 @@ pub(super) struct Guarded {
     actions: Vec<(&'static str, Action)>,
 }
 
+/// The methods a path may begin with.
 macro_rules! methods {
-    ($($name:ident $method:literal;)*) => {
-        $(
-            /// Answers this method for whoever may do `action`.
-            pub(super) fn $name<H, T>(action: Action, handler: H) -> Guarded
-            where
-                H: Handler<T, Arc<Control>>,
-                T: 'static,
-            {
-                let methods = axum::routing::$name(handler.layer(Extension(action)));
-                Guarded { methods, actions: vec![($method, action)] }
-            }
-        )*
-
-        impl Guarded {
-            $(
-                /// Answers this method too.
-                #[must_use]
-                pub(super) fn $name<H, T>(mut self, action: Action, handler: H) -> Self
-                where
-                    H: Handler<T, Arc<Control>>,
-                    T: 'static,
-                {
-                    self.methods = self.methods.$name(handler.layer(Extension(action)));
-                    self.actions.push(($method, action));
-                    self
-                }
-            )*
+    ($($name:ident $method:literal;)*) => {$(
+        /// Answers this method for whoever may do `action`.
+        pub(super) fn $name<H, T>(action: Action, handler: H) -> Guarded
+        where
+            H: Handler<T, Arc<Control>>,
+            T: 'static,
+        {
+            let methods = axum::routing::$name(handler.layer(Extension(action)));
+            Guarded { methods, actions: vec![($method, action)] }
         }
-    };
+    )*};
+}
+
+/// The methods that others may be followed by.
+macro_rules! further_methods {
+    ($($name:ident $method:literal;)*) => {$(
+        /// Answers this method too, for whoever may do `action`.
+        pub(super) fn $name<H, T>(mut self, action: Action, handler: H) -> Self
+        where
+            H: Handler<T, Arc<Control>>,
+            T: 'static,
+        {
+            self.methods = self.methods.$name(handler.layer(Extension(action)));
+            self.actions.push(($method, action));
+            self
+        }
+    )*};
 }
 
 methods! {
@@ -74,6 +73,16 @@ methods! {
     post "POST";
     put "PUT";
     delete "DELETE";
+}
+
+// === impl Guarded ===
+
+impl Guarded {
+    further_methods! {
+        post "POST";
+        put "PUT";
+        delete "DELETE";
+    }
 }
 
 // === impl Paths ===

@@ -19,6 +19,8 @@ use crate::identity::IdentifyError;
 use crate::ids::RequestId;
 use crate::quota::QuotaError;
 use crate::store::StoreError;
+use crate::store::deleted::RestoreUser;
+use crate::store::staff::{InsertStaff, UpdateStaff};
 use crate::store::users::UpdateUser;
 
 /// Why a call was refused or failed.
@@ -30,6 +32,8 @@ pub(super) enum Problem {
     BrokenBody,
     /// Two different keys in one request.
     AmbiguousKey,
+    /// What the caller gave as their present password is not.
+    WrongPassword,
     /// No session, or none that is good here.
     NotAuthenticated,
     /// Name and password do not belong together, or nobody has that name.
@@ -102,6 +106,7 @@ impl Problem {
             Self::MalformedJson { .. } => (S::BAD_REQUEST, "malformed-json"),
             Self::BrokenBody => (S::BAD_REQUEST, "broken-body"),
             Self::AmbiguousKey => (S::BAD_REQUEST, "ambiguous-key"),
+            Self::WrongPassword => (S::BAD_REQUEST, "wrong-password"),
             Self::NotAuthenticated => (S::UNAUTHORIZED, "not-authenticated"),
             Self::WrongCredentials => (S::UNAUTHORIZED, "wrong-credentials"),
             Self::UnknownKey => (S::UNAUTHORIZED, "invalid-api-key"),
@@ -137,6 +142,7 @@ impl Problem {
             }
             Self::BrokenBody => "The request body ended too early.".into(),
             Self::AmbiguousKey => "The request carries two different API keys.".into(),
+            Self::WrongPassword => "The current password is not correct.".into(),
             Self::NotAuthenticated => "A valid access token is required. Log in to get one.".into(),
             Self::WrongCredentials => "The name or the password is not correct.".into(),
             Self::UnknownKey => "The API key is missing or not valid.".into(),
@@ -293,6 +299,37 @@ impl From<UpdateUser> for Problem {
             UpdateUser::EmailTaken => Self::Taken("e-mail address"),
             UpdateUser::NotFound => Self::NotFound("user"),
             UpdateUser::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<RestoreUser> for Problem {
+    fn from(error: RestoreUser) -> Self {
+        match error {
+            RestoreUser::NotFound => Self::NotFound("deleted user"),
+            RestoreUser::UsernameTaken => Self::Taken("username"),
+            RestoreUser::EmailTaken => Self::Taken("e-mail address"),
+            RestoreUser::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<InsertStaff> for Problem {
+    fn from(error: InsertStaff) -> Self {
+        match error {
+            InsertStaff::UsernameTaken => Self::Taken("username"),
+            InsertStaff::EmailTaken => Self::Taken("e-mail address"),
+            InsertStaff::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<UpdateStaff> for Problem {
+    fn from(error: UpdateStaff) -> Self {
+        match error {
+            UpdateStaff::EmailTaken => Self::Taken("e-mail address"),
+            UpdateStaff::NotFound => Self::NotFound("staff member"),
+            UpdateStaff::Store(error) => error.into(),
         }
     }
 }

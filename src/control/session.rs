@@ -29,18 +29,18 @@ pub(super) struct UserLogin {
     password: Option<SecretString>,
 }
 
-/// `POST /api/v1/admin/login`
+/// `POST /api/v1/admin/login`, `POST /api/v1/staff/login`
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct AdminLogin {
+pub(super) struct NamedLogin {
     username: Option<String>,
     password: Option<SecretString>,
 }
 
 /// Who somebody says they are, and what they offer as proof.
 pub(super) struct Claim {
-    name: String,
-    password: SecretString,
+    pub(super) name: String,
+    pub(super) password: SecretString,
 }
 
 /// A session, as the seed's clients read it: the seconds are a string.
@@ -83,7 +83,7 @@ pub(super) async fn user_login(
 pub(super) async fn admin_login(
     State(control): State<Arc<Control>>,
     origin: Origin,
-    Body(claim): Body<AdminLogin>,
+    Body(claim): Body<NamedLogin>,
 ) -> Result<Json<LoggedIn>, Problem> {
     let attempt = control.attempt(Audience::Admin, &claim.name, &origin)?;
     let admin = match admins::by_username(&control.db, &claim.name).await {
@@ -91,11 +91,9 @@ pub(super) async fn admin_login(
         Err(error) => return Err(attempt.unanswered(error.into())),
     };
     let stored = admin.as_ref().map(|admin| admin.password_hash.clone());
-    if let Err(problem) = control.prove(claim.password, stored, attempt).await {
-        let known = admin.as_ref().map(|admin| admin.username.as_str());
-        control.note_failed_login(&problem, (Audience::Admin, known), &origin).await;
-        return Err(problem);
-    }
+    let proved = control.prove(claim.password, stored, attempt).await;
+    let known = admin.as_ref().map(|admin| admin.username.as_str());
+    control.recorded_login(proved, (Audience::Admin, known), &origin).await?;
     let admin = admin.ok_or(Problem::WrongCredentials)?;
     control.begin_session(Audience::Admin, admin.id.0, admin.token_version)
 }
@@ -103,13 +101,19 @@ pub(super) async fn admin_login(
 // === impl Control ===
 
 impl Control {
-    fn attempt(&self, audience: Audience, name: &str, origin: &Origin) -> Result<Attempt<'_>, Problem> {
+    /// Takes an attempt of this account from this address.
+    pub(super) fn attempt(
+        &self,
+        audience: Audience,
+        name: &str,
+        origin: &Origin,
+    ) -> Result<Attempt<'_>, Problem> {
         self.backoff.admit(&format!("{audience}:{name}"), origin.ip, self.clock.elapsed())
     }
 
     /// Whether the password is the one that was stored; then its hash made anew, where the old one
     /// was of another cost.
-    async fn prove(
+    pub(super) async fn prove(
         &self,
         password: SecretString,
         stored: Option<String>,
@@ -126,7 +130,8 @@ impl Control {
         }
     }
 
-    fn begin_session(
+    /// A session for whoever has proved who they are.
+    pub(super) fn begin_session(
         &self,
         audience: Audience,
         subject: i64,
@@ -152,9 +157,9 @@ impl Form for UserLogin {
     }
 }
 
-// === impl AdminLogin ===
+// === impl NamedLogin ===
 
-impl Form for AdminLogin {
+impl Form for NamedLogin {
     type Checked = Claim;
 
     fn check(self, _: &Control, found: &mut Violations) -> Option<Claim> {

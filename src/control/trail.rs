@@ -12,16 +12,17 @@ use crate::store::audit::{self, Actor};
 // === impl Control ===
 
 impl Control {
-    /// Records a failed login of staff or an admin, if `problem` is one. A name that nobody has is not
-    /// kept: it may be a password in the wrong field. With and without an account it costs the same.
-    pub(super) async fn note_failed_login(
+    /// Passes `proved` on, and records it when it is the failed login of staff or an admin. A name that
+    /// nobody has is not kept: it may be a password in the wrong field. With and without an account it
+    /// costs the same.
+    pub(super) async fn recorded_login<T>(
         &self,
-        problem: &Problem,
+        proved: Result<T, Problem>,
         (role, known): (Audience, Option<&str>),
         origin: &Origin,
-    ) {
-        if !matches!(problem, Problem::WrongCredentials) {
-            return;
+    ) -> Result<T, Problem> {
+        if !matches!(proved, Err(Problem::WrongCredentials)) {
+            return proved;
         }
         let name = known.unwrap_or_default();
         let detail = json!({ "role": role.as_str(), "account": known.is_some() });
@@ -29,6 +30,7 @@ impl Control {
         if let Err(error) = audit::record(&self.db, &entry).await {
             tracing::error!(%error, "a failed login was not recorded");
         }
+        proved
     }
 
     /// Records that an admin reads the log: which rows of whom. What is not recorded is not read.

@@ -69,7 +69,7 @@ pub(super) async fn usage(
     let (username, model) = (params.word("username")?, params.word("model")?);
     let live = control.live_days(from, to).await?;
     let sums = usage::sums(&control.db, &Question { by, from, to, username, model, live }).await?;
-    Ok(Json(sums.into_iter().map(|sums| named(name, sums)).collect()))
+    Ok(Json(sums.iter().map(|sums| named(name, sums)).collect()))
 }
 
 /// At a glance: accounts, today, the last days, and who and what is used most.
@@ -94,8 +94,8 @@ pub(super) async fn statistics(
         let within = days.iter().filter(|day| day.name.parse().is_ok_and(|day: i64| day >= first));
         Sums::of(&within.fold(Usage::default(), Usage::plus))
     };
-    let few = |name: &'static str, sums: Vec<Usage>| -> Vec<Value> {
-        sums.into_iter().take(FIRST_FEW).map(|sums| named(name, sums)).collect()
+    let few = |name: &'static str, sums: &[Usage]| -> Vec<Value> {
+        sums.iter().take(FIRST_FEW).map(|sums| named(name, sums)).collect()
     };
     Ok(Json(json!({
         "time_zone": control.schedule.zone().name(),
@@ -110,20 +110,20 @@ pub(super) async fn statistics(
         "today": since(today),
         "last_7_days": since(today - 6),
         "last_30_days": since(first),
-        "top_models": few("model", ask(By::Model).await?),
-        "top_users": few("user", ask(By::User).await?),
-        "outcomes": few("outcome", ask(By::Outcome).await?),
+        "top_models": few("model", &ask(By::Model).await?),
+        "top_users": few("user", &ask(By::User).await?),
+        "outcomes": few("outcome", &ask(By::Outcome).await?),
     })))
 }
 
 /// One group's sums, under its name; a day's name is its date.
-fn named(group: &str, usage: Usage) -> Value {
+fn named(group: &str, usage: &Usage) -> Value {
     let name = match usage.name.parse() {
         Ok(day) if group == "day" => date(day),
         _ => usage.name.clone(),
     };
     let mut shown = Map::from_iter([(group.to_owned(), Value::String(name))]);
-    if let Ok(Value::Object(sums)) = serde_json::to_value(Sums::of(&usage)) {
+    if let Ok(Value::Object(sums)) = serde_json::to_value(Sums::of(usage)) {
         shown.extend(sums);
     }
     Value::Object(shown)

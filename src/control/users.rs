@@ -1,4 +1,4 @@
-//! `/api/v1/admin/users`: every account in the admin's hands.
+//! `/api/v1/admin/users`: every account in the admin's hands, and what staff do the same way.
 
 use std::sync::Arc;
 
@@ -18,9 +18,12 @@ use super::profile::AdminProfile;
 use super::register::is_username;
 use crate::store;
 use crate::store::audit::Actor;
-use crate::store::users::{self, User};
+use crate::store::deleted;
+use crate::store::users::{self, User, UserChange};
 
 mod change;
+
+pub(super) use change::{AccountChange, HelpForm};
 
 use change::AccountForm;
 
@@ -40,7 +43,9 @@ pub(super) async fn list_users(
     params.only(&["limit", "offset"])?;
     let page = params.page()?;
     let listed = users::list(&control.db, page.limit, page.offset).await?;
-    let profiles = control.with_what_is_left(listed.rows).await?;
+    let users = control.with_what_is_left(listed.rows).await?;
+    let profiles = users.into_iter().map(|(user, left, reset)| AdminProfile::of(user, left, reset));
+    let profiles: Vec<_> = profiles.collect();
     Ok(params.answer(page, &profiles, listed.total))
 }
 
@@ -55,7 +60,7 @@ pub(super) async fn get_user(
     Ok(Json(AdminProfile::of(user, left.left, left.reset)))
 }
 
-/// Changes an account. Switching it off, or another e-mail address, ends its sessions.
+/// Changes an account. Switching it off, another e-mail address, password or level ends its sessions.
 pub(super) async fn update_user(
     State(control): State<Arc<Control>>,
     AdminSession(admin): AdminSession,
@@ -65,12 +70,24 @@ pub(super) async fn update_user(
 ) -> Result<Json<Done>, Problem> {
     let user = control.user_named(&username).await?;
     let changed = change.fields();
-    let row = change.into_row(&control, &user);
+    let row = control.row_of(change, &user).await?;
     let actor = (Actor::Admin(admin.id), admin.username.as_str());
     let entry = origin.entry(actor, "user.update", &user.username, json!({ "fields": changed }));
     users::update(&control.db, user.id, &row, origin.at, &entry).await?;
     control.directory.forget_user(user.id);
     Ok(Json(Done { message: "User updated successfully" }))
+}
+
+/// Deletes an account. Its key and its sessions end at once; it can be restored for a while.
+pub(super) async fn delete_user(
+    State(control): State<Arc<Control>>,
+    AdminSession(admin): AdminSession,
+    origin: Origin,
+    Path(username): Path<String>,
+) -> Result<Json<Done>, Problem> {
+    let user = control.user_named(&username).await?;
+    control.delete(&user, (Actor::Admin(admin.id), &admin.username), &origin).await?;
+    Ok(Json(Done { message: "User deleted successfully" }))
 }
 
 /// Gives a user a new key; the old one stops working at once.
@@ -92,15 +109,16 @@ pub(super) async fn regenerate_user_key(
 
 impl Control {
     /// The user of a path. What cannot be a name is nobody's, and is not looked up.
-    async fn user_named(&self, username: &str) -> Result<User, Problem> {
+    pub(super) async fn user_named(&self, username: &str) -> Result<User, Problem> {
         if !is_username(username) {
             return Err(Problem::NotFound("user"));
         }
         users::by_username(&self.db, username).await?.ok_or(Problem::NotFound("user"))
     }
 
-    /// Accounts with what is left of their day, by one question for all of them.
-    async fn with_what_is_left(&self, users: Vec<User>) -> Result<Vec<AdminProfile>, Problem> {
+    /// Accounts with what is left of their day and what the next begins with, by one question for all
+    /// of them.
+    pub(super) async fn with_what_is_left(&self, users: Vec<User>) -> Result<Vec<(User, i64, i64)>, Problem> {
         self.quota.settled().await;
         let asked = users.iter().map(|user| {
             let allowance = self.allowance(user);
@@ -109,10 +127,34 @@ impl Control {
         });
         let asked: Vec<_> = asked.collect();
         let left = store::quota::left_many(&self.db, &asked).await?;
-        let profiles = users.into_iter().filter_map(|user| {
+        let found = users.into_iter().filter_map(|user| {
             let left = left.get(&user.id)?;
-            Some(AdminProfile::of(user, left.left, left.reset))
+            Some((user, left.left, left.reset))
         });
-        Ok(profiles.collect())
+        Ok(found.collect())
+    }
+
+    /// The row of a change, its password hashed.
+    pub(super) async fn row_of(&self, change: AccountChange, user: &User) -> Result<UserChange, Problem> {
+        let (password, mut row) = change.into_row(self, user);
+        if let Some(password) = password {
+            row.password_hash = Some(self.passwords.hash(password).await?.as_str().to_owned());
+        }
+        Ok(row)
+    }
+
+    /// Deletes an account, on whoever's behalf.
+    pub(super) async fn delete(
+        &self,
+        user: &User,
+        actor: (Actor, &str),
+        origin: &Origin,
+    ) -> Result<(), Problem> {
+        let entry = origin.entry(actor, "user.delete", &user.username, json!({ "user_id": user.id }));
+        if !deleted::delete(&self.db, user.id, &entry).await? {
+            return Err(Problem::NotFound("user"));
+        }
+        self.directory.forget_user(user.id);
+        Ok(())
     }
 }

@@ -1,10 +1,11 @@
 //! Proof that somebody was erased, which tells nobody who it was.
 
-use std::fmt;
+use std::fmt::{self, Write};
 
 use hmac::{Hmac, KeyInit, Mac};
 use secrecy::SecretString;
 use sha2::Sha256;
+use zeroize::Zeroizing;
 
 use super::derive_key;
 use crate::ids::UserId;
@@ -22,8 +23,10 @@ impl Erasures {
     #[must_use]
     pub fn derive(encryption_key: &SecretString) -> Self {
         let key = derive_key(encryption_key, LABEL);
-        #[expect(clippy::expect_used, reason = "HMAC takes keys of any length")]
-        Self(Hmac::new_from_slice(key.as_ref()).expect("HMAC takes a key of 32 bytes"))
+        // A key shorter than SHA-256's block is filled up with zeros (RFC 2104, section 2).
+        let mut block = Zeroizing::new([0; 64]);
+        block.iter_mut().zip(key.iter()).for_each(|(to, from)| *to = *from);
+        Self(Hmac::new((&*block).into()))
     }
 
     /// HMAC-SHA256 of a user's number, in 64 hexadecimal digits.
@@ -32,7 +35,11 @@ impl Erasures {
         let mut mac = self.0.clone();
         mac.update(&user.0.to_be_bytes());
         let digest = mac.finalize().into_bytes();
-        digest.iter().map(|byte| format!("{byte:02x}")).collect()
+        digest.iter().fold(String::new(), |mut text, byte| {
+            // Writing to a String never fails.
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
     }
 }
 

@@ -22,6 +22,7 @@ use uuid::Uuid;
 
 use super::derive_key;
 use crate::clock::Timestamp;
+use crate::ids::SessionId;
 
 const ISSUER: &str = "tollgate";
 const LEEWAY_SECONDS: i64 = 5;
@@ -60,6 +61,8 @@ pub struct Issued {
 /// `version` must be the row's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Session {
+    /// Its own name.
+    pub id: SessionId,
     /// The row's number in the table of the audience.
     pub subject: i64,
     /// The version of the subject's sessions when this one began.
@@ -176,7 +179,7 @@ impl Tokens {
             iat: now,
             nbf: now,
             exp: now.saturating_add(i64::try_from(self.ttl.as_secs()).unwrap_or(i64::MAX)),
-            jti: Uuid::new_v4().simple().to_string(),
+            jti: SessionId::generate().to_string(),
         };
         let signer = self.signer(audience);
         let token = jsonwebtoken::encode(&signer.header, &claims, &signer.signing).map_err(SigningFailed)?;
@@ -269,9 +272,10 @@ fn validation(audience: Audience) -> Validation {
 impl Claims {
     fn session(&self) -> Option<Session> {
         let subject: i64 = self.sub.parse().ok()?;
+        let id = SessionId(Uuid::try_parse(&self.jti).ok()?);
         let as_we_write_it = subject.to_string() == self.sub && self.iat <= self.exp;
         let issued_at = Timestamp(self.iat.checked_mul(1000)?);
-        as_we_write_it.then_some(Session { subject, version: self.ver, issued_at })
+        as_we_write_it.then_some(Session { id, subject, version: self.ver, issued_at })
     }
 }
 
@@ -308,7 +312,7 @@ mod tests {
     fn claims() -> Value {
         json!({
             "iss": "tollgate", "aud": "user", "sub": "42", "ver": 7,
-            "iat": SECONDS, "nbf": SECONDS, "exp": SECONDS + 1800, "jti": "a",
+            "iat": SECONDS, "nbf": SECONDS, "exp": SECONDS + 1800, "jti": "00000000000040008000000000000000",
         })
     }
 
@@ -352,8 +356,10 @@ mod tests {
         let tokens = tokens();
         for audience in AUDIENCES {
             let token = issued(&tokens, audience);
-            let session = Session { subject: 42, version: 7, issued_at: Timestamp(SECONDS * 1000) };
-            assert_eq!(tokens.verify(audience, &token, NOW), Ok(session));
+            let session = tokens.verify(audience, &token, NOW).unwrap();
+            let expected =
+                Session { id: session.id, subject: 42, version: 7, issued_at: Timestamp(SECONDS * 1000) };
+            assert_eq!(session, expected);
             for other in AUDIENCES.into_iter().filter(|other| *other != audience) {
                 assert_eq!(tokens.verify(other, &token, NOW), Err(InvalidToken::Foreign));
             }

@@ -32,7 +32,9 @@ impl Window {
     #[must_use]
     pub fn of(day: i64, zone: Tz) -> Self {
         let date = |day: i64| {
-            let after = u64::try_from(day).ok().and_then(|days| NaiveDate::default().checked_add_days(Days::new(days)));
+            let after = u64::try_from(day)
+                .ok()
+                .and_then(|days| NaiveDate::default().checked_add_days(Days::new(days)));
             after.unwrap_or(NaiveDate::MAX)
         };
         let next = date(day.saturating_add(1));

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::text::storable;
-use super::{Db, Page, StoreError, Tx, audit, compared, keys, taken};
+use super::{Db, Page, StoreError, Tx, audit, compared, keys, taken, usage};
 use crate::clock::Timestamp;
 use crate::ids::UserId;
 
@@ -71,7 +71,8 @@ pub enum RestoreUser {
 
 /// The tables that hold something of a user besides the user, in the order they are emptied. A test
 /// finds the ones that are missing.
-const BELONGINGS: [&str; 2] = ["DELETE FROM quota WHERE user_id = $1", "DELETE FROM keys WHERE user_id = $1"];
+pub(super) const BELONGINGS: [&str; 2] =
+    ["DELETE FROM quota WHERE user_id = $1", "DELETE FROM keys WHERE user_id = $1"];
 
 /// Everything of a profile that is kept, in `users` and in `deleted_users`.
 macro_rules! kept {
@@ -203,7 +204,7 @@ pub async fn restore(
 }
 
 const LIVES: &str = "SELECT COUNT(*) FROM users WHERE id = $1";
-const SPOKE: &str = "SELECT COUNT(*) FROM (SELECT id FROM exchanges WHERE user_id = $1 LIMIT 1) AS some";
+const SPOKE: &str = "SELECT COUNT(*) FROM (SELECT id FROM exchanges WHERE user_id = $1 LIMIT 1) AS first_row";
 const ANONYMISE: &str = "UPDATE exchanges SET user_id = NULL, key_id = NULL, username = 'erased', email = '',
         messages = NULL, answer = NULL, client_ip = ''
     WHERE id IN (SELECT id FROM exchanges WHERE user_id = $1 LIMIT 1000)";
@@ -225,10 +226,8 @@ pub async fn erase(
     let mut tx = db.begin().await?;
     let kept = on!(&mut tx, within conn => sqlx::query(FORGET).bind(user)
         .execute(conn).await.map(|done| done.rows_affected()))?;
-    let lives: i64 =
-        on!(&mut tx, within conn => sqlx::query_scalar(LIVES).bind(user).fetch_one(conn).await)?;
-    let spoke: i64 =
-        on!(&mut tx, within conn => sqlx::query_scalar(SPOKE).bind(user).fetch_one(conn).await)?;
+    let lives: i64 = on!(&mut tx, within conn => sqlx::query_scalar(LIVES).bind(user).fetch_one(conn).await)?;
+    let spoke: i64 = on!(&mut tx, within conn => sqlx::query_scalar(SPOKE).bind(user).fetch_one(conn).await)?;
     if lives > 0 || (kept == 0 && spoke == 0) {
         return Ok(None);
     }
@@ -243,6 +242,7 @@ pub async fn erase(
         }
         erased += done;
     }
+    usage::forget_person(db, user).await?;
     let rows = i64::try_from(erased).unwrap_or(i64::MAX);
     on!(db, write pool => sqlx::query(PROVE).bind(proof).bind(entry.at).bind(rows)
         .execute(pool).await.map(|_| ()))?;

@@ -19,6 +19,7 @@ use crate::ids::{ExchangeId, UserId};
 
 mod accounts;
 mod audit;
+mod deleted;
 mod exchanges;
 mod quota;
 mod schema;

@@ -8,6 +8,7 @@ use sqlx::QueryBuilder;
 use super::text::storable;
 use super::{Db, StoreError};
 use crate::clock::Timestamp;
+use crate::ids::UserId;
 
 /// Sums of some group of requests.
 #[derive(Clone, Debug, Default, PartialEq, Eq, sqlx::FromRow)]
@@ -113,12 +114,12 @@ macro_rules! sums {
 
 const CLEAR: &str = "DELETE FROM usage_daily WHERE day = $1";
 const SUM_UP: &str = concat!(
-    "INSERT INTO usage_daily (day, username, model, route, outcome, requests, conversations, refunded, \
+    "INSERT INTO usage_daily (day, user_id, username, model, route, outcome, requests, conversations, refunded, \
      prompt_tokens, completion_tokens, total_tokens, cached_tokens, reasoning_tokens, bytes_in, bytes_out, \
-     latency_ms) SELECT CAST($1 AS BIGINT), username, model, route, outcome, ",
+     latency_ms) SELECT CAST($1 AS BIGINT), COALESCE(user_id, 0), username, model, route, outcome, ",
     sums!(),
-    " WHERE time >= $2 AND time < $3 GROUP BY username, model, route, outcome \
-     ON CONFLICT (day, username, model, route, outcome) DO NOTHING"
+    " WHERE time >= $2 AND time < $3 GROUP BY COALESCE(user_id, 0), username, model, route, outcome \
+     ON CONFLICT (day, user_id, username, model, route, outcome) DO NOTHING"
 );
 
 /// Sums a day up from the log's rows, in the stead of what was kept of it. Answers how many groups
@@ -186,6 +187,43 @@ pub async fn sums(db: &Db, question: &Question) -> Result<Vec<Usage>, StoreError
         query.push(question.by.grouping());
         query.build_query_as().persistent(false).fetch_all(pool).await
     })?)
+}
+
+// A day's groups of one user become one of everybody who was erased.
+const TO_NOBODY: &str = "INSERT INTO usage_daily (day, user_id, username, model, route, outcome, requests,
+        conversations, refunded, prompt_tokens, completion_tokens, total_tokens, cached_tokens,
+        reasoning_tokens, bytes_in, bytes_out, latency_ms)
+    SELECT day, 0, 'erased', model, route, outcome, CAST(SUM(requests) AS BIGINT),
+        CAST(SUM(conversations) AS BIGINT), CAST(SUM(refunded) AS BIGINT), CAST(SUM(prompt_tokens) AS BIGINT),
+        CAST(SUM(completion_tokens) AS BIGINT), CAST(SUM(total_tokens) AS BIGINT),
+        CAST(SUM(cached_tokens) AS BIGINT), CAST(SUM(reasoning_tokens) AS BIGINT),
+        CAST(SUM(bytes_in) AS BIGINT), CAST(SUM(bytes_out) AS BIGINT), CAST(SUM(latency_ms) AS BIGINT)
+    FROM usage_daily WHERE user_id = $1 GROUP BY day, model, route, outcome
+    ON CONFLICT (day, user_id, username, model, route, outcome) DO UPDATE SET
+        requests = usage_daily.requests + excluded.requests,
+        conversations = usage_daily.conversations + excluded.conversations,
+        refunded = usage_daily.refunded + excluded.refunded,
+        prompt_tokens = usage_daily.prompt_tokens + excluded.prompt_tokens,
+        completion_tokens = usage_daily.completion_tokens + excluded.completion_tokens,
+        total_tokens = usage_daily.total_tokens + excluded.total_tokens,
+        cached_tokens = usage_daily.cached_tokens + excluded.cached_tokens,
+        reasoning_tokens = usage_daily.reasoning_tokens + excluded.reasoning_tokens,
+        bytes_in = usage_daily.bytes_in + excluded.bytes_in,
+        bytes_out = usage_daily.bytes_out + excluded.bytes_out,
+        latency_ms = usage_daily.latency_ms + excluded.latency_ms";
+const NO_LONGER: &str = "DELETE FROM usage_daily WHERE user_id = $1";
+
+/// Takes a person from the sums, which stay as large as they were.
+///
+/// # Errors
+/// [`StoreError`], when the database does not do it; then nothing was changed.
+pub async fn forget_person(db: &Db, user: UserId) -> Result<(), StoreError> {
+    let mut tx = db.begin().await?;
+    for sql in [TO_NOBODY, NO_LONGER] {
+        on!(&mut tx, within conn => sqlx::query(sql).bind(user).execute(conn).await.map(|_| ()))?;
+    }
+    tx.commit().await?;
+    Ok(())
 }
 
 const ACCOUNTS: &str = "SELECT (SELECT COUNT(*) FROM users) AS users,

@@ -1,14 +1,19 @@
 //! The REST API, as the clients of the seed and an admin use it.
 
 mod admin_users;
+mod deletion;
 mod envelope;
 mod health;
 mod jobs;
 mod log_message;
 mod login;
+mod matrix;
 mod my_key;
+mod password;
 mod profile;
 mod register;
+mod staff;
+mod staff_accounts;
 mod surfaces;
 mod trail;
 mod usage;

@@ -146,6 +146,32 @@ impl World {
         token(&self.post("/api/v1/admin/login").json(&form).send().await)
     }
 
+    /// The admin takes somebody on, who logs in; their token. The password is everybody's.
+    pub(crate) async fn staff(&self, name: &str, level: &str) -> String {
+        let form = json!({"name": name, "username": name, "email": format!("{name}@staff.example"),
+                          "password": PASSWORD, "staff_level": level});
+        let hired = self.post("/api/v1/admin/staff").bearer(&self.admin().await).json(&form).send().await;
+        assert_eq!(hired.status, 201, "{}", hired.text());
+        self.staff_login(name).await
+    }
+
+    /// Logs a member of staff in; their token.
+    pub(crate) async fn staff_login(&self, name: &str) -> String {
+        let form = json!({"username": name, "password": PASSWORD});
+        token(&self.post("/api/v1/staff/login").json(&form).send().await)
+    }
+
+    /// The audit trail as the admin sees it, newest first.
+    pub(crate) async fn audit(&self) -> Vec<Value> {
+        let listed = self.get("/api/v1/admin/audit").bearer(&self.admin().await).send().await;
+        listed.json().as_array().unwrap_or_else(|| panic!("no list: {}", listed.text())).clone()
+    }
+
+    /// A call of whatever method.
+    pub(crate) fn call(&self, method: &str, path: &str) -> Call {
+        Call(self.http.request(method.parse().unwrap(), self.base.clone() + path))
+    }
+
     /// A small charged conversation with this person's key: `POST /v1/chat/completions`.
     pub(crate) fn chat(&self, person: &Person) -> Call {
         self.post("/v1/chat/completions").bearer(&person.key).json(&chat_request())
@@ -229,6 +255,11 @@ impl World {
         let text = self.app.as_ref().unwrap().metrics_text();
         let value = text.lines().find_map(|l| l.strip_prefix(line)?.trim().parse().ok());
         value.unwrap_or(0.0)
+    }
+
+    /// The gateway.
+    pub(crate) fn app(&self) -> &App {
+        self.app.as_ref().expect("the gateway is still running")
     }
 
     /// The gateway, to be shut down while the story goes on.

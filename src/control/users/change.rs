@@ -1,15 +1,17 @@
-//! What the admin may change of an account, and what follows from it.
+//! What the admin and staff may change of an account, and what follows from it.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use secrecy::SecretString;
 use serde::Deserialize;
 
 use crate::control::Control;
 use crate::control::forms::Form;
 use crate::control::register::KINDS;
 use crate::control::violations::Violations;
+use crate::credential::password::Password;
 use crate::store::users::{QuotaChange, User, UserChange};
 
 /// `PUT /api/v1/admin/users/{username}`
@@ -18,6 +20,7 @@ use crate::store::users::{QuotaChange, User, UserChange};
 pub(in crate::control) struct AccountForm {
     name: Option<String>,
     email: Option<String>,
+    password: Option<SecretString>,
     about_me: Option<String>,
     hobbies: Option<String>,
     #[serde(rename = "type")]
@@ -30,6 +33,16 @@ pub(in crate::control) struct AccountForm {
     additional_notes: Option<String>,
     is_active: Option<bool>,
     allowed_ips: Option<Vec<String>>,
+}
+
+/// `PUT /api/v1/staff/users/{username}`
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::control) struct HelpForm {
+    email: Option<String>,
+    password: Option<SecretString>,
+    limits: Option<LimitsForm>,
+    subscription_plan: Option<String>,
 }
 
 #[derive(Clone, Copy, Default, Deserialize)]
@@ -50,6 +63,7 @@ struct LimitsForm {
 pub(in crate::control) struct AccountChange {
     row: UserChange,
     limits: Option<LimitsForm>,
+    password: Option<Password>,
 }
 
 /// Most of anything that can be counted out to a user.
@@ -65,22 +79,17 @@ impl Form for AccountForm {
 
     fn check(self, control: &Control, found: &mut Violations) -> Option<AccountChange> {
         let credits = self.credits.unwrap_or_default();
-        let limits = self.limits;
-        let amounts = [
-            ("credits.main", credits.main),
-            ("credits.reset", credits.reset),
-            ("limits.conversation_limit", limits.and_then(|limits| limits.conversation_limit)),
-            ("limits.reset", limits.and_then(|limits| limits.reset)),
-        ];
-        for (field, amount) in amounts {
-            if amount.is_some_and(|amount| !(0..=MAX_AMOUNT).contains(&amount)) {
-                found.refuse(field, "Input should be from 0 to 1000000");
-            }
-        }
+        amount("credits.main", credits.main, found);
+        amount("credits.reset", credits.reset, found);
+        let limits = limits(self.limits, found);
+        let password = self.password.and_then(|text| found.new_password("password", text));
         let email = found.email("email", self.email);
         let row = UserChange {
             name: found.filled("name", self.name),
-            bump_token_version: self.is_active == Some(false) || email.is_some(),
+            bump_token_version: self.is_active == Some(false)
+                || email.is_some()
+                || password.is_some()
+                || self.level.is_some(),
             email,
             about_me: found.text("about_me", self.about_me),
             hobbies: found.text("hobbies", self.hobbies),
@@ -95,7 +104,38 @@ impl Form for AccountForm {
             allowed_ips: networks("allowed_ips", self.allowed_ips, found),
             ..UserChange::default()
         };
-        Some(AccountChange { row, limits })
+        Some(AccountChange { row, limits, password })
+    }
+}
+
+// === impl HelpForm ===
+
+impl Form for HelpForm {
+    type Checked = AccountChange;
+
+    fn check(self, control: &Control, found: &mut Violations) -> Option<AccountChange> {
+        let email = found.email("email", self.email);
+        let password = self.password.and_then(|text| found.new_password("password", text));
+        let row = UserChange {
+            bump_token_version: email.is_some() || password.is_some(),
+            email,
+            subscription_plan: plan(self.subscription_plan, control, found),
+            ..UserChange::default()
+        };
+        Some(AccountChange { row, limits: limits(self.limits, found), password })
+    }
+}
+
+fn limits(given: Option<LimitsForm>, found: &mut Violations) -> Option<LimitsForm> {
+    let limits = given?;
+    amount("limits.conversation_limit", limits.conversation_limit, found);
+    amount("limits.reset", limits.reset, found);
+    Some(limits)
+}
+
+fn amount(field: &'static str, given: Option<i64>, found: &mut Violations) {
+    if given.is_some_and(|amount| !(0..=MAX_AMOUNT).contains(&amount)) {
+        found.refuse(field, "Input should be from 0 to 1000000");
     }
 }
 
@@ -156,6 +196,7 @@ impl AccountChange {
         let named = [
             ("name", row.name.is_some()),
             ("email", row.email.is_some()),
+            ("password", self.password.is_some()),
             ("about_me", row.about_me.is_some()),
             ("hobbies", row.hobbies.is_some()),
             ("type", row.kind.is_some()),
@@ -173,12 +214,16 @@ impl AccountChange {
         named.into_iter().filter(|(_, changed)| *changed).map(|(name, _)| name).collect()
     }
 
-    /// The change of `user`'s row. Another plan or level, like other limits, is settled with the day.
-    pub(in crate::control) fn into_row(self, control: &Control, user: &User) -> UserChange {
-        let Self { mut row, limits } = self;
+    /// The new password, yet to be hashed, and the change of `user`'s row. Another plan or level, like other limits, is settled with the day.
+    pub(in crate::control) fn into_row(
+        self,
+        control: &Control,
+        user: &User,
+    ) -> (Option<Password>, UserChange) {
+        let Self { mut row, limits, password } = self;
         let moves = row.subscription_plan.is_some() || row.level.is_some();
         if limits.is_none() && !moves {
-            return row;
+            return (password, row);
         }
         let name = row.subscription_plan.as_deref().unwrap_or(&user.subscription_plan);
         let level = row.level.as_deref().unwrap_or(&user.level);
@@ -190,7 +235,7 @@ impl AccountChange {
             reset: limits.reset,
             plan_limit: allowance.per_day,
         });
-        row
+        (password, row)
     }
 }
 

@@ -2,8 +2,9 @@
 
 use super::{NOW, digest, exchange, fresh, new_key, user};
 use crate::clock::Timestamp;
+use crate::ids::UserId;
 use crate::store::exchanges::{Exchange, Verdict, append};
-use crate::store::usage::{By, Day, Question, Usage, last_day, sum_up, sums};
+use crate::store::usage::{By, Day, Question, Usage, forget_person, last_day, sum_up, sums};
 use crate::store::{keys, quota};
 
 const HOUR: i64 = 3_600_000;
@@ -71,6 +72,28 @@ async fn a_day_that_is_summed_live_counts_once_and_filters_hold_for_both() {
     assert_eq!(shown(&sums(&world.db, &only).await.unwrap()), [("ada", 1, 1, 0, 3)]);
     let nobody = Question { username: Some("bob".into()), ..only };
     assert_eq!(sums(&world.db, &nobody).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn who_is_erased_leaves_the_sums_as_large_as_they_were() {
+    let world = fresh().await;
+    let of = |user: i64, name: &str, verdict| Exchange {
+        user_id: Some(UserId(user)),
+        ..said(1, name, "big", verdict)
+    };
+    let rows = [
+        of(1, "ada", Verdict::Charged),
+        of(2, "bob", Verdict::Charged),
+        of(3, "cid", Verdict::Refunded),
+        of(4, "ada", Verdict::Free),
+    ];
+    append(&world.db, &rows).await.unwrap();
+    sum_up(&world.db, day(1)).await.unwrap();
+    for user in [1, 2, 1] {
+        forget_person(&world.db, UserId(user)).await.unwrap();
+    }
+    let users = sums(&world.db, &asked(By::User, vec![])).await.unwrap();
+    assert_eq!(shown(&users), [("erased", 2, 2, 0, 6), ("ada", 1, 0, 0, 3), ("cid", 1, 0, 1, 3)]);
 }
 
 #[tokio::test]

@@ -35,9 +35,5 @@ async fn a_method_that_a_path_does_not_know_is_told_which_it_does() {
     let reply = world.delete("/api/v1/auth/profile").send().await;
     assert_eq!((reply.status, reply.header("content-type")), (405, "application/problem+json"));
     assert_eq!(reply.header("allow"), "GET,HEAD,PUT");
-    for later in
-        ["/api/v1/auth/password", "/api/v1/auth/account", "/api/v1/staff/login", "/api/v1/admin/staff"]
-    {
-        assert_eq!(world.post(later).send().await.status, 404, "{later} is not there yet");
-    }
+    assert_eq!(world.post("/api/v1/auth/account").send().await.header("allow"), "DELETE");
 }

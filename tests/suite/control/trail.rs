@@ -22,16 +22,19 @@ async fn failed_logins_of_admins_are_recorded_without_what_was_typed() {
         let form = json!({"username": username, "password": password});
         assert_eq!(world.post("/api/v1/admin/login").json(&form).send().await.status, 401);
     }
+    let form = json!({"username": "nobody_here", "password": "wrong-password-3"});
+    assert_eq!(world.post("/api/v1/staff/login").json(&form).send().await.status, 401);
     world.admin().await;
     let failed = trail(&world, "login.failed").await;
     let told: Vec<_> =
         failed.iter().map(|row| (row.target.as_str(), row.detail["account"].clone())).collect();
-    assert_eq!(told, [("admin", json!(true)), ("", json!(false)), ("admin", json!(true))]);
-    assert!(
-        failed
-            .iter()
-            .all(|row| row.client_ip.as_deref() == Some("127.0.0.1") && row.detail["role"] == "admin")
+    assert_eq!(
+        told,
+        [("admin", json!(true)), ("", json!(false)), ("admin", json!(true)), ("", json!(false))]
     );
+    assert!(failed.iter().all(|row| row.client_ip.as_deref() == Some("127.0.0.1")), "{failed:?}");
+    let roles: Vec<_> = failed.iter().map(|row| row.detail["role"].clone()).collect();
+    assert_eq!(roles, ["admin", "admin", "admin", "staff"]);
     let everything = format!("{failed:?}");
     for typed in ["hunter2", "wrong-password", ADMIN_PASSWORD] {
         assert!(!everything.contains(typed), "{everything}");

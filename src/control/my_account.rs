@@ -1,0 +1,154 @@
+//! What an owner does with an account as a whole: another password, another address, leaving.
+//!
+//! Both changes ask for the password once more, end every other session, and keep the one they are
+//! made in. A wrong password counts as a failed login.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+use serde_json::json;
+
+use super::Control;
+use super::caller::{Origin, UserSession};
+use super::forms::{Body, Form};
+use super::me::Done;
+use super::problem::Problem;
+use super::violations::Violations;
+use crate::credential::password::Password;
+use crate::credential::token::Audience;
+use crate::store::audit::Actor;
+use crate::store::users::{self, User, UserChange};
+
+/// `PUT /api/v1/auth/password`
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(clippy::struct_field_names, reason = "they are the seed's")]
+pub(super) struct PasswordForm {
+    current_password: Option<SecretString>,
+    new_password: Option<SecretString>,
+    confirm_new_password: Option<SecretString>,
+}
+
+/// The same, held to its rules.
+pub(super) struct PasswordChange {
+    current: SecretString,
+    new: Password,
+}
+
+/// `PUT /api/v1/auth/email`
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct EmailForm {
+    new_email: Option<String>,
+    password: Option<SecretString>,
+}
+
+/// The same, held to its rules.
+pub(super) struct EmailChange {
+    email: String,
+    password: SecretString,
+}
+
+/// Gives the caller another password and ends their other sessions.
+pub(super) async fn change_password(
+    State(control): State<Arc<Control>>,
+    session: UserSession,
+    origin: Origin,
+    Body(change): Body<PasswordForm>,
+) -> Result<Json<Done>, Problem> {
+    control.ask_again(&session.user, change.current, &origin).await?;
+    let hash = control.passwords.hash(change.new).await?;
+    let row = UserChange { password_hash: Some(hash.as_str().to_owned()), ..UserChange::default() };
+    control.change_own(session, row, "user.change_password", &origin).await?;
+    Ok(Json(Done { message: "Password updated successfully" }))
+}
+
+/// Gives the caller another address and ends their other sessions.
+pub(super) async fn change_email(
+    State(control): State<Arc<Control>>,
+    session: UserSession,
+    origin: Origin,
+    Body(change): Body<EmailForm>,
+) -> Result<Json<Done>, Problem> {
+    control.ask_again(&session.user, change.password, &origin).await?;
+    let row = UserChange { email: Some(change.email), ..UserChange::default() };
+    control.change_own(session, row, "user.change_email", &origin).await?;
+    Ok(Json(Done { message: "Email updated successfully" }))
+}
+
+/// Deletes the caller's account. Their key and their sessions end at once; an admin can bring them
+/// back for a while.
+pub(super) async fn delete_account(
+    State(control): State<Arc<Control>>,
+    session: UserSession,
+    origin: Origin,
+) -> Result<Json<Done>, Problem> {
+    let user = session.user;
+    control.delete(&user, (Actor::User(user.id), &user.username), &origin).await?;
+    Ok(Json(Done { message: "Account deleted successfully" }))
+}
+
+// === impl Control ===
+
+impl Control {
+    /// Whether the caller knows the account's password, so that a session left open is not enough.
+    async fn ask_again(&self, user: &User, password: SecretString, origin: &Origin) -> Result<(), Problem> {
+        let attempt = self.attempt(Audience::User, &user.email, origin)?;
+        match self.prove(password, Some(user.password_hash.clone()), attempt).await {
+            Ok(_) => Ok(()),
+            Err(Problem::WrongCredentials) => Err(Problem::WrongPassword),
+            Err(other) => Err(other),
+        }
+    }
+
+    async fn change_own(
+        &self,
+        session: UserSession,
+        change: UserChange,
+        action: &'static str,
+        origin: &Origin,
+    ) -> Result<(), Problem> {
+        let UserSession { user, id, .. } = session;
+        let kept_session = Some(id.to_string());
+        let change = UserChange { bump_token_version: true, kept_session, ..change };
+        let entry = origin.entry((Actor::User(user.id), &user.username), action, &user.username, json!({}));
+        users::update(&self.db, user.id, &change, origin.at, &entry).await?;
+        self.directory.forget_user(user.id);
+        Ok(())
+    }
+}
+
+// === impl PasswordForm ===
+
+impl Form for PasswordForm {
+    type Checked = PasswordChange;
+
+    fn check(self, _: &Control, found: &mut Violations) -> Option<PasswordChange> {
+        let current = found.required("current_password", self.current_password);
+        let new = found.required("new_password", self.new_password);
+        let repeated = found.required("confirm_new_password", self.confirm_new_password);
+        if let (Some(one), Some(two)) = (&new, &repeated)
+            && one.expose_secret() != two.expose_secret()
+        {
+            found.refuse("confirm_new_password", "Passwords do not match");
+        }
+        let new = new.and_then(|text| found.new_password("new_password", text));
+        Some(PasswordChange { current: current?, new: new? })
+    }
+}
+
+// === impl EmailForm ===
+
+impl Form for EmailForm {
+    type Checked = EmailChange;
+
+    fn check(self, _: &Control, found: &mut Violations) -> Option<EmailChange> {
+        let email = found.required("new_email", self.new_email);
+        let email = found.email("new_email", email);
+        let password = found.required("password", self.password);
+        Some(EmailChange { email: email?, password: password? })
+    }
+}

@@ -1,0 +1,86 @@
+//! `/api/v1/staff`: those who help users, and how far each may.
+//!
+//! What a member of staff may do follows from the level in their row, by the matrix
+//! ([`super::rights`]); a token says nothing of it.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use serde::Serialize;
+
+use super::Control;
+use super::caller::{Origin, StaffSession};
+use super::forms::Body;
+use super::problem::Problem;
+use super::session::{LoggedIn, NamedLogin};
+use crate::clock::Timestamp;
+use crate::credential::token::Audience;
+use crate::store::staff::{self, Staff};
+
+pub(super) mod accounts;
+pub(super) mod users;
+
+/// A session, and how far it reaches now.
+#[derive(Serialize)]
+pub(super) struct StaffLoggedIn {
+    #[serde(flatten)]
+    session: LoggedIn,
+    staff_level: String,
+}
+
+/// A member of staff, as they and the admin see them.
+#[derive(Serialize)]
+pub(super) struct StaffProfile {
+    id: i64,
+    name: String,
+    username: String,
+    email: String,
+    staff_level: String,
+    time_created: Timestamp,
+    is_active: bool,
+}
+
+/// `POST /api/v1/staff/login`
+pub(super) async fn staff_login(
+    State(control): State<Arc<Control>>,
+    origin: Origin,
+    Body(claim): Body<NamedLogin>,
+) -> Result<Json<StaffLoggedIn>, Problem> {
+    let attempt = control.attempt(Audience::Staff, &claim.name, &origin)?;
+    let staff = match staff::by_username(&control.db, &claim.name).await {
+        Ok(staff) => staff,
+        Err(error) => return Err(attempt.unanswered(error.into())),
+    };
+    let stored = staff.as_ref().map(|staff| staff.password_hash.clone());
+    let proved = control.prove(claim.password, stored, attempt).await;
+    let known = staff.as_ref().map(|staff| staff.username.as_str());
+    control.recorded_login(proved, (Audience::Staff, known), &origin).await?;
+    let staff = staff.ok_or(Problem::WrongCredentials)?;
+    if !staff.is_active {
+        return Err(Problem::AccountDisabled);
+    }
+    let Json(session) = control.begin_session(Audience::Staff, staff.id.0, staff.token_version)?;
+    Ok(Json(StaffLoggedIn { session, staff_level: staff.staff_level }))
+}
+
+/// `GET /api/v1/staff/profile`
+pub(super) async fn profile(session: StaffSession) -> Json<StaffProfile> {
+    Json(session.staff.into())
+}
+
+// === impl StaffProfile ===
+
+impl From<Staff> for StaffProfile {
+    fn from(staff: Staff) -> Self {
+        Self {
+            id: staff.id.0,
+            name: staff.name,
+            username: staff.username,
+            email: staff.email,
+            staff_level: staff.staff_level,
+            time_created: staff.time_created,
+            is_active: staff.is_active,
+        }
+    }
+}

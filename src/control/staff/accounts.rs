@@ -1,0 +1,224 @@
+//! `/api/v1/admin/staff`: who is on the staff, which the admin decides.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::response::Response;
+use http::StatusCode;
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::StaffProfile;
+use crate::control::Control;
+use crate::control::caller::{AdminSession, Origin};
+use crate::control::forms::{Body, Form};
+use crate::control::me::Done;
+use crate::control::paging::Params;
+use crate::control::problem::Problem;
+use crate::control::register::is_username;
+use crate::control::violations::Violations;
+use crate::credential::password::Password;
+use crate::store::audit::Actor;
+use crate::store::staff::{self, NewStaff, Staff, StaffChange};
+
+/// `POST /api/v1/admin/staff`
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::control) struct HireForm {
+    name: Option<String>,
+    username: Option<String>,
+    email: Option<String>,
+    password: Option<SecretString>,
+    staff_level: Option<String>,
+}
+
+/// The same, held to its rules.
+pub(in crate::control) struct Hire {
+    name: String,
+    username: String,
+    email: String,
+    password: Password,
+    staff_level: String,
+}
+
+/// `PUT /api/v1/admin/staff/{username}`
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::control) struct StaffForm {
+    name: Option<String>,
+    email: Option<String>,
+    password: Option<SecretString>,
+    staff_level: Option<String>,
+    is_active: Option<bool>,
+}
+
+/// The same, held to its rules; the password is yet to be hashed.
+pub(in crate::control) struct Reform {
+    row: StaffChange,
+    password: Option<Password>,
+}
+
+/// The seed's answer; the number is a string there.
+#[derive(Serialize)]
+pub(in crate::control) struct Hired {
+    message: &'static str,
+    staff_id: String,
+    username: String,
+}
+
+/// How far staff may go, from the least to the most.
+const LEVELS: [&str; 3] = ["new", "support", "advanced"];
+
+/// Takes somebody on.
+pub(in crate::control) async fn create_staff(
+    State(control): State<Arc<Control>>,
+    AdminSession(admin): AdminSession,
+    origin: Origin,
+    Body(hire): Body<HireForm>,
+) -> Result<(StatusCode, Json<Hired>), Problem> {
+    let hash = control.passwords.hash(hire.password).await?;
+    let new = NewStaff {
+        name: hire.name,
+        username: hire.username,
+        email: hire.email,
+        password_hash: hash.as_str().to_owned(),
+        staff_level: hire.staff_level,
+    };
+    let actor = (Actor::Admin(admin.id), admin.username.as_str());
+    let detail = json!({ "staff_level": new.staff_level });
+    let entry = origin.entry(actor, "staff.create", &new.username, detail);
+    let id = staff::insert(&control.db, &new, origin.at, &entry).await?;
+    let (message, staff_id) = ("Staff member created successfully", id.to_string());
+    Ok((StatusCode::CREATED, Json(Hired { message, staff_id, username: new.username })))
+}
+
+/// A page of the staff.
+pub(in crate::control) async fn list_staff(
+    State(control): State<Arc<Control>>,
+    _: AdminSession,
+    params: Params,
+) -> Result<Response, Problem> {
+    params.only(&["limit", "offset"])?;
+    let page = params.page()?;
+    let listed = staff::list(&control.db, page.limit, page.offset).await?;
+    let profiles: Vec<StaffProfile> = listed.rows.into_iter().map(StaffProfile::from).collect();
+    Ok(params.answer(page, &profiles, listed.total))
+}
+
+/// One of them.
+pub(in crate::control) async fn get_staff(
+    State(control): State<Arc<Control>>,
+    _: AdminSession,
+    Path(username): Path<String>,
+) -> Result<Json<StaffProfile>, Problem> {
+    Ok(Json(control.staff_named(&username).await?.into()))
+}
+
+/// Changes what is named. All but the name ends their sessions.
+pub(in crate::control) async fn update_staff(
+    State(control): State<Arc<Control>>,
+    AdminSession(admin): AdminSession,
+    origin: Origin,
+    Path(username): Path<String>,
+    Body(reform): Body<StaffForm>,
+) -> Result<Json<Done>, Problem> {
+    let staff = control.staff_named(&username).await?;
+    let fields = reform.fields();
+    let Reform { mut row, password } = reform;
+    if let Some(password) = password {
+        row.password_hash = Some(control.passwords.hash(password).await?.as_str().to_owned());
+    }
+    let actor = (Actor::Admin(admin.id), admin.username.as_str());
+    let entry = origin.entry(actor, "staff.update", &staff.username, json!({ "fields": fields }));
+    staff::update(&control.db, staff.id, &row, &entry).await?;
+    Ok(Json(Done { message: "Staff member updated successfully" }))
+}
+
+/// Lets somebody go. Their sessions end; what they did stays in the audit trail.
+pub(in crate::control) async fn delete_staff(
+    State(control): State<Arc<Control>>,
+    AdminSession(admin): AdminSession,
+    origin: Origin,
+    Path(username): Path<String>,
+) -> Result<Json<Done>, Problem> {
+    let staff = control.staff_named(&username).await?;
+    let actor = (Actor::Admin(admin.id), admin.username.as_str());
+    let detail = json!({ "staff_id": staff.id });
+    let entry = origin.entry(actor, "staff.delete", &staff.username, detail);
+    if !staff::delete(&control.db, staff.id, &entry).await? {
+        return Err(Problem::NotFound("staff member"));
+    }
+    Ok(Json(Done { message: "Staff member deleted successfully" }))
+}
+
+// === impl Control ===
+
+impl Control {
+    async fn staff_named(&self, username: &str) -> Result<Staff, Problem> {
+        let missing = Problem::NotFound("staff member");
+        if !is_username(username) {
+            return Err(missing);
+        }
+        staff::by_username(&self.db, username).await?.ok_or(missing)
+    }
+}
+
+// === impl HireForm ===
+
+impl Form for HireForm {
+    type Checked = Hire;
+
+    fn check(self, _: &Control, found: &mut Violations) -> Option<Hire> {
+        let name = found.required("name", self.name);
+        let name = found.filled("name", name);
+        let username = found.required("username", self.username);
+        if username.as_deref().is_some_and(|username| !is_username(username)) {
+            found.refuse("username", "String should have 3 to 30 letters, digits or underscores");
+        }
+        let email = found.required("email", self.email);
+        let email = found.email("email", email);
+        let password = found.required("password", self.password);
+        let password = password.and_then(|text| found.new_password("password", text));
+        let level = found.required("staff_level", self.staff_level);
+        let level = found.one_of("staff_level", level, &LEVELS);
+        let (name, username, email) = (name?, username?, email?);
+        Some(Hire { name, username, email, password: password?, staff_level: level? })
+    }
+}
+
+// === impl StaffForm ===
+
+impl Form for StaffForm {
+    type Checked = Reform;
+
+    fn check(self, _: &Control, found: &mut Violations) -> Option<Reform> {
+        let row = StaffChange {
+            name: found.filled("name", self.name),
+            email: found.email("email", self.email),
+            password_hash: None,
+            staff_level: found.one_of("staff_level", self.staff_level, &LEVELS),
+            is_active: self.is_active,
+        };
+        let password = self.password.and_then(|text| found.new_password("password", text));
+        Some(Reform { row, password })
+    }
+}
+
+// === impl Reform ===
+
+impl Reform {
+    /// The names of what is changed, for the audit trail, which keeps no values.
+    fn fields(&self) -> Vec<&'static str> {
+        let row = &self.row;
+        let named = [
+            ("name", row.name.is_some()),
+            ("email", row.email.is_some()),
+            ("password", self.password.is_some()),
+            ("staff_level", row.staff_level.is_some()),
+            ("is_active", row.is_active.is_some()),
+        ];
+        named.into_iter().filter(|(_, changed)| *changed).map(|(name, _)| name).collect()
+    }
+}
