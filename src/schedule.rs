@@ -5,7 +5,7 @@
 //! one runs it; what was missed while nobody ran happens at start, once, however often it was missed.
 //! A run of [`Reach::Node`] concerns this process's own memory and is each node's own.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono_tz::Tz;
@@ -22,8 +22,11 @@ use crate::store::job_runs::{self, Claim, Claimed, JobRun};
 use crate::store::{Db, StoreError};
 
 mod due;
+mod entry;
 
 pub use due::{NotACron, When};
+
+use entry::{Entry, Turn};
 
 /// Every job of a gateway, with its runs. Clones are the same schedule.
 #[derive(Clone)]
@@ -102,42 +105,16 @@ pub enum NotRun {
     Store(#[from] StoreError),
 }
 
-struct Entry {
-    job: Job,
-    state: Mutex<State>,
-}
-
-#[derive(Default)]
-struct State {
-    /// `None` until the first tick.
-    next: Option<Next>,
-    running: bool,
-    /// Of a job that is this node's own.
-    last: Option<JobRun>,
-}
-
-#[derive(Clone, Copy)]
-struct Next {
-    due_at: Timestamp,
-    /// Later than it is due by chance, or because it could not be done then.
-    begin_at: Timestamp,
-}
-
-/// Nodes begin within so long of each other, so that not all ask at once.
-const JITTER: Duration = Duration::from_secs(10);
 /// How often a run says that it goes on, and after which silence it is dead.
 const BEAT: Duration = Duration::from_secs(30);
 const DEAD_AFTER: Duration = Duration::from_mins(3);
-/// When to look again after a claim could not be decided.
-const AGAIN: Duration = Duration::from_secs(30);
-
 // === impl Schedule ===
 
 impl Schedule {
     /// Nothing runs until [`Schedule::tick`] is called.
     #[must_use]
     pub fn new(db: Db, background: &Background, clock: Clock, zone: Tz, jobs: Vec<Job>) -> Self {
-        let entries = jobs.into_iter().map(|job| Entry { job, state: Mutex::default() });
+        let entries = jobs.into_iter().map(Entry::new);
         Self(Arc::new(Inner {
             db,
             background: background.clone(),
@@ -157,6 +134,9 @@ impl Schedule {
 
     /// Begins what is due. Cheap while nothing is; to be called about once a second.
     pub async fn tick(&self) {
+        if self.0.stopping.is_cancelled() {
+            return;
+        }
         let now = self.0.clock.now();
         for (at, entry) in self.0.entries.iter().enumerate() {
             match entry.turn(now, self.0.zone) {
@@ -308,7 +288,7 @@ impl Inner {
 
     async fn note(&self, entry: &Entry, run: &JobRun) {
         if entry.job.reach == Reach::Node {
-            entry.state().last = Some(run.clone());
+            entry.remember(run.clone());
             return;
         }
         if let Err(error) = job_runs::finish(&self.db, run).await {
@@ -323,97 +303,6 @@ impl Inner {
         if let Err(error) = job_runs::release(&self.db, job.name, due_at, &self.node).await {
             tracing::warn!(%error, job = job.name, "an interrupted run was not given back");
         }
-    }
-}
-
-/// What a tick means for one job.
-enum Turn {
-    Wait,
-    First,
-    Begin(Timestamp),
-}
-
-// === impl Entry ===
-
-impl Entry {
-    fn turn(&self, now: Timestamp, zone: Tz) -> Turn {
-        let mut state = self.state();
-        let Some(next) = state.next else { return Turn::First };
-        if state.running || now < next.begin_at {
-            return Turn::Wait;
-        }
-        state.running = true;
-        // Of several that were missed meanwhile, the last is made up for.
-        Turn::Begin(self.job.when.last_until(now, zone).map_or(next.due_at, |last| last.max(next.due_at)))
-    }
-
-    /// The first tick: what was missed is due now. A node's own memory has missed nothing.
-    async fn first(&self, inner: &Inner, now: Timestamp) {
-        let missed = match self.job.reach {
-            Reach::Node => None,
-            Reach::Fleet => self.job.when.last_until(now, inner.zone),
-        };
-        let next = match missed {
-            None => self.after(inner, now),
-            Some(due_at) => match job_runs::ended_since(&inner.db, self.job.name, due_at).await {
-                Ok(true) => self.after(inner, now),
-                // At once: a start is as good as chance to set nodes apart.
-                Ok(false) => Next { due_at, begin_at: now },
-                Err(error) => {
-                    tracing::error!(%error, job = self.job.name, "the last run is not known; asking again");
-                    return;
-                }
-            },
-        };
-        self.state().next = Some(next);
-    }
-
-    /// After a run, or after it was somebody else's: what is due next. What could not be settled is
-    /// looked at again.
-    fn done(&self, inner: &Inner, due_at: Timestamp, settled: bool) {
-        let now = inner.clock.now();
-        let again = Next { due_at, begin_at: now.plus(AGAIN) };
-        let next = if settled { self.after(inner, due_at) } else { again };
-        let mut state = self.state();
-        state.next = Some(next);
-        state.running = false;
-    }
-
-    fn after(&self, inner: &Inner, instant: Timestamp) -> Next {
-        let due_at = self.job.when.next_after(instant, inner.zone);
-        let jitter = match self.job.reach {
-            Reach::Node => Duration::ZERO,
-            Reach::Fleet => JITTER.mul_f64(rand::random()),
-        };
-        Next { due_at, begin_at: due_at.plus(jitter) }
-    }
-
-    fn standing(&self, inner: &Inner, runs: &mut Vec<JobRun>, now: Timestamp) -> Standing {
-        let shared = runs.iter().position(|run| run.job == self.job.name).map(|at| runs.swap_remove(at));
-        let state = self.state();
-        let planned = state.next.map(|next| next.due_at).filter(|due_at| *due_at > now);
-        Standing {
-            name: self.job.name,
-            about: self.job.about,
-            when: self.job.when.to_string(),
-            zone: inner.zone,
-            reach: self.job.reach,
-            last_run: state.last.clone().or(shared),
-            next_run: planned.unwrap_or_else(|| self.job.when.next_after(now, inner.zone)),
-        }
-    }
-
-    fn take(&self) -> bool {
-        let mut state = self.state();
-        !std::mem::replace(&mut state.running, true)
-    }
-
-    fn release(&self) {
-        self.state().running = false;
-    }
-
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

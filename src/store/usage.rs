@@ -3,10 +3,12 @@
 //! A day's sums are computed from its rows and put in the stead of what was there, so computing them
 //! twice changes nothing. Days that are still moving are summed from the log itself, in the same form.
 
+use std::collections::BTreeMap;
+
 use sqlx::QueryBuilder;
 
 use super::text::storable;
-use super::{Db, StoreError};
+use super::{Db, StoreError, Tx};
 use crate::clock::Timestamp;
 use crate::ids::UserId;
 
@@ -97,44 +99,102 @@ pub struct Accounts {
     pub keys: i64,
 }
 
+/// What is kept apart within a day.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, sqlx::FromRow)]
+struct Group {
+    user_id: i64,
+    username: String,
+    model: String,
+    route: String,
+    outcome: String,
+}
+
+#[derive(sqlx::FromRow)]
+struct Part {
+    #[sqlx(flatten)]
+    group: Group,
+    #[sqlx(flatten)]
+    usage: Usage,
+}
+
+/// A day is read in so many parts, each short, so that no reader holds back the database for long.
+const PARTS: i64 = 24;
+/// Groups of one statement: 17 values each.
+const BATCH: usize = 500;
+
 macro_rules! sums {
     () => {
-        "COUNT(*), \
-         CAST(SUM(CASE WHEN verdict = 'charged' THEN 1 ELSE 0 END) AS BIGINT), \
-         CAST(SUM(CASE WHEN verdict = 'refunded' THEN 1 ELSE 0 END) AS BIGINT), \
-         CAST(SUM(COALESCE(prompt_tokens, 0)) AS BIGINT), \
-         CAST(SUM(COALESCE(completion_tokens, 0)) AS BIGINT), \
-         CAST(SUM(COALESCE(total_tokens, 0)) AS BIGINT), \
-         CAST(SUM(COALESCE(cached_tokens, 0)) AS BIGINT), \
-         CAST(SUM(COALESCE(reasoning_tokens, 0)) AS BIGINT), \
-         CAST(SUM(bytes_in) AS BIGINT), CAST(SUM(bytes_out) AS BIGINT), CAST(SUM(latency_ms) AS BIGINT) \
-         FROM exchanges"
+        "COUNT(*) AS requests, \
+         CAST(SUM(CASE WHEN verdict = 'charged' THEN 1 ELSE 0 END) AS BIGINT) AS conversations, \
+         CAST(SUM(CASE WHEN verdict = 'refunded' THEN 1 ELSE 0 END) AS BIGINT) AS refunded, \
+         CAST(SUM(COALESCE(prompt_tokens, 0)) AS BIGINT) AS prompt_tokens, \
+         CAST(SUM(COALESCE(completion_tokens, 0)) AS BIGINT) AS completion_tokens, \
+         CAST(SUM(COALESCE(total_tokens, 0)) AS BIGINT) AS total_tokens, \
+         CAST(SUM(COALESCE(cached_tokens, 0)) AS BIGINT) AS cached_tokens, \
+         CAST(SUM(COALESCE(reasoning_tokens, 0)) AS BIGINT) AS reasoning_tokens, \
+         CAST(SUM(bytes_in) AS BIGINT) AS bytes_in, CAST(SUM(bytes_out) AS BIGINT) AS bytes_out, \
+         CAST(SUM(latency_ms) AS BIGINT) AS latency_ms FROM exchanges"
     };
 }
 
-const CLEAR: &str = "DELETE FROM usage_daily WHERE day = $1";
-const SUM_UP: &str = concat!(
-    "INSERT INTO usage_daily (day, user_id, username, model, route, outcome, requests, conversations, refunded, \
-     prompt_tokens, completion_tokens, total_tokens, cached_tokens, reasoning_tokens, bytes_in, bytes_out, \
-     latency_ms) SELECT CAST($1 AS BIGINT), COALESCE(user_id, 0), username, model, route, outcome, ",
+const PART: &str = concat!(
+    "SELECT COALESCE(user_id, 0) AS user_id, username, model, route, outcome, '' AS name, ",
     sums!(),
-    " WHERE time >= $2 AND time < $3 GROUP BY COALESCE(user_id, 0), username, model, route, outcome \
-     ON CONFLICT (day, user_id, username, model, route, outcome) DO NOTHING"
+    " WHERE time >= $1 AND time < $2 GROUP BY COALESCE(user_id, 0), username, model, route, outcome"
 );
 
-/// Sums a day up from the log's rows, in the stead of what was kept of it. Answers how many groups
-/// are new: of two who do so at once, one may find the other's.
+const CLEAR: &str = "DELETE FROM usage_daily WHERE day = $1";
+const KEEP: &str = "INSERT INTO usage_daily (day, user_id, username, model, route, outcome, requests, \
+     conversations, refunded, prompt_tokens, completion_tokens, total_tokens, cached_tokens, \
+     reasoning_tokens, bytes_in, bytes_out, latency_ms) ";
+
+/// Sums a day up from the log's rows, in the stead of what was kept of it. The rows are read without
+/// keeping writers waiting. Answers how many groups there are.
 ///
 /// # Errors
 /// [`StoreError`], when the database does not do it; then what was kept is as it was.
-pub async fn sum_up(db: &Db, day: Day) -> Result<u64, StoreError> {
+pub async fn sum_up(db: &Db, day: Day) -> Result<usize, StoreError> {
+    let mut groups: BTreeMap<Group, Usage> = BTreeMap::new();
+    let at = |part: i64| Timestamp(day.since.0 + (day.until.0 - day.since.0) * part / PARTS);
+    for part in 0..PARTS {
+        let parts: Vec<Part> = on!(db, read pool => sqlx::query_as(PART)
+            .bind(at(part)).bind(at(part + 1)).fetch_all(pool).await)?;
+        for Part { group, usage } in parts {
+            let sum = groups.entry(group).or_default();
+            *sum = std::mem::take(sum).plus(&usage);
+        }
+    }
+    let groups: Vec<_> = groups.into_iter().collect();
     let mut tx = db.begin().await?;
     on!(&mut tx, within conn => sqlx::query(CLEAR).bind(day.day).execute(conn).await.map(|_| ()))?;
-    let groups = on!(&mut tx, within conn => sqlx::query(SUM_UP)
-        .bind(day.day).bind(day.since).bind(day.until)
-        .execute(conn).await.map(|done| done.rows_affected()))?;
+    for batch in groups.chunks(BATCH) {
+        keep(&mut tx, day.day, batch).await?;
+    }
     tx.commit().await?;
-    Ok(groups)
+    Ok(groups.len())
+}
+
+/// Of two who sum up a day at once, one finds the other's groups and leaves them.
+async fn keep(tx: &mut Tx, day: i64, groups: &[(Group, Usage)]) -> Result<(), sqlx::Error> {
+    on!(tx, within conn => {
+        let mut query = QueryBuilder::new(KEEP);
+        query.push_values(groups, |mut values, (group, usage)| {
+            values.push_bind(day).push_bind(group.user_id);
+            for name in [&group.username, &group.model, &group.route, &group.outcome] {
+                values.push_bind(storable(name));
+            }
+            let sums = [
+                usage.requests, usage.conversations, usage.refunded, usage.prompt_tokens,
+                usage.completion_tokens, usage.total_tokens, usage.cached_tokens, usage.reasoning_tokens,
+                usage.bytes_in, usage.bytes_out, usage.latency_ms,
+            ];
+            for sum in sums {
+                values.push_bind(sum);
+            }
+        });
+        query.push(" ON CONFLICT (day, user_id, username, model, route, outcome) DO NOTHING");
+        query.build().persistent(false).execute(conn).await.map(|_| ())
+    })
 }
 
 const LAST_DAY: &str = "SELECT MAX(day) FROM usage_daily";
