@@ -280,7 +280,7 @@ impl House {
     }
 
     fn sources(&self, clock: &Clock) -> jobs::Sources {
-        jobs::Sources { db: self.db.clone(), chatlog: self.chatlog.clone(), clock: clock.clone() }
+        jobs::Sources { db: self.db.clone(), backlog: self.chatlog.backlog().clone(), clock: clock.clone() }
     }
 
     fn shared(&self, client_ips: Arc<ClientIps>, clock: Clock, cut: CancellationToken) -> proxy::Shared {

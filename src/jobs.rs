@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio_cron_scheduler::{Job as Tick, JobScheduler};
 
 use crate::background::Background;
-use crate::chatlog::Chatlog;
+use crate::chatlog::Backlog;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::schedule::{Job, NotACron, Reach, Schedule, When};
@@ -33,8 +33,8 @@ pub struct Jobs {
 pub struct Sources {
     /// Where runs are claimed, and most work is done.
     pub db: Db,
-    /// What is flushed.
-    pub chatlog: Chatlog,
+    /// What is flushed. Not the log itself, which ends when nobody can write to it any more.
+    pub backlog: Backlog,
     /// What time it is.
     pub clock: Clock,
 }
@@ -109,10 +109,10 @@ impl Jobs {
     ///
     /// When the scheduler cannot start.
     pub async fn start(background: &Background, sources: Sources, config: &Config) -> anyhow::Result<Self> {
-        let Sources { db, chatlog, clock } = sources;
+        let Sources { db, backlog, clock } = sources;
         let zone = config.limits.time_zone;
         let log = &config.message_log;
-        let shop = Arc::new(Workshop::new(db.clone(), chatlog, clock.clone(), (zone, log)));
+        let shop = Arc::new(Workshop::new(db.clone(), backlog, clock.clone(), (zone, log)));
         let schedule = Schedule::new(db, background, clock, zone, table(&shop, log.batch_interval)?);
         let running = Arc::new(AtomicBool::new(true));
         let ticked = schedule.clone();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use chrono_tz::Tz;
 
-use crate::chatlog::Chatlog;
+use crate::chatlog::Backlog;
 use crate::clock::{Clock, Timestamp};
 use crate::config::MessageLog;
 use crate::quota::Window;
@@ -17,7 +17,7 @@ use crate::store::{self, Db};
 /// Where jobs find what they work with.
 pub(super) struct Workshop {
     db: Db,
-    chatlog: Chatlog,
+    backlog: Backlog,
     clock: Clock,
     zone: Tz,
     memory_threshold: u64,
@@ -38,10 +38,10 @@ const SUMMED_AGAIN: i64 = 2;
 // === impl Workshop ===
 
 impl Workshop {
-    pub(super) fn new(db: Db, chatlog: Chatlog, clock: Clock, (zone, log): (Tz, &MessageLog)) -> Self {
+    pub(super) fn new(db: Db, backlog: Backlog, clock: Clock, (zone, log): (Tz, &MessageLog)) -> Self {
         Self {
             db,
-            chatlog,
+            backlog,
             clock,
             zone,
             memory_threshold: log.memory_threshold,
@@ -67,17 +67,17 @@ impl Workshop {
     }
 
     pub(super) async fn write_log(self: Arc<Self>) -> Outcome {
-        let waiting = self.chatlog.waiting();
-        self.chatlog.flush().await;
+        let waiting = self.backlog.rows();
+        self.backlog.flush().await;
         Ok(format!("{waiting} rows were waiting"))
     }
 
     pub(super) async fn check_memory(self: Arc<Self>) -> Outcome {
-        let used = self.chatlog.budget().used();
+        let used = self.backlog.bytes();
         let mut told = format!("{used} of {} bytes wait", self.memory_threshold);
         if used > self.memory_threshold {
-            self.chatlog.flush().await;
-            write!(told, "; now {}", self.chatlog.budget().used())?;
+            self.backlog.flush().await;
+            write!(told, "; now {}", self.backlog.bytes())?;
         }
         Ok(told)
     }
@@ -95,7 +95,7 @@ impl Workshop {
             None => first,
             Some(last) => (yesterday - SUMMED_AGAIN + 1).max(whole).min(last + 1),
         };
-        self.chatlog.flush().await;
+        self.backlog.flush().await;
         let mut groups = 0;
         for day in from..=yesterday {
             let Window { starts_at: since, resets_at: until, .. } = Window::of(day, self.zone);
