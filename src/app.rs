@@ -25,7 +25,7 @@ use crate::credential::seal::Sealer;
 use crate::credential::ticket::TicketKey;
 use crate::credential::token::Tokens;
 use crate::identity::{Directory, Sources};
-use crate::jobs::{Jobs, deliveries};
+use crate::jobs::{self, Jobs, deliveries};
 use crate::limits::Limits;
 use crate::listen::{self, Acceptor, ClientIps, Stop, TlsKeys};
 use crate::notify::mail::Mailer;
@@ -109,7 +109,7 @@ impl App {
         }
         let (stop, cut) = (Stop::default(), CancellationToken::new());
         let house = House::build(&config, &clock, &background, stop.drain.clone()).await?;
-        let jobs = Jobs::start(&background, house.db.clone(), &config, clock.clone()).await?;
+        let jobs = Jobs::start(&background, house.sources(&clock), &config).await?;
         let control = Arc::new(house.control(&config, &clock, &jobs, stop.drain.clone())?);
         let client_ips = Arc::new(ClientIps::new(config.server.trusted_proxies.clone()));
         let tls = load_tls(&config.server, &background, &stop)?;
@@ -301,8 +301,13 @@ impl House {
                 rate_limit_per_minute: config.limits.rate_limit_per_minute,
             },
             scheduler_running: jobs.running(),
+            schedule: jobs.schedule().clone(),
             draining,
         })
+    }
+
+    fn sources(&self, clock: &Clock) -> jobs::Sources {
+        jobs::Sources { db: self.db.clone(), backlog: self.chatlog.backlog().clone(), clock: clock.clone() }
     }
 
     fn shared(&self, client_ips: Arc<ClientIps>, clock: Clock, cut: CancellationToken) -> proxy::Shared {

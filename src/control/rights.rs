@@ -183,6 +183,12 @@ matrix! {
     ReadLog: &[Admin];
     /// Read who changed what.
     ReadAudit: &[Admin];
+    /// Read how much was used.
+    ReadUsage: &[Admin];
+    /// See the clockwork.
+    ReadJobs: &[Admin];
+    /// Set a job going besides its hour.
+    RunJobs: &[Admin];
 }
 
 // === impl Role ===
