@@ -24,7 +24,7 @@ use crate::credential::key::Pepper;
 use crate::credential::seal::Sealer;
 use crate::credential::token::Tokens;
 use crate::identity::{Directory, Sources};
-use crate::jobs::{self, Jobs};
+use crate::jobs::{self, Jobs, deliveries};
 use crate::limits::Limits;
 use crate::listen::{self, Acceptor, ClientIps, Stop, TlsKeys};
 use crate::proxy;
@@ -47,6 +47,8 @@ pub struct App {
     metrics: Arc<Metrics>,
     workers: Workers,
     jobs: Jobs,
+    /// Cancelled when webhooks are to be left for the next start.
+    undelivered: CancellationToken,
     stop: Stop,
     /// Cancelled when running answers can be waited for no longer.
     cut: CancellationToken,
@@ -64,6 +66,7 @@ struct House {
     chatlog: Chatlog,
     metrics: Arc<Metrics>,
     pepper: Pepper,
+    undelivered: CancellationToken,
 }
 
 /// Between the last word to running answers and the end of their connections.
@@ -133,7 +136,7 @@ impl App {
         };
         workers.count_into(Arc::clone(&house.metrics), &background);
         tracing::info!(listen = %local_addr, "the gate is open");
-        let House { db, metrics, .. } = house;
+        let House { db, metrics, undelivered, .. } = house;
         let drain_timeout = config.server.drain_timeout;
         let runtime = None;
         Ok(Self {
@@ -143,6 +146,7 @@ impl App {
             metrics,
             workers,
             jobs,
+            undelivered,
             stop,
             cut,
             drain_timeout,
@@ -205,6 +209,7 @@ impl App {
             self.workers.closed().await;
         }
         self.jobs.stop().await;
+        self.undelivered.cancel();
         let Self { background, db, runtime, .. } = self;
         if tokio::time::timeout(LAST_ROWS, background.finish()).await.is_err() {
             tracing::error!("the last rows could not be written in time");
@@ -241,7 +246,10 @@ impl House {
         let seats = config.limits.max_parallel;
         let quota = Quota::start(db.clone(), background, clock.clone(), Arc::clone(&metrics), seats);
         let chatlog = Chatlog::start(&config.message_log, db.clone(), background, Arc::clone(&metrics));
-        Ok(Self { db, directory, limits, quota, chatlog, metrics, pepper })
+        let undelivered = CancellationToken::new();
+        let (queue, webhooks, stop) = (db.clone(), config.webhooks.as_ref(), undelivered.clone());
+        deliveries::start(background, queue, clock.clone(), webhooks, stop).await?;
+        Ok(Self { db, directory, limits, quota, chatlog, metrics, pepper, undelivered })
     }
 
     fn control(
@@ -269,6 +277,8 @@ impl House {
             backoff: control::Backoff::default(),
             metrics: Arc::clone(&self.metrics),
             vitals: control::Vitals::new(config.server.data_dir.clone()),
+            routes: config.routes.clone(),
+            authz: config.authz.clone(),
             settings: control::Settings {
                 allow_registration: security.allow_registration,
                 rate_limit_per_minute: config.limits.rate_limit_per_minute,

@@ -11,11 +11,13 @@ mod env;
 mod file;
 mod forms;
 mod load;
+mod matching;
 mod plans;
 mod secrets;
 mod spelling;
 mod tree;
 mod units;
+mod webhooks;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -31,6 +33,7 @@ use secrecy::SecretString;
 pub use self::env::Vars;
 pub use self::load::{ConfigError, Options, locate};
 pub use self::secrets::Secrets;
+pub use self::webhooks::{Authz, WebhookEvent, Webhooks};
 use crate::dialect::Dialect;
 use crate::plan::{AddressRules, Plans};
 
@@ -52,6 +55,10 @@ pub struct Config {
     pub plans: Plans,
     /// `[message_log]`
     pub message_log: MessageLog,
+    /// `[webhooks]`, when it has a URL.
+    pub webhooks: Option<Webhooks>,
+    /// `[authz]`
+    pub authz: Authz,
     /// `[[upstreams]]`, at least one when there are routes.
     pub upstreams: Vec<Upstream>,
     /// `[[routes]]`; every `upstream` is an index into `upstreams`.
@@ -343,20 +350,6 @@ pub struct Finding {
 impl fmt::Debug for Credential {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Credential").field("header", &self.header).finish_non_exhaustive()
-    }
-}
-
-// === impl Charge ===
-
-impl Charge {
-    /// Whether a request with this method and path costs a conversation.
-    #[must_use]
-    pub fn applies(&self, method: &http::Method, path: &str) -> bool {
-        let path_matches = match self.path.strip_suffix('*') {
-            Some(prefix) => path.starts_with(prefix),
-            None => path == self.path,
-        };
-        path_matches && self.method == *method
     }
 }
 

@@ -180,13 +180,16 @@ impl Call {
         }
     }
 
-    /// Which call a request makes, by method and the end of its path.
+    /// Which call a request makes, by method and the end of its path, whatever their case, and with or
+    /// without a last slash.
     #[must_use]
     pub fn of(method: &Method, path: &str) -> Self {
-        if method != Method::POST {
+        if !method.as_str().eq_ignore_ascii_case("POST") {
             return Self::Other;
         }
-        let ends = |tail: &str| path.ends_with(tail);
+        let path = path.strip_suffix('/').unwrap_or(path);
+        let end = |length| path.len().checked_sub(length).and_then(|at| path.get(at..));
+        let ends = |tail: &str| end(tail.len()).is_some_and(|end| end.eq_ignore_ascii_case(tail));
         match () {
             () if ends("/chat/completions") => Self::ChatCompletions,
             () if ends("/completions") => Self::Completions,

@@ -21,6 +21,8 @@ mod work;
 
 use work::Workshop;
 
+pub mod deliveries;
+
 /// The jobs of a gateway, running.
 pub struct Jobs {
     scheduler: JobScheduler,

@@ -34,6 +34,7 @@ pub mod config;
 // Floor 3: the outside world.
 pub mod limits;
 pub mod listen;
+pub mod notify;
 pub mod store;
 
 // Floor 4: who, how much, what was said, when.

@@ -3,6 +3,7 @@
 //! Route, key, subject, address, rate, what is asked, entitlement, a place in the log, a reservation,
 //! forwarding, the answer. Each step is a file; each early exit a `Refusal`.
 
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +21,7 @@ mod capture;
 mod ending;
 mod entitled;
 mod headers;
+mod leftover;
 mod local;
 mod outgoing;
 mod presented;
@@ -49,7 +51,7 @@ use crate::dialect::error::{ErrorText, error_event};
 use crate::dialect::{Call, Dialect, Framing};
 use crate::identity::{Directory, Subject};
 use crate::ids::RequestId;
-use crate::limits::Limits;
+use crate::limits::{Limits, Slot};
 use crate::listen::{ClientIps, Conn};
 use crate::quota::{Quota, Reservation};
 use crate::telemetry::Metrics;
@@ -96,6 +98,15 @@ struct Arrival<'a> {
     uri: Uri,
     dialect: Dialect,
     call: Call,
+}
+
+/// Somebody who may ask something, before anybody looked at what.
+struct Admission<'a> {
+    route: &'a Arc<Route>,
+    client: Option<OnUpgrade>,
+    ip: IpAddr,
+    subject: Arc<Subject>,
+    slot: Slot,
 }
 
 // === impl Proxy ===
@@ -148,15 +159,15 @@ impl Proxy {
         mut req: Request<Incoming>,
     ) -> Result<Response<ProxyBody>, Refusal> {
         let shared = &self.shared;
-        let route = self.routes.find(&req)?;
-        let client = upgrade::offered(&mut req, route)?;
-        let ip = shared.client_ips.resolve(arrival.conn.peer.ip(), req.headers())?.0;
-        // Before the key: a stranger's guesses must not reach the database unmetered.
-        let standing = shared.limits.address(ip)?;
-        let key = presented::take(&mut req)?;
-        let subject = shared.directory.identify(&key).await?;
-        subject.permits(&route.config.scope, ip)?;
-        let slot = shared.limits.take(&subject.plan.rates, subject.key, standing)?;
+        let admission = match self.admit(arrival, &mut req).await {
+            Ok(admission) => admission,
+            Err(refusal) => {
+                let version = req.version();
+                leftover::discard(req.into_body(), version);
+                return Err(refusal);
+            }
+        };
+        let Admission { route, client, ip, subject, slot } = admission;
         let (req, ask) = ask::read(req, route, &self.bounds).await?;
         entitled::check(&subject, route, &ask)?;
         let place = if ask.recorded { Some(shared.chatlog.place()?) } else { None };
@@ -166,6 +177,25 @@ impl Proxy {
         let upstream = self.upstream(route)?;
         let reply = send::send(upstream, req, arrival.conn.tls, &mut meter).await?;
         Ok(self.pass(arrival, reply, client, meter))
+    }
+
+    /// The steps that need no body: none is read for a stranger.
+    async fn admit(
+        &self,
+        arrival: &Arrival<'_>,
+        req: &mut Request<Incoming>,
+    ) -> Result<Admission<'_>, Refusal> {
+        let shared = &self.shared;
+        let route = self.routes.find(req)?;
+        let client = upgrade::offered(req, route)?;
+        let ip = shared.client_ips.resolve(arrival.conn.peer.ip(), req.headers())?.0;
+        // Before the key: a stranger's guesses must not reach the database unmetered.
+        let standing = shared.limits.address(ip)?;
+        let key = presented::take(req)?;
+        let subject = shared.directory.identify(&key).await?;
+        subject.permits(&route.config.scope, ip)?;
+        let slot = shared.limits.take(&subject.plan.rates, subject.key, standing)?;
+        Ok(Admission { route, client, ip, subject, slot })
     }
 
     fn arrival<'a>(&self, conn: &'a Conn, req: &Request<Incoming>, id: &'a RequestId) -> Arrival<'a> {

@@ -55,6 +55,7 @@ pub mod takeover;
 mod text;
 pub mod usage;
 pub mod users;
+pub mod webhooks;
 
 #[cfg(test)]
 pub(crate) mod tests;

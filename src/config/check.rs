@@ -35,7 +35,7 @@ const CONVERSATIONS: [&str; 6] = [
 /// Sockets, TLS files and the data folder.
 pub(super) fn server(tree: &Tree<'_>, server: &Server) {
     if server.listen.is_empty() {
-        tree.mistake("server.listen", "is empty: name at least one address, such as \"0.0.0.0:8080\"");
+        tree.missing("server.listen", "is empty: name at least one address, such as \"0.0.0.0:8080\"");
     }
     let addresses = server.listen.iter().chain(&server.admin_listen).copied().enumerate().collect::<Vec<_>>();
     for (position, address) in &addresses {
@@ -245,7 +245,7 @@ fn credential(tree: &Tree<'_>, draft: &UpstreamDraft) -> Option<Credential> {
     let (header, source) = draft.credential.as_ref()?;
     if source.value.is_none() && source.file.is_none() {
         let message = "is missing: add value = \"Bearer ${NAME}\", or value_file = \"…\"";
-        tree.mistake(&source.value_path, message);
+        tree.missing(&source.value_path, message);
         return None;
     }
     let secret = secrets::given(tree, source)?;

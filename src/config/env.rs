@@ -37,7 +37,7 @@ enum Form {
 
 const PREFIX: &str = "GATEWAY__";
 
-const SEED_NAMES: [(&str, &str, Form); 17] = [
+const SEED_NAMES: [(&str, &str, Form); 20] = [
     ("SECRET_KEY", "security.secret_key", Form::AsIs),
     ("SECRET_KEY_FILE", "security.secret_key_file", Form::AsIs),
     ("ACCESS_TOKEN_EXPIRE_MINUTES", "security.access_token_ttl", Form::Minutes),
@@ -55,16 +55,13 @@ const SEED_NAMES: [(&str, &str, Form); 17] = [
     ("BATCH_LOG_INTERVAL_MINUTES", "message_log.batch_interval", Form::Minutes),
     ("MEMORY_THRESHOLD_MB", "message_log.memory_threshold", Form::Mebibytes),
     ("DEBUG", "server.debug", Form::AsIs),
+    ("WEBHOOK_URL", "webhooks.url", Form::AsIs),
+    ("WEBHOOK_SECRET", "webhooks.secret", Form::AsIs),
+    ("WEBHOOK_SECRET_FILE", "webhooks.secret_file", Form::AsIs),
 ];
 
-const NOT_YET: [(&str, &str); 6] = [
-    ("SMTP_HOST", "mail"),
-    ("SMTP_PORT", "mail"),
-    ("SMTP_USERNAME", "mail"),
-    ("SMTP_PASSWORD", "mail"),
-    ("WEBHOOK_URL", "webhooks"),
-    ("WEBHOOK_SECRET", "webhooks"),
-];
+const NOT_YET: [(&str, &str); 4] =
+    [("SMTP_HOST", "mail"), ("SMTP_PORT", "mail"), ("SMTP_USERNAME", "mail"), ("SMTP_PASSWORD", "mail")];
 
 // === impl Vars ===
 

@@ -11,8 +11,8 @@ use secrecy::SecretString;
 
 use super::tree::{Section, Tree};
 use super::{
-    Capture, Charge, Connections, Environment, Limits, MessageLog, Route, Server, Sync, Tls, Upstream, forms,
-    plans,
+    Authz, Capture, Charge, Connections, Environment, Limits, MessageLog, Route, Server, Sync, Tls, Upstream,
+    forms, plans, webhooks,
 };
 use crate::dialect::Dialect;
 use crate::plan::Plans;
@@ -33,6 +33,8 @@ pub(super) struct Draft {
     pub(super) limits: Limits,
     pub(super) plans: Plans,
     pub(super) message_log: MessageLog,
+    pub(super) webhooks: webhooks::WebhooksDraft,
+    pub(super) authz: Authz,
     pub(super) upstreams: Vec<UpstreamDraft>,
     pub(super) routes: Vec<RouteDraft>,
 }
@@ -109,6 +111,8 @@ pub(super) fn read(mut root: Section<'_>, tree: &Tree<'_>, base: &Path) -> Draft
         security: security(root.section("security"), base),
         access: access(root.section("access")),
         plans: plans::read(root.named("plans"), limits.time_zone, parallel_per_key),
+        webhooks: webhooks::read(root.section("webhooks"), base),
+        authz: webhooks::read_authz(root.section("authz")),
         upstreams: root.sections("upstreams").into_iter().map(|section| upstream(section, base)).collect(),
         routes: root.sections("routes").into_iter().map(|section| route(section, capture)).collect(),
         server,
@@ -332,7 +336,12 @@ fn route(mut s: Section<'_>, capture: Capture) -> RouteDraft {
 }
 
 /// A key and its `*_file` twin. A variable goes before the file; two in the same place are a mistake.
-fn secret(s: &mut Section<'_>, key: &'static str, file_key: &'static str, base: &Path) -> SecretSource {
+pub(super) fn secret(
+    s: &mut Section<'_>,
+    key: &'static str,
+    file_key: &'static str,
+    base: &Path,
+) -> SecretSource {
     let by_variable = (s.is_set_by_variable(key), s.is_set_by_variable(file_key));
     let mut value = s.value(key, forms::any_text).map(SecretString::from);
     let mut file = s.value(file_key, forms::text).map(|file| base.join(file));

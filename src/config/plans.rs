@@ -21,15 +21,17 @@ struct TermsGiven {
     zone: Option<Tz>,
 }
 
-/// `free` is there in any case, and serves users whose plan is not in the configuration.
+/// `free` and `premium` are there in any case: whoever came with the names of the REST API's first
+/// edition finds them. `free` serves users whose plan is not in the configuration.
 pub(super) fn read(sections: Vec<(String, Section<'_>)>, zone: Tz, parallel: u32) -> Plans {
     let mut by_name = BTreeMap::new();
     for (name, section) in sections {
         let default = free_plan(&name, zone, parallel);
         by_name.insert(name, plan(section, &default));
     }
-    let builtin = || Terms { base: Arc::new(free_plan("free", zone, parallel)), by_level: BTreeMap::new() };
-    let free = by_name.entry("free".to_owned()).or_insert_with(builtin);
+    let builtin = |plan: Plan| Terms { base: Arc::new(plan), by_level: BTreeMap::new() };
+    by_name.entry("premium".to_owned()).or_insert_with(|| builtin(premium_plan(zone, parallel)));
+    let free = by_name.entry("free".to_owned()).or_insert_with(|| builtin(free_plan("free", zone, parallel)));
     let fallback = Arc::clone(&free.base);
     Plans::new(by_name, fallback)
 }
@@ -57,6 +59,14 @@ fn free_plan(name: &str, zone: Tz, parallel: u32) -> Plan {
         models: Permitted::All,
         rates: Rates { per_minute: 0, burst: 0, parallel },
         allowance: Allowance { per_day: 10, zone },
+    }
+}
+
+fn premium_plan(zone: Tz, parallel: u32) -> Plan {
+    Plan {
+        rates: Rates { per_minute: 600, burst: 0, parallel },
+        allowance: Allowance { per_day: 1000, zone },
+        ..free_plan("premium", zone, parallel)
     }
 }
 

@@ -110,6 +110,16 @@ impl<'v> Tree<'v> {
         self.report.borrow_mut().mistakes.push(finding);
     }
 
+    /// Something that must be there and is not. Silent where a mistake says already why it is not.
+    pub(super) fn missing(&self, path: &str, message: &str) {
+        let finding = self.finding(path, message.to_owned());
+        let element = format!("{}[", finding.path);
+        let mut report = self.report.borrow_mut();
+        if !report.mistakes.iter().any(|m| m.path == finding.path || m.path.starts_with(&element)) {
+            report.mistakes.push(finding);
+        }
+    }
+
     /// Something that `development` forgives with a warning and `production` refuses.
     pub(super) fn weakness(&self, path: &str, message: impl Into<String>) {
         let finding = self.finding(path, message.into());

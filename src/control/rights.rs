@@ -81,6 +81,8 @@ matrix! {
 
     /// Have one's key checked, at the price of a conversation.
     VerifyKey: &[KeyHolder];
+    /// Ask how one's key stands, or what it may do.
+    AskOfKey: &[KeyHolder];
     /// Have a conversation logged that went another way.
     LogMessage: &[KeyHolder], saying &["model", "messages", "research_model"];
 
@@ -94,6 +96,10 @@ matrix! {
     ChangeOwnEmail: &[User], saying &["new_email", "password"];
     /// See one's own key, or have another.
     UseOwnKey: &[User];
+    /// Have several keys, and narrow each.
+    KeepOwnKeys: &[User], saying &["name", "label", "expires_at", "allowed_ips", "plan"];
+    /// Give one's own key another secret.
+    RotateOwnKey: &[User], saying &["grace_period"];
     /// Leave.
     DeleteOwnAccount: &[User];
 
@@ -114,6 +120,14 @@ matrix! {
     DeleteUsers: &[Advanced, Admin];
     /// Give a user another key. Nobody but its owner ever sees the one there is.
     ReplaceUserKeys: &[Admin];
+
+    /// See what keys a user has, never the keys themselves.
+    ReadUserKeys: &[Admin];
+    /// End a user's key.
+    RevokeUserKeys: &[Admin];
+    /// Ask which rule would decide.
+    Explain: &[Admin], saying
+        &["key", "username", "key_name", "address", "host", "method", "path", "model", "r_type"];
 
     /// See deleted users.
     ReadDeletedUsers: &[Admin];

@@ -3,11 +3,12 @@
 
 use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
-use http::{HeaderMap, Method, Request};
+use http::{HeaderMap, Method, Request, Version};
 use http_body::Body;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
+use super::leftover;
 use super::outgoing::Outgoing;
 use super::route::Route;
 use crate::chatlog::Asked;
@@ -82,16 +83,25 @@ pub(super) async fn read(
     if body.is_end_stream() && !(charged && call != Call::Other) {
         return Ok((Request::from_parts(parts, Outgoing::empty()), unread));
     }
-    if !(charged || call != Call::Other) && is_opaque(&parts.headers) || is_multipart(&parts.headers) {
-        let body = Outgoing::through(Paced::new(body, &bounds.pace), bounds.max_upload, charged);
-        refuse_announced(&parts.headers, bounds.max_upload)?;
+    let passes =
+        !(charged || call != Call::Other) && is_opaque(&parts.headers) || is_multipart(&parts.headers);
+    let refused = if passes {
+        refuse_announced(&parts.headers, bounds.max_upload)
+    } else if parts.headers.get(CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
+        Err(AskError::Encoded)
+    } else {
+        refuse_announced(&parts.headers, bounds.max_body)
+    };
+    if let Err(error) = refused {
+        leftover::discard(body, parts.version);
+        return Err(error);
+    }
+    let body = Paced::new(body, &bounds.pace);
+    if passes {
+        let body = Outgoing::through(body, bounds.max_upload, charged);
         return Ok((Request::from_parts(parts, body), unread));
     }
-    if parts.headers.get(CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
-        return Err(AskError::Encoded);
-    }
-    refuse_announced(&parts.headers, bounds.max_body)?;
-    let bytes = collect(Paced::new(body, &bounds.pace), bounds.max_body).await?;
+    let bytes = collect(body, bounds.max_body, parts.version).await?;
     let must_be_json = call != Call::Other || is_json(&parts.headers);
     let ask = look(&bytes, unread, route, must_be_json)?;
     Ok((Request::from_parts(parts, Outgoing::whole(bytes)), ask))
@@ -105,7 +115,7 @@ fn look(bytes: &Bytes, mut ask: Ask, route: &Route, must_be_json: bool) -> Resul
             return Err(AskError::Duplicate(FIELDS.get(index).copied().unwrap_or("model")));
         }
         Err(ScanError::TooDeep) => return Err(AskError::TooDeep),
-        Err(_) if must_be_json => return Err(AskError::NotJson),
+        Err(_) if must_be_json || may_be_json(bytes) => return Err(AskError::NotJson),
         Err(_) => [None; FIELDS.len()],
     };
     let [model, stream, r_type, research] = found;
@@ -124,6 +134,13 @@ fn look(bytes: &Bytes, mut ask: Ask, route: &Route, must_be_json: bool) -> Resul
     Ok(ask)
 }
 
+/// Whether a lenient parser might find fields of ours where we found none: in an object with
+/// extensions of JSON, or in another encoding, as Python's `json.loads` does.
+fn may_be_json(body: &[u8]) -> bool {
+    let marks: [&[u8]; 5] = [b"\xef\xbb\xbf", b"\xfe\xff", b"\xff\xfe", b"\0{", b"\0\0\0{"];
+    body.trim_ascii_start().starts_with(b"{") || marks.iter().any(|mark| body.starts_with(mark))
+}
+
 fn text(raw: Option<&[u8]>, field: &'static str) -> Result<Option<String>, AskError> {
     let Some(raw) = raw.filter(|raw| *raw != b"null") else { return Ok(None) };
     let text = scan::text(raw).ok_or(AskError::WrongType(field))?;
@@ -136,12 +153,13 @@ fn flag(raw: Option<&[u8]>, field: &'static str) -> Result<Option<bool>, AskErro
 }
 
 /// The whole body, within its bounds.
-async fn collect(mut body: Paced<Incoming>, max: u64) -> Result<Bytes, AskError> {
+async fn collect(mut body: Paced<Incoming>, max: u64, version: Version) -> Result<Bytes, AskError> {
     let mut first = Bytes::new();
     let mut rest = BytesMut::new();
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame?.into_data() else { continue };
         if (first.len() + rest.len() + data.len()) as u64 > max {
+            leftover::discard(body, version);
             return Err(AskError::TooLarge { max });
         }
         // Most bodies are one piece; then nothing is copied.

@@ -90,6 +90,12 @@ fn passes_to_upstream(name: &HeaderName) -> bool {
             | "expect"
             | "forwarded"
             | "x-real-ip"
+            // Other frameworks take these for the path and the method, which we have decided on.
+            | "x-original-url"
+            | "x-rewrite-url"
+            | "x-http-method"
+            | "x-http-method-override"
+            | "x-method-override"
             | "authorization"
             | "x-api-key"
             | "api-key"

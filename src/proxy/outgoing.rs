@@ -26,6 +26,7 @@ pub(super) struct Through {
     inner: Paced<Incoming>,
     passed: u64,
     max: u64,
+    /// Until its first byte that is no white space was seen.
     refuse_json: bool,
     progress: Progress,
 }
@@ -113,9 +114,14 @@ impl Through {
 
     fn pass(&mut self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, NotPassed> {
         let Some(data) = frame.data_ref() else { return Ok(frame) };
-        let first = data.iter().find(|b| !b.is_ascii_whitespace());
-        if self.refuse_json && self.passed == 0 && first == Some(&b'{') {
-            return self.fail(AskError::NotJson);
+        if self.refuse_json
+            && let Some(first) = data.iter().find(|b| !b.is_ascii_whitespace())
+        {
+            // A multipart body begins with "--"; what begins otherwise, some parser takes for JSON.
+            if *first != b'-' {
+                return self.fail(AskError::NotJson);
+            }
+            self.refuse_json = false;
         }
         self.passed += data.len() as u64;
         if self.passed > self.max {

@@ -3,13 +3,16 @@
 //! Each refusal has a text for the client, a code that body, log and metric share, and the headers
 //! by which an SDK knows whether to try again. Inner errors never reach a client.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use chrono_tz::Tz;
 use http::header::{CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, Response, StatusCode};
 
 use super::ask::AskError;
-use super::headers::ERROR_SOURCE;
+use super::ending::Day;
+use super::headers::{self, ERROR_SOURCE};
 use super::presented::NoKey;
 use super::route::NoRoute;
 use crate::clock::Timestamp;
@@ -17,9 +20,9 @@ use crate::dialect::error::{ErrorText, error_body};
 use crate::dialect::{Call, Dialect};
 use crate::identity::{IdentifyError, NotPermitted};
 use crate::ids::RequestId;
-use crate::limits::LimitError;
+use crate::limits::{LimitError, Standing};
 use crate::listen::UnreadableAddress;
-use crate::quota::QuotaError;
+use crate::quota::{QuotaError, Window};
 
 /// Why a request was not forwarded, or its answer not passed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,6 +102,7 @@ impl Refusal {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(ERROR_SOURCE, HeaderValue::from_static("gateway"));
         self.advise(headers, &row, now);
+        self.tell_standing(headers, dialect, now);
         response
     }
 
@@ -171,6 +175,22 @@ impl Refusal {
         }
     }
 
+    /// How the limit stands that was met, in the words of the answers that meet none.
+    fn tell_standing(&self, headers: &mut HeaderMap, dialect: Dialect, now: Timestamp) {
+        let (rate, day) = match self {
+            Self::Limit(LimitError::Rate { per_minute, retry_after }) => {
+                let next = Duration::from_secs(whole_seconds(*retry_after));
+                (Some(Standing { per_minute: *per_minute, remaining: 0, full_in: next }), None)
+            }
+            Self::UsedUp { limit, resets_at, zone } => {
+                let length = resets_at.since(Window::at(now, *zone).starts_at);
+                (None, Some(Day { limit: *limit, left: 0, resets_at: *resets_at, length }))
+            }
+            _ => return,
+        };
+        headers::tell_standing(headers, dialect, rate, day, now);
+    }
+
     /// Whether and when to come again.
     fn advise(&self, headers: &mut HeaderMap, row: &Row, now: Timestamp) {
         match self {
@@ -209,7 +229,7 @@ impl Refusal {
 }
 
 /// `Retry-After` counts whole seconds and never says "now".
-fn whole_seconds(wait: std::time::Duration) -> u64 {
+fn whole_seconds(wait: Duration) -> u64 {
     wait.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX).max(1)
 }
 

@@ -41,8 +41,7 @@ impl Routes {
             Arc::new(Route { name: name.into(), config: config.clone() })
         };
         let mut routes: Vec<_> = routes.iter().map(named).collect();
-        routes
-            .sort_by_key(|route| (std::cmp::Reverse(route.config.prefix.len()), route.config.host.is_none()));
+        routes.sort_by_key(|route| route.config.precedence());
         Self(routes)
     }
 
@@ -52,35 +51,26 @@ impl Routes {
         }
         let path = plain_path(req.uri(), req.version() < http::Version::HTTP_2)?;
         let host = host(req.uri(), req.headers())?;
-        self.0.iter().find(|route| route.takes(host, path)).ok_or(NoRoute::Nothing)
+        self.0.iter().find(|route| route.config.takes(host, path)).ok_or(NoRoute::Nothing)
     }
 
     /// Whose errors a client expects, also where no route was found.
     pub(super) fn dialect_of(&self, uri: &Uri, has_anthropic_version: bool) -> Dialect {
         let path = uri.path();
-        let configured = self.0.iter().find(|route| route.takes_path(path)).and_then(|r| r.config.dialect);
+        let configured =
+            self.0.iter().find(|route| route.config.takes_path(path)).and_then(|r| r.config.dialect);
         configured.unwrap_or_else(|| Dialect::guess(path, has_anthropic_version))
     }
 
     /// The route a path belongs to, by name, whatever its host.
     pub(super) fn name_of(&self, path: &str) -> &str {
-        self.0.iter().find(|route| route.takes_path(path)).map_or("none", |route| &route.name)
+        self.0.iter().find(|route| route.config.takes_path(path)).map_or("none", |route| &route.name)
     }
 }
 
 // === impl Route ===
 
 impl Route {
-    fn takes(&self, host: &str, path: &str) -> bool {
-        self.takes_path(path)
-            && self.config.host.as_deref().is_none_or(|wanted| host.eq_ignore_ascii_case(wanted))
-    }
-
-    fn takes_path(&self, path: &str) -> bool {
-        let rest = path.strip_prefix(self.config.prefix.as_str());
-        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-    }
-
     /// The call a request makes. A custom app's paths mean nothing to us.
     pub(super) fn call(&self, method: &Method, path: &str) -> Call {
         if self.config.dialect == Some(Dialect::Plain) { Call::Other } else { Call::of(method, path) }
@@ -126,13 +116,15 @@ fn is_doubtful(path: &str) -> bool {
     false
 }
 
-/// An escape that hides a separator, a dot, a control character, or nothing at all.
+/// An escape that hides a separator, a dot, a control character, something that needs no escape (RFC
+/// 3986 §2.3: upstreams read `%63hat` as `chat`), or nothing at all.
 fn has_doubtful_escape(path: &[u8]) -> bool {
     let mut rest = path;
     while let Some(at) = memchr::memchr(b'%', rest) {
         let escaped = rest.get(at + 1..at + 3).and_then(|hex| std::str::from_utf8(hex).ok());
         let Some(Ok(byte)) = escaped.map(|hex| u8::from_str_radix(hex, 16)) else { return true };
-        if byte < b' ' || byte == 0x7f || matches!(byte, b'.' | b'/' | b'\\' | b'%' | b';') {
+        let hides = matches!(byte, b'.' | b'/' | b'\\' | b'%' | b';' | b'-' | b'_');
+        if byte < b' ' || byte == 0x7f || hides || byte.is_ascii_alphanumeric() {
             return true;
         }
         rest = rest.get(at + 3..).unwrap_or_default();
@@ -184,6 +176,11 @@ mod tests {
             "/v1/%zz",
             "/a\\b",
             "/v1/%+1",
+            "/v1/%63hat",
+            "/v1/%43hat",
+            "/v%31",
+            "/v1/a%5fb",
+            "/v1/a%2Db",
         ] {
             assert!(is_doubtful(doubtful), "{doubtful}");
         }

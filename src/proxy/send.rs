@@ -195,6 +195,8 @@ fn receive(mut response: Response<Incoming>, lent: Lent, meter: &mut Meter) -> R
     let keep = route.is_some_and(|route| route.keep_upstream_headers);
     let doubtful = headers::from_upstream(response.headers_mut(), keep);
     headers::mark_stream(response.headers_mut(), framing);
+    // Each hop names its own version (RFC 9110 §2.5); the listener fits ours to the client's.
+    *response.version_mut() = Version::HTTP_11;
     Reply { response, lent, framing, reusable: !doubtful }
 }
 

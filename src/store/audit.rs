@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use serde_json::Value;
 
 use super::text::{Json, storable};
-use super::{Db, Page, StoreError, Tx};
+use super::{Db, Page, StoreError, Tx, webhooks};
 use crate::clock::Timestamp;
 use crate::ids::{AdminId, StaffId, UserId};
 
@@ -106,9 +106,10 @@ const APPEND: &str = "INSERT INTO audit
     (at, actor_kind, actor_id, actor_name, action, target, detail, request_id, client_ip, seq, hash)
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
 
-/// Records `entry` if, and only if, `tx` is committed. It takes a lock that every writer needs, so it
-/// stands at a transaction's end.
+/// Records `entry` if, and only if, `tx` is committed; so are those told who want to know of it. It
+/// takes a lock that every writer needs, so it stands at a transaction's end.
 pub(crate) async fn append(tx: &mut Tx, entry: &Entry) -> Result<(), sqlx::Error> {
+    webhooks::tell_of(tx, entry).await?;
     let content = entry.content();
     let link = chain::next(tx, &content).await?;
     on!(&mut *tx, within conn => sqlx::query(APPEND)

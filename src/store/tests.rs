@@ -21,9 +21,11 @@ mod accounts;
 mod audit;
 mod deleted;
 mod exchanges;
+mod keys;
 mod quota;
 mod schema;
 mod usage;
+mod webhooks;
 
 /// An instant to begin with.
 pub(crate) const NOW: Timestamp = Timestamp(1_790_000_000_123);

@@ -1,10 +1,14 @@
 //! The REST API, as the clients of the seed and an admin use it.
 
 mod admin_users;
+mod authz;
 mod deletion;
 mod envelope;
+mod explain;
 mod health;
 mod jobs;
+mod key_self;
+mod keys;
 mod log_message;
 mod login;
 mod matrix;
@@ -18,3 +22,4 @@ mod surfaces;
 mod trail;
 mod usage;
 mod verify_key;
+mod webhooks;

@@ -40,6 +40,9 @@ fn every_mistake_is_told_at_once_with_its_place() {
         ] {
             assert!(said.contains(place), "{command} does not mention {place}:\n{said}");
         }
+        for place in ["server.listen", "upstreams[0].credential.value"] {
+            assert_eq!(said.matches(place).count(), 1, "one mistake is told once:\n{said}");
+        }
     }
     assert!(!folder.path().join("data").exists(), "nothing is made while there are mistakes");
 }
@@ -88,6 +91,7 @@ fn the_file_is_looked_for_where_it_was_named() {
     let (code, said) = run(elsewhere.path(), &["check", "--config", "missing.toml"], &[]);
     assert_eq!(code, Some(78), "{said}");
     assert!(said.contains("missing.toml"), "{said}");
+    assert_eq!(said.matches("No such file").count(), 1, "{said}");
 }
 
 #[test]

@@ -67,6 +67,23 @@ async fn the_seeds_own_settings_start_a_development_installation_with_warnings()
     for weak in ["secret_key", "encryption_key", "admin_password"] {
         assert!(said.to_lowercase().contains(weak), "no warning of {weak}:\n{said}");
     }
+    assert!(!said.contains("job_scheduler"), "the scheduler's own remarks are no news:\n{said}");
+}
+
+#[tokio::test]
+async fn the_seeds_example_of_an_update_needs_no_plan_in_the_configuration() {
+    let site = Site::new("");
+    let _child = site.serve(&[("ADMIN_PASSWORD", "admin123!")]).await;
+    let (jwt, key) = site.user("johndoe").await;
+    let admin = site.admin("admin123!").await.unwrap();
+    let terms = json!({"subscription_plan": "premium", "limits": {"conversation_limit": 100, "reset": 100}});
+    let user = site.url("/api/v1/admin/users/johndoe");
+    let updated = reqwest::Client::new().put(user).bearer_auth(admin).json(&terms).send().await.unwrap();
+    assert_eq!(updated.status(), 200, "{}", updated.text().await.unwrap());
+    let (_, profile) = site.get("/api/v1/auth/profile", &jwt).await;
+    assert_eq!(profile["subscription_plan"], "premium", "{profile}");
+    let (_, verified) = site.post("/api/v1/auth/verify-key", Some(&key), &json!({})).await;
+    assert_eq!(verified["remaining_conversations"], 99, "{verified}");
 }
 
 #[tokio::test]

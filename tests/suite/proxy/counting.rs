@@ -7,6 +7,7 @@ use serde_json::json;
 use tokio::task::JoinSet;
 
 use crate::upstream::{Answer, Gate, PATIENCE, chat_answer};
+use crate::wire::exchange;
 use crate::world::{TEN_O_CLOCK, World, chat_request};
 
 #[tokio::test]
@@ -127,4 +128,35 @@ async fn a_plan_has_its_own_number() {
     assert_eq!(world.chat(&ann).send().await.header("x-ratelimit-remaining-requests"), "999");
     world.clock.advance(Duration::from_hours(24));
     assert_eq!(world.left(&ann).await, 1000);
+}
+
+#[tokio::test]
+async fn a_conversation_is_not_free_because_its_path_is_spelled_in_another_way() {
+    let world = World::with(|setup| {
+        setup.only_route("prefix = \"/v1\"\ncharge = [\"POST /v1/chat/completions\", \"POST /v1/x:ask\"]");
+    })
+    .await;
+    let ann = world.user("ann").await;
+    for path in
+        ["/v1/chat/completions", "/v1/chat/completions/", "/v1/Chat/Completions", "/v1/x:ask", "/v1/x%3aask/"]
+    {
+        let left = world.left(&ann).await;
+        let answer = world.post(path).bearer(&ann.key).json(&chat_request()).send().await;
+        assert_eq!((answer.status, world.left(&ann).await), (200, left - 1), "{path}");
+    }
+    let hits = world.upstream.hits();
+    for path in ["/v1/chat/completion%73", "/v1/%63hat/completions", "/v%31/chat/completions"] {
+        let request = format!(
+            "POST {path} HTTP/1.1\r\nhost: gate\r\nx-api-key: {}\r\ncontent-length: 2\r\n\r\n{{}}",
+            ann.key
+        );
+        assert_eq!(exchange(world.addr, request).await.status(), 400, "{path}");
+    }
+    assert_eq!(world.upstream.hits(), hits);
+    let disguised = world.post("/v1/models").bearer(&ann.key).json(&chat_request());
+    let disguised = disguised.header("x-original-url", "/v1/chat/completions");
+    assert_eq!(disguised.header("x-http-method-override", "PUT").send().await.status, 200);
+    for name in ["x-original-url", "x-http-method-override"] {
+        assert_eq!(world.upstream.last().header(name), None, "{name}");
+    }
 }

@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use crate::wire::Wire;
 use crate::world::{Person, World};
 
 async fn status(world: &World, person: &Person, body: serde_json::Value) -> u16 {
@@ -97,4 +98,49 @@ async fn a_level_may_have_terms_of_its_own() {
     let answer = world.chat(&ann).send().await;
     assert_eq!(answer.header("x-ratelimit-limit-requests"), "50");
     assert_eq!(world.left(&ann).await, 49);
+}
+
+#[tokio::test]
+async fn fields_cannot_be_hidden_from_the_gate_and_shown_to_the_app() {
+    let world = World::with(|setup| {
+        setup.add(
+            "[[routes]]\nprefix = \"/v1\"\nupstream = \"model\"\ncharge = [\"POST /v1/chat/completions\"]\n\
+             [[routes]]\nprefix = \"/app\"\nupstream = \"model\"\ndialect = \"plain\"\n\
+             charge = [\"POST /app/ask\"]",
+        );
+    })
+    .await;
+    let ann = world.user("ann").await;
+    let secret = "{\"r_type\":\"secret\"}";
+    let utf_16: Vec<u8> = secret.encode_utf16().flat_map(u16::to_be_bytes).collect();
+    let bodies: [&[u8]; 4] = [
+        b"\xef\xbb\xbf{\"r_type\":\"secret\"}",
+        &utf_16,
+        b" {\"r_type\":\"secret\",\"x\":NaN}",
+        b"{'r_type':'secret'}",
+    ];
+    for body in bodies {
+        let ask = world.post("/app/ask").bearer(&ann.key).header("content-type", "text/plain");
+        let answer = ask.body(body.to_vec()).send().await;
+        assert_eq!(answer.status, 400, "{}: {}", String::from_utf8_lossy(body), answer.text());
+    }
+    let words = world.post("/app/ask").bearer(&ann.key).header("content-type", "text/plain");
+    assert_eq!(words.body("just words").send().await.status, 200);
+    // As multipart it passes unread, so it must look like multipart from its first byte that counts.
+    let hits = world.upstream.hits();
+    for pieces in [[" ", "{\"r_type\":\"secret\"}"], ["\r\n", "\u{feff}{\"r_type\":\"secret\"}"]] {
+        let pieces = pieces.map(|piece| format!("{:x}\r\n{piece}\r\n", piece.len()));
+        let head = format!(
+            "POST /v1/chat/completions HTTP/1.1\r\nhost: gate\r\nx-api-key: {}\r\n\
+             content-type: multipart/form-data; boundary=x\r\ntransfer-encoding: chunked\r\n\r\n",
+            ann.key
+        );
+        let mut wire = Wire::connect(world.addr).await;
+        for part in [&head, &pieces[0], &pieces[1], "0\r\n\r\n"] {
+            wire.send(part).await;
+        }
+        let answer = wire.answer().await;
+        assert_eq!(answer.status(), 400, "{}", String::from_utf8_lossy(&answer.body));
+    }
+    assert_eq!(world.upstream.hits(), hits);
 }

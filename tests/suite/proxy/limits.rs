@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use serde_json::json;
 
-use crate::upstream::Answer;
+use crate::upstream::{Answer, PATIENCE};
 use crate::wire::{Heard, Wire, exchange};
 use crate::world::{Person, World};
 
@@ -326,4 +327,24 @@ async fn a_client_that_does_not_read_is_cut_and_the_upstream_let_go() {
     wire.send(post(&ann, &format!("content-length: {}\r\n", body.len()), body)).await;
     world.upstream.closed().await;
     assert_eq!(world.left(&ann).await, 9);
+}
+
+#[tokio::test]
+async fn a_refusal_on_http_2_does_not_reset_a_client_that_is_still_sending() {
+    const PIECES: usize = 64;
+    let world = World::with(|setup| setup.add("[limits]\nmax_body_size = \"256KiB\"")).await;
+    let ann = world.user("ann").await;
+    let client = reqwest::Client::builder().http2_prior_knowledge().no_proxy().build().unwrap();
+    for (key, refusal) in [("pe-nobodys", 401), (ann.key.as_str(), 413)] {
+        let (sent, mut count) = tokio::sync::watch::channel(0);
+        let pieces = futures_util::stream::iter(0..PIECES).map(move |piece| {
+            sent.send_replace(piece + 1);
+            std::io::Result::Ok(vec![b' '; 16 << 10])
+        });
+        let call = world.post_with(&client, "/v1/chat/completions").bearer(key);
+        let answer = call.body(reqwest::Body::wrap_stream(pieces)).send().await;
+        assert_eq!(answer.status, refusal);
+        let all = tokio::time::timeout(PATIENCE, count.wait_for(|sent| *sent == PIECES)).await;
+        assert!(all.is_ok_and(|sent| sent.is_ok()), "{refusal}: the stream was reset");
+    }
 }

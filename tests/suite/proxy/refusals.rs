@@ -56,6 +56,7 @@ async fn a_used_up_day_in_every_dialect() {
         assert_eq!(answer.header("content-type"), "application/json");
         assert_eq!(answer.header("x-should-retry"), "false");
         assert_eq!(answer.header("retry-after"), "50400", "fourteen hours to midnight");
+        assert_eq!(answer.header("ratelimit"), "\"day\";r=0;t=50400");
         assert_eq!(answer.header("x-tollgate-error-source"), "gateway");
         assert_eq!(header(&answer.headers, "retry-after-ms"), None);
     }
@@ -77,6 +78,7 @@ async fn a_rate_limit_says_when_to_come_again() {
         assert_eq!(answer.json().pointer(kind.0).and_then(Value::as_str), Some(kind.1));
         assert_eq!(answer.header("retry-after"), "10");
         assert_eq!(answer.header("retry-after-ms"), "10000");
+        assert_eq!(answer.header("ratelimit"), "\"minute\";r=0;t=10");
         assert_eq!(header(&answer.headers, "x-should-retry"), None, "this one may be tried again");
     }
     world.clock.advance(Duration::from_secs(10));

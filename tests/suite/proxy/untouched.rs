@@ -195,6 +195,17 @@ async fn nothing_is_asked_twice_of_the_upstream() {
 }
 
 #[tokio::test]
+async fn the_upstreams_version_of_http_is_not_the_clients() {
+    let world = World::start().await;
+    let ann = world.user("ann").await;
+    let old = "HTTP/1.0 200 OK\r\ncontent-type: text/event-stream\r\n\r\ndata: {}\n\n";
+    world.upstream.next(Answer::raw(old).then_cut());
+    let answer = world.chat(&ann).send().await;
+    assert_eq!((answer.status, answer.version), (200, http::Version::HTTP_11));
+    assert_eq!((answer.text().as_str(), answer.header("transfer-encoding")), ("data: {}\n\n", "chunked"));
+}
+
+#[tokio::test]
 async fn when_the_log_has_no_memory_left_answers_pass_all_the_same() {
     let world = World::with(|setup| {
         setup.add(
