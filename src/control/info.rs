@@ -110,8 +110,10 @@ fn for_admins() -> Value {
         "restore_user": "POST /api/v1/admin/deleted-users/{id}/restore",
         "erase_user": "DELETE /api/v1/admin/deleted-users/{id}",
         "audit": "GET /api/v1/admin/audit",
-        "usage": "GET /api/v1/admin/usage, /api/v1/admin/statistics",
-        "jobs": "GET /api/v1/admin/jobs, POST /api/v1/admin/jobs/{name}/run",
+        "usage": "GET /api/v1/admin/usage",
+        "statistics": "GET /api/v1/admin/statistics",
+        "jobs": "GET /api/v1/admin/jobs",
+        "run_job": "POST /api/v1/admin/jobs/{name}/run",
     })
 }
 
