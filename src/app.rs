@@ -25,7 +25,7 @@ use crate::credential::seal::Sealer;
 use crate::credential::ticket::TicketKey;
 use crate::credential::token::Tokens;
 use crate::identity::{Directory, Sources};
-use crate::jobs::Jobs;
+use crate::jobs::{Jobs, deliveries};
 use crate::limits::Limits;
 use crate::listen::{self, Acceptor, ClientIps, Stop, TlsKeys};
 use crate::notify::mail::Mailer;
@@ -49,6 +49,8 @@ pub struct App {
     metrics: Arc<Metrics>,
     workers: Workers,
     jobs: Jobs,
+    /// Cancelled when webhooks are to be left for the next start.
+    undelivered: CancellationToken,
     stop: Stop,
     /// Cancelled when running answers can be waited for no longer.
     cut: CancellationToken,
@@ -68,6 +70,7 @@ struct House {
     pepper: Pepper,
     mailer: Mailer,
     background: Background,
+    undelivered: CancellationToken,
 }
 
 /// Between the last word to running answers and the end of their connections.
@@ -137,7 +140,7 @@ impl App {
         };
         workers.count_into(Arc::clone(&house.metrics), &background);
         tracing::info!(listen = %local_addr, "the gate is open");
-        let House { db, metrics, .. } = house;
+        let House { db, metrics, undelivered, .. } = house;
         let drain_timeout = config.server.drain_timeout;
         let runtime = None;
         Ok(Self {
@@ -147,6 +150,7 @@ impl App {
             metrics,
             workers,
             jobs,
+            undelivered,
             stop,
             cut,
             drain_timeout,
@@ -209,6 +213,7 @@ impl App {
             self.workers.closed().await;
         }
         self.jobs.stop().await;
+        self.undelivered.cancel();
         let Self { background, db, runtime, .. } = self;
         if tokio::time::timeout(LAST_ROWS, background.finish()).await.is_err() {
             tracing::error!("the last rows could not be written in time");
@@ -251,8 +256,11 @@ impl House {
         let quota = Quota::start(db.clone(), background, clock.clone(), Arc::clone(&metrics), seats);
         let chatlog = Chatlog::start(&config.message_log, db.clone(), background, Arc::clone(&metrics));
         let mailer = Mailer::start(&config.mail, background, draining)?;
+        let undelivered = CancellationToken::new();
+        let (queue, webhooks, stop) = (db.clone(), config.webhooks.as_ref(), undelivered.clone());
+        deliveries::start(background, queue, clock.clone(), webhooks, stop).await?;
         let background = background.clone();
-        Ok(Self { db, directory, limits, quota, chatlog, metrics, pepper, mailer, background })
+        Ok(Self { db, directory, limits, quota, chatlog, metrics, pepper, mailer, background, undelivered })
     }
 
     fn control(
@@ -283,6 +291,8 @@ impl House {
             backoff: control::Backoff::default(),
             metrics: Arc::clone(&self.metrics),
             vitals: control::Vitals::new(config.server.data_dir.clone()),
+            routes: config.routes.clone(),
+            authz: config.authz.clone(),
             settings: control::Settings {
                 allow_registration: security.allow_registration,
                 refresh_token_ttl: security.refresh_token_ttl,

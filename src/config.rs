@@ -12,11 +12,13 @@ mod file;
 mod forms;
 mod load;
 mod mail;
+mod matching;
 mod plans;
 mod secrets;
 mod spelling;
 mod tree;
 mod units;
+mod webhooks;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -33,6 +35,7 @@ pub use self::env::Vars;
 pub use self::load::{ConfigError, Options, locate};
 pub use self::mail::{Delivery, Mail, Smtp, SmtpEncryption};
 pub use self::secrets::{RequireTotp, Secrets, Security};
+pub use self::webhooks::{Authz, WebhookEvent, Webhooks};
 use crate::dialect::Dialect;
 use crate::plan::{AddressRules, Plans};
 
@@ -56,6 +59,10 @@ pub struct Config {
     pub message_log: MessageLog,
     /// `[mail]`
     pub mail: Mail,
+    /// `[webhooks]`, when it has a URL.
+    pub webhooks: Option<Webhooks>,
+    /// `[authz]`
+    pub authz: Authz,
     /// `[[upstreams]]`, at least one when there are routes.
     pub upstreams: Vec<Upstream>,
     /// `[[routes]]`; every `upstream` is an index into `upstreams`.
@@ -326,48 +333,6 @@ impl fmt::Debug for Credential {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Credential").field("header", &self.header).finish_non_exhaustive()
     }
-}
-
-// === impl Charge ===
-
-impl Charge {
-    /// Whether a request with this method and path costs a conversation.
-    ///
-    /// Read as an upstream might that is lenient about case, escapes and a last slash: what it would
-    /// answer is not free because it was spelled in another way.
-    #[must_use]
-    pub fn applies(&self, method: &http::Method, path: &str) -> bool {
-        let path_matches = match self.path.strip_suffix('*') {
-            Some(stem) => {
-                let mut read = reading(path);
-                reading(stem).all(|byte| read.next() == Some(byte))
-            }
-            None => reading(without_last_slash(path)).eq(reading(without_last_slash(&self.path))),
-        };
-        path_matches && self.method.as_str().eq_ignore_ascii_case(method.as_str())
-    }
-}
-
-fn without_last_slash(path: &str) -> &str {
-    path.strip_suffix('/').unwrap_or(path)
-}
-
-/// The bytes of a path without escapes and capitals.
-fn reading(path: &str) -> impl Iterator<Item = u8> {
-    let mut rest = path.as_bytes();
-    std::iter::from_fn(move || {
-        let (first, tail) = rest.split_first()?;
-        rest = tail;
-        let escaped = tail.split_at_checked(2).filter(|_| *first == b'%').and_then(|(hex, after)| {
-            let byte = u8::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok()?;
-            Some((byte, after))
-        });
-        let byte = escaped.map_or(*first, |(byte, after)| {
-            rest = after;
-            byte
-        });
-        Some(byte.to_ascii_lowercase())
-    })
 }
 
 // === impl Finding ===

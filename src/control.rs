@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::chatlog::Chatlog;
 use crate::clock::Clock;
-use crate::config::RequireTotp;
+use crate::config::{Authz, RequireTotp, Route};
 use crate::credential::erasure::Erasures;
 use crate::credential::key::Pepper;
 use crate::credential::seal::Sealer;
@@ -29,14 +29,18 @@ use crate::store::Db;
 use crate::telemetry::Metrics;
 
 mod audit;
+mod authz;
 mod backoff;
 mod caller;
 mod deleted;
 mod envelope;
 mod exchanges;
+mod explain;
 mod forms;
 mod health;
 mod info;
+mod key_self;
+mod keys;
 mod letters;
 mod me;
 mod messages;
@@ -109,6 +113,10 @@ pub struct Control {
     pub metrics: Arc<Metrics>,
     /// The machine, as `/health` sees it.
     pub vitals: Vitals,
+    /// The data plane's routes, for `explain`.
+    pub routes: Vec<Route>,
+    /// What apps that ask by `authz` charge for.
+    pub authz: Authz,
     /// What the operator chose.
     pub settings: Settings,
     /// True while the background jobs run.
@@ -198,6 +206,16 @@ fn user_paths() -> Paths {
         .route("/api/v1/auth/account", delete(A::DeleteOwnAccount, my_account::delete_account))
         .route("/api/v1/auth/api-key", get(A::UseOwnKey, my_key::show_key))
         .route("/api/v1/auth/regenerate-key", post(A::UseOwnKey, my_key::regenerate_key))
+        .route("/api/v1/auth/keys", get(A::UseOwnKey, keys::list_keys).post(A::KeepOwnKeys, keys::create_key))
+        .route(
+            "/api/v1/auth/keys/{id}",
+            get(A::UseOwnKey, keys::get_key)
+                .put(A::KeepOwnKeys, keys::update_key)
+                .delete(A::UseOwnKey, keys::revoke_key),
+        )
+        .route("/api/v1/auth/keys/{id}/rotate", post(A::RotateOwnKey, keys::rotate_key))
+        .route("/api/v1/key", get(A::AskOfKey, key_self::key_standing))
+        .route("/api/v1/authz", get(A::AskOfKey, authz::authz).post(A::AskOfKey, authz::authz))
         .route("/api/v1/auth/verify-key", post(A::VerifyKey, verify::verify_key))
         .route("/api/v1/auth/log-message", post(A::LogMessage, messages::log_message))
 }
@@ -232,6 +250,9 @@ fn admin_paths() -> Paths {
             "/api/v1/admin/users/{username}/regenerate-key",
             post(A::ReplaceUserKeys, users::regenerate_user_key),
         )
+        .route("/api/v1/admin/users/{username}/keys", get(A::ReadUserKeys, keys::list_user_keys))
+        .route("/api/v1/admin/users/{username}/keys/{id}", delete(A::RevokeUserKeys, keys::revoke_user_key))
+        .route("/api/v1/admin/explain", post(A::Explain, explain::explain))
         .route("/api/v1/admin/deleted-users", get(A::ReadDeletedUsers, deleted::list_deleted_users))
         .route(
             "/api/v1/admin/deleted-users/{id}",

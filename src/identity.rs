@@ -14,15 +14,18 @@ use crate::clock::Clock;
 use crate::credential::key::{KeyDigest, KeyFormat, Pepper, PlainKey};
 use crate::ids::UserId;
 use crate::plan::{AddressRules, Plans};
-use crate::store::{self, Db};
+use crate::store::keys::Holder;
+use crate::store::{self, Db, StoreError};
 use crate::telemetry::Metrics;
 
 mod subject;
 mod table;
+mod uses;
 
-pub use subject::{NotPermitted, Subject};
+pub use subject::{AddressRule, NotPermitted, Subject};
 
 use table::{Known, Table};
+use uses::{LastUse, Uses};
 
 /// Every key in use. Clones are the same directory.
 #[derive(Clone)]
@@ -40,6 +43,18 @@ struct Inner {
     plans: Plans,
     access: AddressRules,
     accept_v1: bool,
+    uses: Uses,
+}
+
+/// A key as the database has it, whether or not it opens anything.
+#[derive(Clone, Debug)]
+pub struct Examined {
+    /// Whom it leads to, and what they may do.
+    pub subject: Arc<Subject>,
+    /// Whether its user is active.
+    pub is_active: bool,
+    /// Whether it has come to its end by itself.
+    pub has_expired: bool,
 }
 
 /// What a directory is made of.
@@ -104,6 +119,7 @@ impl Directory {
         let lookups = Cache::builder().max_capacity(MOST_NOBODIES).time_to_live(NOBODY_FOR).build();
         let Sources { db, background, clock, metrics, pepper, plans, access, accept_v1, capacity } = sources;
         let table = Table::new(capacity);
+        let uses = Uses::start(db.clone(), &background);
         Self(Arc::new(Inner {
             table,
             lookups,
@@ -115,6 +131,7 @@ impl Directory {
             plans,
             access,
             accept_v1,
+            uses,
         }))
     }
 
@@ -142,6 +159,31 @@ impl Directory {
         }
     }
 
+    /// What the database knows of a key, read now and not remembered; it does not count as a use.
+    ///
+    /// # Errors
+    ///
+    /// [`IdentifyError::Unknown`], also of a kind that is not accepted here; [`IdentifyError::StoreDown`].
+    pub async fn examine(&self, key: &PlainKey) -> Result<Examined, IdentifyError> {
+        if !self.0.accept_v1 && key.format() == KeyFormat::V1 {
+            return Err(IdentifyError::Unknown);
+        }
+        let holder = self.0.holder(key.digest(&self.0.pepper)).await?;
+        holder.map(|holder| self.examined(holder)).ok_or(IdentifyError::Unknown)
+    }
+
+    /// [`Directory::examine`] of a user's key by its name.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub async fn examine_named(&self, user: UserId, name: String) -> Result<Examined, IdentifyError> {
+        let db = self.0.db.clone();
+        let read = async move { store::keys::holder_named(&db, user, &name).await };
+        let holder = self.0.asked(read).await?;
+        holder.map(|holder| self.examined(holder)).ok_or(IdentifyError::Unknown)
+    }
+
     /// Forgets what is known of a user, because it was changed: the next use of any key reads anew.
     pub fn forget_user(&self, user: UserId) {
         self.0.table.forget(|known| known.subject.user == user);
@@ -158,10 +200,18 @@ impl Directory {
         if !known.is_active {
             return Err(IdentifyError::Disabled);
         }
-        if known.expires_at.is_some_and(|end| end <= self.0.clock.now()) {
+        let now = self.0.clock.now();
+        if known.subject.has_expired(now) {
             return Err(IdentifyError::Expired);
         }
+        self.0.uses.note(known.subject.key, &known.used, now);
         Ok(Arc::clone(&known.subject))
+    }
+
+    fn examined(&self, holder: Holder) -> Examined {
+        let is_active = holder.is_active;
+        let subject = Arc::new(Subject::of(holder, &self.0.plans, &self.0.access));
+        Examined { is_active, has_expired: subject.has_expired(self.0.clock.now()), subject }
     }
 
     async fn look_up(&self, digest: KeyDigest) -> Result<Lookup, Arc<IdentifyError>> {
@@ -187,8 +237,8 @@ impl Inner {
             };
             let known = Arc::new(Known {
                 is_active: holder.is_active,
-                expires_at: holder.expires_at,
                 read_at: self.clock.elapsed(),
+                used: LastUse::new(holder.last_used_at),
                 subject: Arc::new(Subject::of(holder, &self.plans, &self.access)),
             });
             // A change committed while this was read must not be undone by it.
@@ -197,10 +247,17 @@ impl Inner {
             }
         }
     }
-    async fn holder(&self, digest: KeyDigest) -> Result<Option<store::keys::Holder>, IdentifyError> {
+
+    async fn holder(&self, digest: KeyDigest) -> Result<Option<Holder>, IdentifyError> {
         let db = self.db.clone();
-        let read = self.background.run(async move { store::keys::holder(&db, &digest).await });
-        match read.await {
+        self.asked(async move { store::keys::holder(&db, &digest).await }).await
+    }
+
+    async fn asked(
+        &self,
+        question: impl Future<Output = Result<Option<Holder>, StoreError>> + Send + 'static,
+    ) -> Result<Option<Holder>, IdentifyError> {
+        match self.background.run(question).await {
             Ok(Ok(found)) => Ok(found),
             Ok(Err(error)) => {
                 self.metrics.store_errors.inc();

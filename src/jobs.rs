@@ -13,6 +13,8 @@ use crate::clock::Clock;
 use crate::config::{Config, MessageLog};
 use crate::store::{self, Db};
 
+pub mod deliveries;
+
 /// The jobs of a gateway, running.
 pub struct Jobs {
     scheduler: JobScheduler,

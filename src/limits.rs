@@ -3,7 +3,7 @@
 //! What is kept here may be forgotten: a restart gives everybody a full bucket. Exact counts live in
 //! [`crate::quota`].
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -56,14 +56,19 @@ pub enum LimitError {
 // === impl Limits ===
 
 impl Limits {
-    /// Limiters for client addresses as configured and for every plan's rates.
+    /// Limiters for client addresses as configured, for the rates of every plan, and for those of every
+    /// plan narrowed by another.
     #[must_use]
     pub fn new(config: &config::Limits, plans: &Plans, clock: &Clock) -> Self {
         let of_addresses =
             Rates { per_minute: config.rate_limit_per_minute, burst: config.burst, parallel: 0 };
-        let keys = plans.all().filter_map(|plan| {
-            Some((plan.rates, Buckets::new(plan.rates, config.max_cached_keys, clock.clone())?))
-        });
+        let given: HashSet<Rates> = plans.all().map(|plan| plan.rates).collect();
+        // A key may be narrowed by any plan, whatever its user's.
+        let narrowed = given.iter().flat_map(|one| given.iter().map(|other| one.narrowed_by(other)));
+        let rates: HashSet<Rates> = given.iter().copied().chain(narrowed).collect();
+        let keys = rates
+            .into_iter()
+            .filter_map(|rates| Some((rates, Buckets::new(rates, config.max_cached_keys, clock.clone())?)));
         Self {
             addresses: Buckets::new(of_addresses, config.max_tracked_addresses, clock.clone()),
             keys: keys.collect(),
@@ -93,8 +98,18 @@ impl Limits {
         let of_gateway = parallel::enter(&self.in_flight, self.max_in_flight)
             .ok_or(LimitError::Overloaded(self.max_in_flight))?;
         let of_key = self.per_key.enter(key, rates.parallel).ok_or(LimitError::Parallel(rates.parallel))?;
-        let by_key = self.keys.get(rates).map(|buckets| buckets.take(&key)).transpose()?;
+        let by_key = self.key(rates, key)?;
         Ok(Slot::new(of_gateway, of_key, by_key.or(by_address)))
+    }
+
+    /// Takes one request from a key's bucket, for a request that somebody else carries. `None` while the
+    /// key is not limited.
+    ///
+    /// # Errors
+    ///
+    /// [`LimitError::Rate`] when the bucket is empty.
+    pub fn key(&self, rates: &Rates, key: KeyId) -> Result<Option<Standing>, LimitError> {
+        self.keys.get(rates).map(|buckets| buckets.take(&key)).transpose()
     }
 
     /// Requests in flight now.

@@ -41,7 +41,7 @@ use tokio_util::task::TaskTracker;
 use crate::config::Connections;
 
 pub use caps::{Admission, Connected};
-pub use client_ip::{ClientIp, ClientIps, UnreadableAddress};
+pub use client_ip::{ClientIp, ClientIps, FromTrustedProxy, UnreadableAddress};
 pub use pace::{Paced, PacedError};
 pub use sockets::{WorkerSockets, bind};
 pub use tls::{TlsError, TlsKeys};

@@ -1,3 +1,5 @@
-//! Telling people and machines outside what happened in here. [`mail`]: letters.
+//! What goes out: letters to people ([`mail`]), and what nobody has asked for, messages to the operator's
+//! own systems ([`webhook`]).
 
 pub mod mail;
+pub mod webhook;

@@ -69,6 +69,8 @@ pub enum Permitted {
     All,
     /// Only these; an empty list opens nothing.
     Only(Vec<String>),
+    /// What both open.
+    Both(Box<Permitted>, Box<Permitted>),
 }
 
 /// From which addresses a key may be used. An empty list of networks, when enforced, admits nobody.
@@ -109,6 +111,29 @@ impl Plans {
     }
 }
 
+// === impl Plan ===
+
+impl Plan {
+    /// These terms with the scopes, models and rates of `other` laid upon them. It never opens anything;
+    /// name and allowance stay.
+    #[must_use]
+    pub fn narrowed_by(&self, other: &Self) -> Self {
+        Self {
+            name: self.name.clone(),
+            scopes: self.scopes.narrowed_by(&other.scopes),
+            models: self.models.narrowed_by(&other.models),
+            rates: self.rates.narrowed_by(&other.rates),
+            allowance: self.allowance.clone(),
+        }
+    }
+
+    /// These terms with every route closed.
+    #[must_use]
+    pub fn closed(&self) -> Self {
+        Self { scopes: Permitted::Only(Vec::new()), ..self.clone() }
+    }
+}
+
 // === impl Permitted ===
 
 impl Permitted {
@@ -118,6 +143,38 @@ impl Permitted {
         match self {
             Self::All => true,
             Self::Only(patterns) => any_matches(patterns, name),
+            Self::Both(one, other) => one.permits(name) && other.permits(name),
+        }
+    }
+
+    /// What this opens and `other` opens too.
+    #[must_use]
+    pub fn narrowed_by(&self, other: &Self) -> Self {
+        match (self, other) {
+            (Self::All, narrower) => narrower.clone(),
+            (_, Self::All) => self.clone(),
+            _ => Self::Both(Box::new(self.clone()), Box::new(other.clone())),
+        }
+    }
+}
+
+// === impl Rates ===
+
+impl Rates {
+    /// The tighter of each two limits. 0 is none, and never the tighter.
+    #[must_use]
+    pub fn narrowed_by(&self, other: &Self) -> Self {
+        let tighter = |one: u32, two: u32| if one == 0 || two == 0 { one.max(two) } else { one.min(two) };
+        // Without a sustained rate there is no bucket, so nothing bursts out of it.
+        let burst = |rates: &Self| match rates {
+            Self { per_minute: 0, .. } => 0,
+            Self { burst: 0, per_minute, .. } => *per_minute,
+            Self { burst, .. } => *burst,
+        };
+        Self {
+            per_minute: tighter(self.per_minute, other.per_minute),
+            burst: tighter(burst(self), burst(other)),
+            parallel: tighter(self.parallel, other.parallel),
         }
     }
 }
@@ -148,7 +205,9 @@ pub fn any_matches(patterns: &[String], name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{AddressRules, Permitted};
+    use chrono_tz::Tz;
+
+    use super::{AddressRules, Allowance, Permitted, Plan, Rates};
 
     #[test]
     fn names_match_whole_by_prefix_or_by_suffix() {
@@ -161,6 +220,32 @@ mod tests {
         }
         assert!(Permitted::All.permits("anything"));
         assert!(!Permitted::Only(vec![]).permits("anything"));
+    }
+
+    #[test]
+    fn a_plan_laid_upon_another_narrows_and_never_widens() {
+        let only = |names: &[&str]| Permitted::Only(names.iter().map(|&name| name.to_owned()).collect());
+        let plan = |models: Permitted, per_minute, burst, parallel| Plan {
+            name: "own".into(),
+            scopes: Permitted::All,
+            models,
+            rates: Rates { per_minute, burst, parallel },
+            allowance: Allowance { per_day: 10, zone: Tz::UTC },
+        };
+        let own = plan(only(&["gpt-*", "o3"]), 60, 0, 0);
+        let narrowed = own.narrowed_by(&plan(only(&["*-mini", "claude-3"]), 600, 20, 2));
+        for (model, is_open) in
+            [("gpt-4o-mini", true), ("gpt-4o", false), ("o3", false), ("o3-mini", false), ("claude-3", false)]
+        {
+            assert_eq!(narrowed.models.permits(model), is_open, "{model}");
+        }
+        assert_eq!(narrowed.rates, Rates { per_minute: 60, burst: 20, parallel: 2 });
+        let free = plan(Permitted::All, 0, 0, 0);
+        assert_eq!(own.narrowed_by(&free).models, own.models);
+        assert_eq!(free.narrowed_by(&own).models, own.models);
+        assert_eq!(free.narrowed_by(&own).rates, Rates { per_minute: 60, burst: 60, parallel: 0 });
+        assert_eq!(free.narrowed_by(&free), free);
+        assert!(!free.narrowed_by(&own.closed()).scopes.permits("any"));
     }
 
     #[test]

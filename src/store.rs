@@ -56,6 +56,7 @@ pub mod staff;
 pub mod takeover;
 mod text;
 pub mod users;
+pub mod webhooks;
 
 #[cfg(test)]
 pub(crate) mod tests;

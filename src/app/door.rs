@@ -15,7 +15,7 @@ use tower::ServiceExt;
 use crate::background::Background;
 use crate::config::Config;
 use crate::ids::RequestId;
-use crate::listen::{ClientIp, ClientIps, Conn};
+use crate::listen::{ClientIp, ClientIps, Conn, FromTrustedProxy};
 use crate::proxy::{self, Proxy, ProxyBody};
 
 /// What answers the requests of one worker.
@@ -103,6 +103,9 @@ impl Hallway {
         };
         req.extensions_mut().insert::<ClientIp>(ip);
         req.extensions_mut().insert(id);
+        if self.client_ips.trusts(conn.peer.ip()) {
+            req.extensions_mut().insert(FromTrustedProxy);
+        }
         let answer = self.control.clone().oneshot(req.map(Body::new));
         match self.background.run(answer).await {
             Ok(Ok(response)) => response,

@@ -12,8 +12,8 @@ use secrecy::SecretString;
 use super::mail::{self, MailDraft};
 use super::tree::{Section, Tree};
 use super::{
-    Capture, Charge, Connections, Environment, Limits, MessageLog, RequireTotp, Route, Server, Sync, Tls,
-    Upstream, forms, plans,
+    Authz, Capture, Charge, Connections, Environment, Limits, MessageLog, RequireTotp, Route, Server, Sync,
+    Tls, Upstream, forms, plans, webhooks,
 };
 use crate::dialect::Dialect;
 use crate::plan::Plans;
@@ -35,6 +35,8 @@ pub(super) struct Draft {
     pub(super) plans: Plans,
     pub(super) message_log: MessageLog,
     pub(super) mail: MailDraft,
+    pub(super) webhooks: webhooks::WebhooksDraft,
+    pub(super) authz: Authz,
     pub(super) upstreams: Vec<UpstreamDraft>,
     pub(super) routes: Vec<RouteDraft>,
 }
@@ -115,6 +117,8 @@ pub(super) fn read(mut root: Section<'_>, tree: &Tree<'_>, base: &Path) -> Draft
         access: access(root.section("access")),
         mail: mail::read(root.section("mail"), base),
         plans: plans::read(root.named("plans"), limits.time_zone, parallel_per_key),
+        webhooks: webhooks::read(root.section("webhooks"), base),
+        authz: webhooks::read_authz(root.section("authz")),
         upstreams: root.sections("upstreams").into_iter().map(|section| upstream(section, base)).collect(),
         routes: root.sections("routes").into_iter().map(|section| route(section, capture)).collect(),
         server,

@@ -190,6 +190,22 @@ pub(super) fn origin(given: &Given) -> Result<Origin, String> {
     Ok(Origin { scheme, authority, base_path: base_path.trim_end_matches('/').to_owned() })
 }
 
+/// Where webhooks go: `http` or `https`, a host, whatever follows.
+pub(super) fn webhook_url(given: &Given) -> Result<Uri, String> {
+    let text = text(given)?;
+    let way_out = || "write a URL such as \"https://app.example.org/hooks/tollgate\"".to_owned();
+    let uri: Uri = text.trim().parse().map_err(|_| way_out())?;
+    let is_http = matches!(uri.scheme_str(), Some("http" | "https"));
+    let host = uri.host().unwrap_or_default();
+    if !is_http || host.is_empty() || text.contains('#') {
+        return Err(way_out());
+    }
+    if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+        return Err("must not hold a user or password: messages are signed with `secret`".into());
+    }
+    Ok(uri)
+}
+
 /// The header that carries an upstream's credential.
 pub(super) fn credential_header(given: &Given) -> Result<HeaderName, String> {
     let name = HeaderName::try_from(text(given)?.trim())

@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::tree::{Tree, Verdict};
-use super::{Config, Environment, Finding, Secrets, Vars, check, file, mail, secrets, tree};
+use super::{Config, Environment, Finding, Secrets, Vars, check, file, mail, secrets, tree, webhooks};
 
 /// Where the file is looked for last.
 const SYSTEM_FILE: &str = "/etc/tollgate/gateway.toml";
@@ -87,6 +87,7 @@ impl Config {
         let mail = mail::check(tree, &draft.mail, data_dir);
         check::sessions(tree, &draft.security, &mail);
         let database = check::database(tree, &draft.database, data_dir, &options.base_dir);
+        let webhooks = webhooks::check(tree, draft.webhooks);
         let upstreams = check::upstreams(tree, &draft.upstreams);
         let routes = check::routes(tree, draft.routes, &draft.upstreams);
         let security = secrets::resolve(tree, draft.security, data_dir, options.secrets, strict);
@@ -98,6 +99,8 @@ impl Config {
             plans: draft.plans,
             message_log: draft.message_log,
             mail,
+            webhooks,
+            authz: draft.authz,
             upstreams: upstreams?,
             routes: routes?,
             server: draft.server,
@@ -179,6 +182,11 @@ mod tests {
         ("[database]\nurl = \"sqlite::memory:\"", "database.url"),
         ("[database]\nurl_file = \"none\"", "database.url_file"),
         ("[database]\nmax_connections = 0", "database.max_connections"),
+        ("[webhooks]\nurl = \"https://h/x\"", "webhooks.secret"),
+        ("[webhooks]\nurl = \"ftp://h/x\"\nsecret = \"s\"", "webhooks.url"),
+        ("[webhooks]\nurl = \"https://u:p@h/x\"\nsecret = \"s\"", "webhooks.url"),
+        ("[webhooks]\nevents = [\"user_gone\"]", "webhooks.events[0]"),
+        ("[authz]\ncharge = [\"/chat\"]", "authz.charge[0]"),
         ("[redis]\nurl = \"redis://h\"", "redis"),
         ("[security]\nbcrypt_rounds = 17", "security.bcrypt_rounds"),
         ("[security]\nbcrypt_rounds = 3", "security.bcrypt_rounds"),
@@ -601,8 +609,15 @@ mod tests {
     #[test]
     fn the_example_has_every_key_and_shows_the_defaults() {
         let vars = Vars::from_iter(
-            ["OPENAI_API_KEY", "MY_SECRET_KEY", "MY_ENCRYPTION_KEY", "MY_ADMIN_PASSWORD", "MY_SMTP_PASSWORD"]
-                .map(|name| (name, "x")),
+            [
+                "OPENAI_API_KEY",
+                "MY_SECRET_KEY",
+                "MY_ENCRYPTION_KEY",
+                "MY_ADMIN_PASSWORD",
+                "MY_SMTP_PASSWORD",
+                "MY_WEBHOOK_SECRET",
+            ]
+            .map(|name| (name, "x")),
         );
         let tree = Tree::new(&vars);
         let shown = file::read(tree.root(parse(&everything()).unwrap()), &tree, Path::new(""));

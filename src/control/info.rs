@@ -40,9 +40,9 @@ pub(super) async fn info(State(control): State<Arc<Control>>) -> Json<Value> {
         "api_name": "Tollgate User Management API",
         "version": VERSION,
         "endpoints": {
-            "authentication": for_users(),
-            "admin": for_admins(),
-            "staff": for_staff(),
+            "authentication": authentication(),
+            "admin": admin(),
+            "staff": staff(),
         },
         "authentication_methods": {
             "jwt_token": "Authorization: Bearer <token from login>",
@@ -55,7 +55,7 @@ pub(super) async fn info(State(control): State<Arc<Control>>) -> Json<Value> {
     }))
 }
 
-fn for_users() -> Value {
+fn authentication() -> Value {
     json!({
         "register": "POST /api/v1/auth/register",
         "login": "POST /api/v1/auth/login",
@@ -76,12 +76,17 @@ fn for_users() -> Value {
         "delete_account": "DELETE /api/v1/auth/account",
         "api_key": "GET /api/v1/auth/api-key",
         "regenerate_key": "POST /api/v1/auth/regenerate-key",
+        "keys": "GET /api/v1/auth/keys",
+        "create_key": "POST /api/v1/auth/keys",
+        "rotate_key": "POST /api/v1/auth/keys/{id}/rotate",
+        "key": "GET /api/v1/key",
+        "authz": "GET /api/v1/authz",
         "verify_key": "POST /api/v1/auth/verify-key",
         "log_message": "POST /api/v1/auth/log-message",
     })
 }
 
-fn for_admins() -> Value {
+fn admin() -> Value {
     json!({
         "login": "POST /api/v1/admin/login",
         "refresh": "POST /api/v1/admin/refresh",
@@ -95,6 +100,8 @@ fn for_admins() -> Value {
         "update_user": "PUT /api/v1/admin/users/{username}",
         "delete_user": "DELETE /api/v1/admin/users/{username}",
         "regenerate_key": "POST /api/v1/admin/users/{username}/regenerate-key",
+        "user_keys": "GET /api/v1/admin/users/{username}/keys",
+        "explain": "POST /api/v1/admin/explain",
         "reset_limits": "POST /api/v1/admin/reset-limits",
         "message_logs": "GET /api/v1/admin/message-logs",
         "staff": "GET, POST /api/v1/admin/staff",
@@ -106,7 +113,7 @@ fn for_admins() -> Value {
     })
 }
 
-fn for_staff() -> Value {
+fn staff() -> Value {
     json!({
         "login": "POST /api/v1/staff/login",
         "refresh": "POST /api/v1/staff/refresh",

@@ -66,7 +66,8 @@ pub(super) async fn regenerate_key(
     Ok(Json(ShownKey { key: made.row.sealed, created_at: origin.at, api_key }))
 }
 
-fn may_reveal(params: &Params, session: &UserSession, now: Timestamp) -> Result<bool, Problem> {
+/// Whether the key itself is asked for, and the login young enough to show it.
+pub(super) fn may_reveal(params: &Params, session: &UserSession, now: Timestamp) -> Result<bool, Problem> {
     params.only(&["reveal"])?;
     if !params.flag("reveal")? {
         return Ok(false);
@@ -106,7 +107,8 @@ impl Control {
         Ok(made)
     }
 
-    fn open_key(&self, sealed: &str) -> Result<String, Problem> {
+    /// The key under a seal.
+    pub(super) fn open_key(&self, sealed: &str) -> Result<String, Problem> {
         match self.sealer.open(sealed) {
             Ok(plain) => Ok(plain.expose_secret().to_owned()),
             Err(error) => Err(Problem::Internal(error.to_string())),

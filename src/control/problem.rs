@@ -50,6 +50,8 @@ pub(super) enum Problem {
     AccountDisabled,
     /// The key may not be used from the client's address.
     AddressNotAllowed,
+    /// The plan, the key or the account leaves this out.
+    NotIncluded(&'static str),
     /// The caller is known, and their role may not do this.
     NotPermitted,
     /// The operator wants a second factor of this role, and this one has none yet.
@@ -115,6 +117,11 @@ const SOON: Duration = Duration::from_secs(2);
 // === impl Problem ===
 
 impl Problem {
+    /// The word by which clients tell it from others.
+    pub(super) fn code(&self) -> &'static str {
+        self.kind().1
+    }
+
     /// The table: what a client can act on.
     fn kind(&self) -> (StatusCode, &'static str) {
         use StatusCode as S;
@@ -131,6 +138,7 @@ impl Problem {
             Self::UnknownKey => (S::UNAUTHORIZED, "invalid-api-key"),
             Self::AccountDisabled => (S::FORBIDDEN, "account-disabled"),
             Self::AddressNotAllowed => (S::FORBIDDEN, "address-not-allowed"),
+            Self::NotIncluded(_) => (S::FORBIDDEN, "not-included"),
             Self::NotPermitted => (S::FORBIDDEN, "not-permitted"),
             Self::TotpEnrolmentRequired => (S::FORBIDDEN, "totp-enrolment-required"),
             Self::EmailNotVerified => (S::FORBIDDEN, "email-not-verified"),
@@ -175,6 +183,7 @@ impl Problem {
             Self::UnknownKey => "The API key is missing or not valid.".into(),
             Self::AccountDisabled => "This account is disabled.".into(),
             Self::AddressNotAllowed => "This API key may not be used from your address.".into(),
+            Self::NotIncluded(what) => format!("This API key does not include that {what}.").into(),
             Self::NotPermitted => "Your role does not permit this.".into(),
             Self::TotpEnrolmentRequired => "A second factor is required here: enrol one first.".into(),
             Self::EmailNotVerified => "Verify your e-mail address first.".into(),

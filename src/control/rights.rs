@@ -89,6 +89,8 @@ matrix! {
 
     /// Have one's key checked, at the price of a conversation.
     VerifyKey: &[KeyHolder];
+    /// Ask how one's key stands, or what it may do.
+    AskOfKey: &[KeyHolder];
     /// Have a conversation logged that went another way.
     LogMessage: &[KeyHolder], saying &["model", "messages", "research_model"];
 
@@ -126,6 +128,10 @@ matrix! {
     ConfirmAdminTotp: &[Admin], saying &["totp_code"];
     /// Have it asked for no longer.
     DisableAdminTotp: &[Admin], saying &["password"];
+    /// Have several keys, and narrow each.
+    KeepOwnKeys: &[User], saying &["name", "label", "expires_at", "allowed_ips", "plan"];
+    /// Give one's own key another secret.
+    RotateOwnKey: &[User], saying &["grace_period"];
     /// Leave.
     DeleteOwnAccount: &[User];
 
@@ -146,6 +152,14 @@ matrix! {
     DeleteUsers: &[Advanced, Admin];
     /// Give a user another key. Nobody but its owner ever sees the one there is.
     ReplaceUserKeys: &[Admin];
+
+    /// See what keys a user has, never the keys themselves.
+    ReadUserKeys: &[Admin];
+    /// End a user's key.
+    RevokeUserKeys: &[Admin];
+    /// Ask which rule would decide.
+    Explain: &[Admin], saying
+        &["key", "username", "key_name", "address", "host", "method", "path", "model", "r_type"];
 
     /// See deleted users.
     ReadDeletedUsers: &[Admin];

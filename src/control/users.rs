@@ -26,6 +26,7 @@ mod change;
 pub(super) use change::{AccountChange, HelpForm};
 
 use change::AccountForm;
+pub(super) use change::{networks, plan};
 
 /// The new key, which is told only here.
 #[derive(Serialize)]

@@ -14,6 +14,7 @@ use super::messages::own_row;
 use super::pace::Day;
 use super::problem::Problem;
 use crate::clock::Timestamp;
+use crate::identity::Subject;
 use crate::quota::{QuotaError, Verdict};
 use crate::store::exchanges::{self, Exchange};
 
@@ -33,6 +34,25 @@ pub(super) async fn verify_key(
     origin: Origin,
     KeyHolder(subject): KeyHolder,
 ) -> Result<Response, Problem> {
+    let day = charge(&control, &subject, &origin, "verify-key").await?;
+    let verified = Verified {
+        valid: true,
+        username: &subject.username,
+        email: &subject.email,
+        remaining_conversations: day.left,
+    };
+    let mut response = Json(verified).into_response();
+    day.tell(response.headers_mut());
+    Ok(response)
+}
+
+/// Takes one conversation and writes its row, as `call`; how the day stands then.
+pub(super) async fn charge(
+    control: &Control,
+    subject: &Subject,
+    origin: &Origin,
+    call: &str,
+) -> Result<Day, Problem> {
     let seat = control.quota.seat()?;
     let reserved = control.quota.reserve(subject.user, &subject.allowance, seat).await;
     let mut reservation = reserved.map_err(|error| used_up_or(error, origin.at))?;
@@ -41,7 +61,7 @@ pub(super) async fn verify_key(
         verdict: exchanges::Verdict::Charged,
         quota_day: Some(day),
         quota_epoch: Some(epoch),
-        ..own_row(&subject, &origin, "verify-key")
+        ..own_row(subject, origin, call)
     };
     // Writing goes on when the client leaves, and so must the charge.
     reservation.dispatched();
@@ -50,16 +70,8 @@ pub(super) async fn verify_key(
         return Err(error.into());
     }
     let day = Day::of(reservation.limit(), reservation.left(), reservation.resets_at(), origin.at);
-    let verified = Verified {
-        valid: true,
-        username: &subject.username,
-        email: &subject.email,
-        remaining_conversations: day.left,
-    };
     reservation.settle(Verdict::Charged);
-    let mut response = Json(verified).into_response();
-    day.tell(response.headers_mut());
-    Ok(response)
+    Ok(day)
 }
 
 fn used_up_or(error: QuotaError, now: Timestamp) -> Problem {

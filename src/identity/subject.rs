@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
+use crate::clock::Timestamp;
 use crate::ids::{KeyId, UserId};
 use crate::plan::{AddressRules, Allowance, Plan, Plans};
 use crate::store::keys::Holder;
@@ -24,14 +25,27 @@ pub struct Subject {
     pub level: String,
     /// The `r_type`s they may ask for.
     pub access_rtype: Vec<String>,
-    /// The plan of their subscription at their level.
+    /// The plan of their subscription at their level, narrowed by the key's own.
     pub plan: Arc<Plan>,
     /// Conversations a day: their own, or the plan's.
     pub allowance: Allowance,
-    /// From where the installation is open.
-    access: AddressRules,
-    /// From where their keys work.
-    addresses: AddressRules,
+    /// What the owner calls the key: its label, or its name.
+    pub label: String,
+    /// When the key, or the former secret that was shown, ends by itself.
+    pub expires_at: Option<Timestamp>,
+    /// Who closes addresses, in the order they are asked.
+    addresses: [(AddressRule, AddressRules); 3],
+}
+
+/// Whose rule an address is held against.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AddressRule {
+    /// `[access]`: from where the installation is open.
+    Installation,
+    /// `allowed_ips` of the user.
+    User,
+    /// `allowed_ips` of the key.
+    Key,
 }
 
 /// Known, but not allowed here.
@@ -49,8 +63,22 @@ pub enum NotPermitted {
 
 impl Subject {
     pub(super) fn of(holder: Holder, plans: &Plans, access: &AddressRules) -> Self {
-        let plan = plans.resolve(&holder.subscription_plan, &holder.level);
+        let own = plans.resolve(&holder.subscription_plan, &holder.level);
+        let plan = match &holder.key_plan {
+            None => own,
+            Some(name) if plans.contains(name) => {
+                Arc::new(own.narrowed_by(&plans.resolve(name, &holder.level)))
+            }
+            // It was meant to narrow, and nobody knows by what any more.
+            Some(_) => Arc::new(own.closed()),
+        };
         let per_day = holder.quota_reset.unwrap_or(plan.allowance.per_day);
+        let addresses = [
+            (AddressRule::Installation, access.clone()),
+            (AddressRule::User, address_rules(&holder.allowed_ips)),
+            (AddressRule::Key, address_rules(&holder.key_allowed_ips)),
+        ];
+        let ends = [holder.expires_at, holder.former_until];
         Self {
             key: holder.key,
             user: holder.user,
@@ -60,8 +88,9 @@ impl Subject {
             access_rtype: holder.access_rtype,
             allowance: Allowance { per_day, zone: plan.allowance.zone },
             plan,
-            access: access.clone(),
-            addresses: address_rules(&holder.allowed_ips),
+            label: if holder.key_label.is_empty() { holder.key_name } else { holder.key_label },
+            expires_at: ends.into_iter().flatten().min(),
+            addresses,
         }
     }
 
@@ -81,7 +110,17 @@ impl Subject {
     ///
     /// [`NotPermitted::Address`].
     pub fn permits_address(&self, ip: IpAddr) -> Result<(), NotPermitted> {
-        if self.access.permit(ip) && self.addresses.permit(ip) { Ok(()) } else { Err(NotPermitted::Address) }
+        if self.closed_by(ip).is_none() { Ok(()) } else { Err(NotPermitted::Address) }
+    }
+
+    /// The first rule that closes `ip`, if one does.
+    pub fn closed_by(&self, ip: IpAddr) -> Option<AddressRule> {
+        self.addresses.iter().find(|(_, rules)| !rules.permit(ip)).map(|(whose, _)| *whose)
+    }
+
+    /// Whether the key, or the former secret that was shown, has come to its end by itself.
+    pub fn has_expired(&self, now: Timestamp) -> bool {
+        self.expires_at.is_some_and(|end| end <= now)
     }
 
     /// Whether an `r_type` may be asked for.

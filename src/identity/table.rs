@@ -6,15 +6,15 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use super::Subject;
-use crate::clock::Timestamp;
+use super::uses::LastUse;
 use crate::credential::key::KeyDigest;
 
 /// What is known of a key.
 pub(super) struct Known {
     pub(super) subject: Arc<Subject>,
     pub(super) is_active: bool,
-    pub(super) expires_at: Option<Timestamp>,
     pub(super) read_at: Duration,
+    pub(super) used: LastUse,
 }
 
 type Shard = RwLock<HashMap<KeyDigest, Arc<Known>>>;

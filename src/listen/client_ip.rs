@@ -12,6 +12,10 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ClientIp(pub IpAddr);
 
+/// Beside a request whose socket peer is a proxy whose word is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FromTrustedProxy;
+
 /// Finds the [`ClientIp`] of a request.
 #[derive(Clone, Debug, Default)]
 pub struct ClientIps {

@@ -41,8 +41,7 @@ impl Routes {
             Arc::new(Route { name: name.into(), config: config.clone() })
         };
         let mut routes: Vec<_> = routes.iter().map(named).collect();
-        routes
-            .sort_by_key(|route| (std::cmp::Reverse(route.config.prefix.len()), route.config.host.is_none()));
+        routes.sort_by_key(|route| route.config.precedence());
         Self(routes)
     }
 
@@ -52,35 +51,26 @@ impl Routes {
         }
         let path = plain_path(req.uri(), req.version() < http::Version::HTTP_2)?;
         let host = host(req.uri(), req.headers())?;
-        self.0.iter().find(|route| route.takes(host, path)).ok_or(NoRoute::Nothing)
+        self.0.iter().find(|route| route.config.takes(host, path)).ok_or(NoRoute::Nothing)
     }
 
     /// Whose errors a client expects, also where no route was found.
     pub(super) fn dialect_of(&self, uri: &Uri, has_anthropic_version: bool) -> Dialect {
         let path = uri.path();
-        let configured = self.0.iter().find(|route| route.takes_path(path)).and_then(|r| r.config.dialect);
+        let configured =
+            self.0.iter().find(|route| route.config.takes_path(path)).and_then(|r| r.config.dialect);
         configured.unwrap_or_else(|| Dialect::guess(path, has_anthropic_version))
     }
 
     /// The route a path belongs to, by name, whatever its host.
     pub(super) fn name_of(&self, path: &str) -> &str {
-        self.0.iter().find(|route| route.takes_path(path)).map_or("none", |route| &route.name)
+        self.0.iter().find(|route| route.config.takes_path(path)).map_or("none", |route| &route.name)
     }
 }
 
 // === impl Route ===
 
 impl Route {
-    fn takes(&self, host: &str, path: &str) -> bool {
-        self.takes_path(path)
-            && self.config.host.as_deref().is_none_or(|wanted| host.eq_ignore_ascii_case(wanted))
-    }
-
-    fn takes_path(&self, path: &str) -> bool {
-        let rest = path.strip_prefix(self.config.prefix.as_str());
-        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-    }
-
     /// The call a request makes. A custom app's paths mean nothing to us.
     pub(super) fn call(&self, method: &Method, path: &str) -> Call {
         if self.config.dialect == Some(Dialect::Plain) { Call::Other } else { Call::of(method, path) }

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use serde_json::Value;
 
 use super::text::{Json, storable};
-use super::{Db, Page, StoreError, Tx};
+use super::{Db, Page, StoreError, Tx, webhooks};
 use crate::clock::Timestamp;
 use crate::ids::{AdminId, StaffId, UserId};
 
@@ -91,8 +91,9 @@ const APPEND: &str = "INSERT INTO audit
     (at, actor_kind, actor_id, actor_name, action, target, detail, request_id, client_ip)
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
 
-/// Records `entry` if, and only if, `tx` is committed.
+/// Records `entry` if, and only if, `tx` is committed; so are those told who want to know of it.
 pub(crate) async fn append(tx: &mut Tx, entry: &Entry) -> Result<(), sqlx::Error> {
+    webhooks::tell_of(tx, entry).await?;
     let (kind, id) = entry.actor.columns();
     on!(tx, within conn => sqlx::query(APPEND)
         .bind(entry.at)

@@ -215,11 +215,13 @@ const SPOKE: &str = "SELECT COUNT(*) FROM (SELECT id FROM exchanges WHERE user_i
 const ANONYMISE: &str = "UPDATE exchanges SET user_id = NULL, key_id = NULL, username = 'erased', email = '',
         messages = NULL, answer = NULL, client_ip = ''
     WHERE id IN (SELECT id FROM exchanges WHERE user_id = $1 LIMIT 1000)";
+const UNTELL: &str = "DELETE FROM webhook_queue WHERE user_id = $1";
 const PROVE: &str = "INSERT INTO erasures (proof, erased_at, exchanges) VALUES ($1, $2, $3)
     ON CONFLICT (proof) DO UPDATE SET exchanges = erasures.exchanges + excluded.exchanges";
 
 /// Erases a deleted user: first what is kept of them, recorded, then their person from the log, a
-/// thousand rows at a time, and last, when nothing is left, a proof is written. Answers how many rows
+/// thousand rows at a time, and from what webhooks have still to be told, and last, when nothing is left,
+/// a proof is written. Answers how many rows
 /// of the log lost their person; `None` when there is nothing to erase, or the user is not deleted.
 ///
 /// # Errors
@@ -249,6 +251,7 @@ pub async fn erase(
         }
         erased += done;
     }
+    on!(db, write pool => sqlx::query(UNTELL).bind(user).execute(pool).await.map(|_| ()))?;
     let rows = i64::try_from(erased).unwrap_or(i64::MAX);
     on!(db, write pool => sqlx::query(PROVE).bind(proof).bind(entry.at).bind(rows)
         .execute(pool).await.map(|_| ()))?;

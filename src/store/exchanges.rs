@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashSet};
 use sqlx::QueryBuilder;
 
 use super::text::storable;
-use super::{Db, Page, StoreError, Tx};
+use super::{Db, Page, StoreError, Tx, webhooks};
 use crate::clock::Timestamp;
 use crate::ids::{ExchangeId, KeyId, UserId};
 
@@ -214,23 +214,35 @@ async fn append_batch(db: &Db, rows: &[Exchange]) -> Result<u64, StoreError> {
     let mut tx = db.begin().await?;
     let mut new: HashSet<ExchangeId> = insert(&mut tx, rows).await?.into_iter().collect();
     let inserted = new.len() as u64;
+    let mut news = webhooks::News::open(&mut tx).await?;
     // Counted only when really inserted, and once though a batch may hold a row twice. In one order
     // everywhere, so that two nodes never wait for each other.
     let mut charges: BTreeMap<(UserId, i64, i64), i64> = BTreeMap::new();
     for row in rows.iter().filter(|row| new.remove(&row.id)) {
+        news.logged(row);
         if let Some(charge) = row.charge() {
             *charges.entry(charge).or_default() += 1;
         }
     }
     for ((user, day, epoch), units) in charges {
-        on!(&mut tx, within conn => sqlx::query(CHARGE)
-            .bind(user).bind(day).bind(epoch).bind(units).execute(conn).await.map(|_| ()))?;
+        let moved: Option<(i64, i64)> = on!(&mut tx, within conn => sqlx::query_as(CHARGE)
+            .bind(user).bind(day).bind(epoch).bind(units).fetch_optional(conn).await)?;
+        // Only one charge of a day goes over its limit, so this is told once.
+        if let Some((charged, allowance)) = moved
+            && charged >= allowance
+            && charged - units < allowance
+            && let Some(row) = rows.iter().find(|row| row.charge() == Some((user, day, epoch)))
+        {
+            news.used_up(row, day, allowance);
+        }
     }
+    news.publish(&mut tx).await?;
     tx.commit().await?;
     Ok(inserted)
 }
 
-const CHARGE: &str = "UPDATE quota SET charged = charged + $4 WHERE user_id = $1 AND day = $2 AND epoch = $3";
+const CHARGE: &str = "UPDATE quota SET charged = charged + $4 WHERE user_id = $1 AND day = $2 AND epoch = $3
+    RETURNING charged, allowance";
 
 const INSERT: &str = concat!("INSERT INTO exchanges (", columns!(), ") ");
 

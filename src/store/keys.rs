@@ -1,7 +1,9 @@
-//! `pe-` keys: a digest to find them by, a sealed copy to show their owner, and when they died.
+//! `pe-` keys: a digest to find them by, a sealed copy to show their owner, what narrows them, and when
+//! they died.
 //!
-//! A user has at most one live key of a name. A revoked row stays, for the log that refers to it,
-//! but loses its sealed copy, and its digest is never matched again.
+//! A user has at most one live key of a name, and one named `default` from the start. A revoked row
+//! stays, for the log that refers to it, but loses its sealed copy, and its digest is never matched
+//! again. What an owner does with several keys stands in [`named`].
 
 use super::text::Json;
 use super::{Db, StoreError, Tx, audit};
@@ -9,8 +11,10 @@ use crate::clock::Timestamp;
 use crate::credential::key::KeyDigest;
 use crate::ids::{KeyId, UserId};
 
-/// The name of the one key every user has.
-const DEFAULT: &str = "default";
+pub mod named;
+
+/// The name of the one key every user begins with.
+pub const DEFAULT: &str = "default";
 
 /// A key about to be stored.
 #[derive(Clone)]
@@ -32,8 +36,10 @@ pub struct Key {
     pub id: KeyId,
     /// Whose.
     pub user_id: UserId,
-    /// `default`.
+    /// Unique among the user's live keys.
     pub name: String,
+    /// Free text.
+    pub label: String,
     /// The key itself as a Fernet token.
     pub sealed: String,
     /// Its first characters.
@@ -46,6 +52,13 @@ pub struct Key {
     pub last_used_at: Option<Timestamp>,
     /// Until when.
     pub expires_at: Option<Timestamp>,
+    /// Networks it may be used from, besides what the user's own rules say; none is no rule.
+    #[sqlx(try_from = "Json<Vec<String>>")]
+    pub allowed_ips: Vec<String>,
+    /// Name of the plan that narrows it.
+    pub plan: Option<String>,
+    /// Until when the secret before the last rotation works as well.
+    pub former_until: Option<Timestamp>,
 }
 
 /// Who holds a key, with everything a request is judged by.
@@ -73,16 +86,44 @@ pub struct Holder {
     pub allowed_ips: Vec<String>,
     /// Their own daily limit, in the plan's stead.
     pub quota_reset: Option<i64>,
+    /// The key's name.
+    pub key_name: String,
+    /// What its owner calls it, or nothing.
+    pub key_label: String,
+    /// Networks the key may be used from; none is no rule.
+    #[sqlx(try_from = "Json<Vec<String>>")]
+    pub key_allowed_ips: Vec<String>,
+    /// Name of the plan that narrows the key.
+    pub key_plan: Option<String>,
     /// When the key ends by itself.
     pub expires_at: Option<Timestamp>,
+    /// When the secret that was asked for ends: it is the one before the last rotation.
+    pub former_until: Option<Timestamp>,
+    /// When it was last noted that the key is used.
+    pub last_used_at: Option<Timestamp>,
 }
 
-const HOLDER: &str = r#"SELECT k.id AS "key", u.id AS "user", u.username, u.email, u.is_active,
-        u.subscription_plan, u.level, u.access_rtype, u.allowed_ips, u.quota_reset, k.expires_at
-    FROM keys k JOIN users u ON u.id = k.user_id WHERE k.digest = $1 AND k.revoked_at IS NULL"#;
+macro_rules! select_holder {
+    ($former_until:literal, $which:literal) => {
+        concat!(
+            r#"SELECT k.id AS "key", u.id AS "user", u.username, u.email, u.is_active, u.subscription_plan,"#,
+            " u.level, u.access_rtype, u.allowed_ips, u.quota_reset, k.name AS key_name, k.label AS key_label,",
+            " k.allowed_ips AS key_allowed_ips, k.plan AS key_plan, k.expires_at, ",
+            $former_until,
+            " AS former_until, k.last_used_at FROM keys k JOIN users u ON u.id = k.user_id",
+            " WHERE k.revoked_at IS NULL AND ",
+            $which
+        )
+    };
+}
 
-/// Who holds the key of this digest, if it is live. Whether they are active and the key has not
-/// expired is for the caller to judge.
+const HOLDER: &str = select_holder!(
+    "CASE WHEN k.digest = $1 THEN NULL ELSE k.former_until END",
+    "(k.digest = $1 OR k.former_digest = $1)"
+);
+
+/// Who holds the key of this digest, if it is live. Whether they are active, and the key or its former
+/// secret has not expired, is for the caller to judge.
 ///
 /// # Errors
 /// [`StoreError`], when the database does not answer.
@@ -91,10 +132,30 @@ pub async fn holder(db: &Db, digest: &KeyDigest) -> Result<Option<Holder>, Store
     Ok(on!(db, read pool => sqlx::query_as(HOLDER).bind(digest).fetch_optional(pool).await)?)
 }
 
-const CURRENT: &str = "SELECT id, user_id, name, sealed, prefix, format, created_at, last_used_at, expires_at
-    FROM keys WHERE user_id = $1 AND name = $2 AND revoked_at IS NULL";
+const HOLDER_NAMED: &str = select_holder!("CAST(NULL AS BIGINT)", "k.user_id = $1 AND k.name = $2");
 
-/// The user's live key.
+/// [`holder`] of a user's key by its name.
+///
+/// # Errors
+/// [`StoreError`], when the database does not answer.
+pub async fn holder_named(db: &Db, user: UserId, name: &str) -> Result<Option<Holder>, StoreError> {
+    Ok(on!(db, read pool => sqlx::query_as(HOLDER_NAMED).bind(user).bind(name).fetch_optional(pool).await)?)
+}
+
+macro_rules! select_key {
+    ($rest:literal) => {
+        concat!(
+            "SELECT id, user_id, name, label, sealed, prefix, format, created_at, last_used_at, expires_at,",
+            " allowed_ips, plan, former_until FROM keys ",
+            $rest
+        )
+    };
+}
+use select_key;
+
+const CURRENT: &str = select_key!("WHERE user_id = $1 AND name = $2 AND revoked_at IS NULL");
+
+/// The user's live key, the one that is named `default`.
 ///
 /// # Errors
 /// [`StoreError`], when the database does not answer.
@@ -119,18 +180,20 @@ pub async fn replace(
     entry: &audit::Entry,
 ) -> Result<KeyId, StoreError> {
     let mut tx = db.begin().await?;
-    // Two replacements of one user's key take turns at the user's row, or both would insert.
-    let locked = on!(&mut tx, within conn => sqlx::query(LOCK_USER).bind(user).bind(now)
-        .execute(conn).await.map(|done| done.rows_affected()))?;
-    if locked == 0 {
-        return Err(sqlx::Error::RowNotFound.into());
-    }
+    lock_user(&mut tx, user, now).await?;
     on!(&mut tx, within conn => sqlx::query(REVOKE).bind(user).bind(DEFAULT).bind(now)
         .execute(conn).await.map(|_| ()))?;
     let id = insert(&mut tx, user, new, now).await?;
     audit::append(&mut tx, entry).await?;
     tx.commit().await?;
     Ok(id)
+}
+
+/// Changes of one user's keys take turns at the user's row, or two of them would insert.
+async fn lock_user(tx: &mut Tx, user: UserId, now: Timestamp) -> Result<(), sqlx::Error> {
+    let locked = on!(tx, within conn => sqlx::query(LOCK_USER).bind(user).bind(now)
+        .execute(conn).await.map(|done| done.rows_affected()))?;
+    if locked == 0 { Err(sqlx::Error::RowNotFound) } else { Ok(()) }
 }
 
 const INSERT: &str = "INSERT INTO keys (user_id, name, digest, sealed, prefix, format, created_at)
@@ -155,10 +218,10 @@ pub(super) async fn insert(
 }
 
 const TOUCH: &str = "UPDATE keys SET last_used_at = $2
-    WHERE id = $1 AND (last_used_at IS NULL OR last_used_at < $2)";
+    WHERE id = $1 AND (last_used_at IS NULL OR last_used_at <= $2 - 60000)";
 
-/// Notes when keys were last used, all in one transaction. An earlier instant than the one already
-/// noted changes nothing, so nodes may tell in any order.
+/// Notes when keys were last used, all in one transaction. What is not a minute later than the instant
+/// already noted changes nothing, so nodes may tell in any order, and no key is written more often.
 ///
 /// # Errors
 /// [`StoreError`], when the database does not answer; then nothing is noted.

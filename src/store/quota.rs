@@ -180,6 +180,26 @@ pub async fn left_many(db: &Db, asked: &[Asked]) -> Result<HashMap<UserId, Left>
     Ok(answers)
 }
 
+/// How much was used of one day.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, sqlx::FromRow)]
+pub struct Used {
+    /// Days since 1970-01-01.
+    pub day: i64,
+    /// Conversations given out and not given back, whatever the epoch.
+    pub units: i64,
+}
+
+const USED_SINCE: &str = "SELECT day, CAST(SUM(granted) AS BIGINT) AS units FROM quota
+    WHERE user_id = $1 AND day >= $2 GROUP BY day";
+
+/// What the user used of each day from `day` on; days without a row used nothing.
+///
+/// # Errors
+/// [`StoreError`], when the database does not answer.
+pub async fn used_since(db: &Db, user: UserId, day: i64) -> Result<Vec<Used>, StoreError> {
+    Ok(on!(db, read pool => sqlx::query_as(USED_SINCE).bind(user).bind(day).fetch_all(pool).await)?)
+}
+
 const RESET_ALL: &str = "UPDATE users SET quota_epoch = quota_epoch + 1, updated_at = $1";
 
 /// Begins a new epoch for every user: each has their whole daily limit again, today included.

@@ -20,9 +20,11 @@ use crate::ids::{ExchangeId, UserId};
 mod accounts;
 mod deleted;
 mod exchanges;
+mod keys;
 mod quota;
 mod schema;
 mod sessions;
+mod webhooks;
 
 /// An instant to begin with.
 pub(crate) const NOW: Timestamp = Timestamp(1_790_000_000_123);

@@ -1,9 +1,13 @@
 //! The REST API, as the clients of the seed and an admin use it.
 
 mod admin_users;
+mod authz;
 mod deletion;
 mod envelope;
+mod explain;
 mod health;
+mod key_self;
+mod keys;
 mod log_message;
 mod login;
 mod mail;
@@ -18,3 +22,4 @@ mod staff_accounts;
 mod surfaces;
 mod totp;
 mod verify_key;
+mod webhooks;

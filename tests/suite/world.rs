@@ -55,10 +55,10 @@ pub(crate) struct World {
     /// `http://127.0.0.1:PORT`, or `https://localhost:PORT`.
     pub(crate) base: String,
     /// Where it keeps its data.
-    /// Where it keeps its data.
     pub(crate) folder: TempDir,
     http: reqwest::Client,
     app: Option<App>,
+    setup: Setup,
     database: Option<Database>,
 }
 
@@ -95,15 +95,20 @@ impl World {
         setup.add(&format!("[database]\nurl = \"{url}\""));
         change(&mut setup);
         let clock = Clock::manual(TEN_O_CLOCK);
-        let vars: Vars = setup.vars.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        let config = match Config::from_toml(&setup.table.to_string(), folder.path(), &vars) {
-            Ok(config) => config,
-            Err(mistakes) => panic!("the story's configuration is wrong: {mistakes:?}"),
-        };
-        let app = App::start(config, clock.clone()).await.expect("the gateway starts");
+        let app = start(&setup, &folder, &clock).await;
         let addr = app.local_addr();
         let (base, http) = client(addr, setup.trust.as_deref());
-        Self { upstream, clock, addr, base, folder, http, app: Some(app), database }
+        Self { upstream, clock, addr, base, folder, http, app: Some(app), setup, database }
+    }
+
+    /// Stops the gateway, and starts it again on other terms with the data it had.
+    pub(crate) async fn restart(&mut self, change: impl FnOnce(&mut Setup)) {
+        self.take_app().shutdown().await;
+        change(&mut self.setup);
+        let app = start(&self.setup, &self.folder, &self.clock).await;
+        self.addr = app.local_addr();
+        (self.base, self.http) = client(self.addr, self.setup.trust.as_deref());
+        self.app = Some(app);
     }
 
     /// Registers `name`, logs in and reads the key.
@@ -253,6 +258,12 @@ impl World {
         value.unwrap_or(0.0)
     }
 
+    /// How often each webhook that still waits was tried, the oldest first.
+    pub(crate) async fn attempts_of_webhooks(&self) -> Vec<i64> {
+        let waiting = tollgate::store::webhooks::waiting(self.app.as_ref().unwrap().db(), 100).await.unwrap();
+        waiting.into_iter().map(|one| one.attempts).collect()
+    }
+
     /// The gateway.
     pub(crate) fn app(&self) -> &App {
         self.app.as_ref().expect("the gateway is still running")
@@ -293,6 +304,15 @@ pub(crate) fn chat_request() -> Value {
 
 fn token(answer: &Reply) -> String {
     answer.json()["access_token"].as_str().unwrap_or_else(|| panic!("no token: {}", answer.text())).to_owned()
+}
+
+async fn start(setup: &Setup, folder: &TempDir, clock: &Clock) -> App {
+    let vars: Vars = setup.vars.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let config = match Config::from_toml(&setup.table.to_string(), folder.path(), &vars) {
+        Ok(config) => config,
+        Err(mistakes) => panic!("the story's configuration is wrong: {mistakes:?}"),
+    };
+    App::start(config, clock.clone()).await.expect("the gateway starts")
 }
 
 fn client(addr: SocketAddr, trust: Option<&str>) -> (String, reqwest::Client) {

@@ -94,7 +94,7 @@ impl Form for AccountForm {
             about_me: found.text("about_me", self.about_me),
             hobbies: found.text("hobbies", self.hobbies),
             kind: found.one_of("type", self.kind, &KINDS),
-            subscription_plan: plan(self.subscription_plan, control, found),
+            subscription_plan: plan("subscription_plan", self.subscription_plan, control, found),
             credits_main: credits.main,
             credits_reset: credits.reset,
             access_rtype: words("access_rtype", self.access_rtype, found),
@@ -119,7 +119,7 @@ impl Form for HelpForm {
         let row = UserChange {
             bump_token_version: email.is_some() || password.is_some(),
             email,
-            subscription_plan: plan(self.subscription_plan, control, found),
+            subscription_plan: plan("subscription_plan", self.subscription_plan, control, found),
             ..UserChange::default()
         };
         Some(AccountChange { row, limits: limits(self.limits, found), password })
@@ -139,12 +139,18 @@ fn amount(field: &'static str, given: Option<i64>, found: &mut Violations) {
     }
 }
 
-fn plan(given: Option<String>, control: &Control, found: &mut Violations) -> Option<String> {
+/// The name of a plan there is.
+pub(in crate::control) fn plan(
+    field: &'static str,
+    given: Option<String>,
+    control: &Control,
+    found: &mut Violations,
+) -> Option<String> {
     let name = given?;
     if !control.plans.contains(&name) {
         let known: BTreeSet<&str> = control.plans.all().map(|plan| plan.name.as_str()).collect();
         let known: Vec<&str> = known.into_iter().filter(|name| control.plans.contains(name)).collect();
-        found.refuse("subscription_plan", &format!("Input should be one of: {}", known.join(", ")));
+        found.refuse(field, &format!("Input should be one of: {}", known.join(", ")));
     }
     Some(name)
 }
@@ -170,7 +176,11 @@ fn is_word(text: &str) -> bool {
 }
 
 /// Networks in CIDR; a bare address is a network of one.
-fn networks(field: &'static str, given: Option<Vec<String>>, found: &mut Violations) -> Option<Vec<String>> {
+pub(in crate::control) fn networks(
+    field: &'static str,
+    given: Option<Vec<String>>,
+    found: &mut Violations,
+) -> Option<Vec<String>> {
     let given = given?;
     if given.len() > MAX_ENTRIES {
         found.refuse(field, "List should have at most 100 items");

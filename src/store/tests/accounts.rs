@@ -222,11 +222,11 @@ async fn the_latest_use_of_a_key_is_kept() {
     let id = user(&world.db, "ada").await;
     let key = keys::current(&world.db, id).await.unwrap().unwrap().id;
     keys::touch(&world.db, &[]).await.unwrap();
-    keys::touch(&world.db, &[(key, Timestamp(50)), (KeyId(404), Timestamp(1)), (key, Timestamp(70))])
+    keys::touch(&world.db, &[(key, Timestamp(50)), (KeyId(404), Timestamp(1)), (key, Timestamp(60_050))])
         .await
         .unwrap();
-    keys::touch(&world.db, &[(key, Timestamp(60))]).await.unwrap();
-    assert_eq!(keys::current(&world.db, id).await.unwrap().unwrap().last_used_at, Some(Timestamp(70)));
+    keys::touch(&world.db, &[(key, Timestamp(60)), (key, Timestamp(120_049))]).await.unwrap();
+    assert_eq!(keys::current(&world.db, id).await.unwrap().unwrap().last_used_at, Some(Timestamp(60_050)));
 }
 
 #[tokio::test]

@@ -169,9 +169,14 @@ async fn what_is_privileged_is_refused_whole_and_changes_nothing() {
 async fn ones_own_things_are_those_of_the_session() {
     let world = World::start().await;
     let (ann, bob) = (world.user("ann").await, world.user("bob").await);
-    for path in listed() {
-        let owners = path.action.row().roles == [Role::User];
-        assert!(!owners || !path.path.contains('{'), "{path:?} would name somebody");
+    let of_bob = world.get("/api/v1/auth/keys").bearer(&bob.jwt).send().await.json()[0]["id"].clone();
+    for path in listed().iter().filter(|path| path.action.row().roles == [Role::User]) {
+        assert!(!path.path.contains("{username}"), "{path:?} would name somebody");
+        if path.path.contains('{') {
+            let theirs = path.path.replace("{id}", of_bob.as_str().unwrap());
+            let reply = world.call(path.method, &theirs).bearer(&ann.jwt).json(&json!({})).send().await;
+            assert_eq!(reply.status, 404, "{path:?} reaches what is another's: {}", reply.text());
+        }
     }
     let shown = world.get("/api/v1/auth/api-key?reveal=true").bearer(&bob.jwt).send().await.json();
     assert_eq!(shown["api_key"], bob.key.as_str());

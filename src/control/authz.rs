@@ -1,0 +1,168 @@
+//! `/api/v1/authz`: whether a key may do something, for apps that are not behind the gate. In the form
+//! that nginx's `auth_request` and Traefik's ForwardAuth ask in: the status decides, headers tell more.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{FromRequestParts, State};
+use axum::response::{IntoResponse, Response};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
+use serde_json::json;
+
+use super::Control;
+use super::caller::{KeyHolder, Origin};
+use super::pace::Day;
+use super::paging::Params;
+use super::problem::Problem;
+use super::verify;
+use crate::identity::Subject;
+use crate::limits::LimitError;
+use crate::listen::FromTrustedProxy;
+
+/// The request that the app behind the asking proxy is about to get. Known only where the proxy is one
+/// we trust: anybody else may write the headers as they like.
+pub(super) struct Asked(Option<(Method, String)>);
+
+/// Query parameters: what to hold the key against, and whether to charge.
+const PARAMS: [&str; 5] = ["charge", "scope", "model", "r_type", "limit_status"];
+
+/// Where proxies say the path and the method that were asked for: nginx by custom, Traefik and Caddy.
+const PATHS: [&str; 2] = ["x-original-uri", "x-forwarded-uri"];
+const METHODS: [&str; 2] = ["x-original-method", "x-forwarded-method"];
+
+const USER: HeaderName = HeaderName::from_static("x-tollgate-user");
+const PLAN: HeaderName = HeaderName::from_static("x-tollgate-plan");
+const LEVEL: HeaderName = HeaderName::from_static("x-tollgate-level");
+const REMAINING: HeaderName = HeaderName::from_static("x-tollgate-remaining");
+const DENIED_BY: HeaderName = HeaderName::from_static("x-tollgate-denied-by");
+
+/// 200 with who it is and what is left; 401, 403 or 429 otherwise, and 503 when nobody can tell. With
+/// `limit_status=403` a 429 becomes a 403, for nginx, which takes every other status for a failure.
+pub(super) async fn authz(
+    State(control): State<Arc<Control>>,
+    origin: Origin,
+    asked: Asked,
+    params: Params,
+    holder: Result<KeyHolder, Problem>,
+) -> Response {
+    let judged = judge(&control, &origin, &asked, &params, holder).await;
+    judged.unwrap_or_else(|problem| {
+        let code = problem.code();
+        let mut response = problem.into_response();
+        response.headers_mut().insert(DENIED_BY, HeaderValue::from_static(code));
+        let as_forbidden = params.word("limit_status").is_ok_and(|word| word.as_deref() == Some("403"));
+        if as_forbidden && response.status() == StatusCode::TOO_MANY_REQUESTS {
+            *response.status_mut() = StatusCode::FORBIDDEN;
+        }
+        response
+    })
+}
+
+async fn judge(
+    control: &Control,
+    origin: &Origin,
+    asked: &Asked,
+    params: &Params,
+    holder: Result<KeyHolder, Problem>,
+) -> Result<Response, Problem> {
+    params.only(&PARAMS)?;
+    let KeyHolder(subject) = holder.map_err(|problem| match problem {
+        // Which of two keys was meant nobody knows, and a proxy knows only three answers.
+        Problem::AmbiguousKey => Problem::UnknownKey,
+        other => other,
+    })?;
+    entitled(&subject, params)?;
+    let rate = control.limits.key(&subject.plan.rates, subject.key);
+    rate.map_err(|error| match error {
+        LimitError::Rate { per_minute, retry_after } => Problem::TooFast { per_minute, retry_after },
+        other => Problem::Unavailable(other.to_string()),
+    })?;
+    let charges = params.flag("charge")? || asked.is_charged(control);
+    let day = if charges {
+        verify::charge(control, &subject, origin, "authz").await?
+    } else {
+        let left = control.quota.left(subject.user, &subject.allowance).await?;
+        Day::of(left.allowance, left.left, left.resets_at, origin.at)
+    };
+    let mut response = Json(json!({ "allowed": true, "charged": charges })).into_response();
+    tell(response.headers_mut(), &subject, &day);
+    Ok(response)
+}
+
+fn entitled(subject: &Subject, params: &Params) -> Result<(), Problem> {
+    let scope = params.word("scope")?;
+    if scope.is_some_and(|scope| !subject.plan.scopes.permits(&scope)) {
+        return Err(Problem::NotIncluded("endpoint"));
+    }
+    if params.word("model")?.is_some_and(|model| !subject.plan.models.permits(&model)) {
+        return Err(Problem::NotIncluded("model"));
+    }
+    if params.word("r_type")?.is_some_and(|r_type| !subject.may_ask_rtype(&r_type)) {
+        return Err(Problem::NotIncluded("r_type"));
+    }
+    Ok(())
+}
+
+fn tell(headers: &mut HeaderMap, subject: &Subject, day: &Day) {
+    let told = [(USER, &subject.username), (PLAN, &subject.plan.name), (LEVEL, &subject.level)];
+    for (name, text) in told {
+        if let Ok(value) = HeaderValue::try_from(text) {
+            headers.insert(name, value);
+        }
+    }
+    headers.insert(REMAINING, day.left.into());
+    day.tell(headers);
+}
+
+// === impl Asked ===
+
+impl Asked {
+    fn is_charged(&self, control: &Control) -> bool {
+        let Some((method, path)) = &self.0 else { return false };
+        control.authz.charge.iter().any(|charge| charge.applies(method, path))
+    }
+
+    fn of(headers: &HeaderMap) -> Option<(Method, String)> {
+        let word = |names: [&str; 2]| {
+            names.into_iter().find_map(|name| headers.get(name)).and_then(|value| value.to_str().ok())
+        };
+        let uri: Uri = word(PATHS)?.parse().ok()?;
+        let method = word(METHODS).map_or(Some(Method::GET), |name| name.parse().ok())?;
+        Some((method, uri.path().to_owned()))
+    }
+}
+
+impl FromRequestParts<Arc<Control>> for Asked {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<Control>) -> Result<Self, Problem> {
+        let is_believed = parts.extensions.get::<FromTrustedProxy>().is_some();
+        Ok(Self(if is_believed { Self::of(&parts.headers) } else { None }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, HeaderName, HeaderValue, Method};
+
+    use super::Asked;
+
+    fn of(pairs: &[(&'static str, &'static str)]) -> Option<(Method, String)> {
+        let pairs = pairs
+            .iter()
+            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
+        Asked::of(&pairs.collect::<HeaderMap>())
+    }
+
+    #[test]
+    fn what_was_asked_is_read_in_the_words_of_each_proxy() {
+        let nginx = [("x-original-uri", "/chat?x=1"), ("x-original-method", "POST")];
+        assert_eq!(of(&nginx), Some((Method::POST, "/chat".to_owned())));
+        let traefik = [("x-forwarded-uri", "/chat"), ("x-forwarded-method", "PUT")];
+        assert_eq!(of(&traefik), Some((Method::PUT, "/chat".to_owned())));
+        assert_eq!(of(&[("x-original-uri", "/a")]), Some((Method::GET, "/a".to_owned())));
+        assert_eq!(of(&[("x-original-method", "POST")]), None);
+        assert_eq!(of(&[("x-original-uri", "/a"), ("x-original-method", "A B")]), None);
+    }
+}

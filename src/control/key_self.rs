@@ -1,0 +1,90 @@
+//! `GET /api/v1/key`: what the holder of a key may know of it, without a login.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use chrono::{Datelike, Days, NaiveDate};
+use serde::Serialize;
+
+use super::Control;
+use super::caller::{KeyHolder, Origin};
+use super::pace::Day;
+use super::problem::Problem;
+use crate::clock::Timestamp;
+use crate::store;
+
+/// A key, and how its user's conversations stand. Usage is the user's over all keys, as the limit is.
+#[derive(Serialize)]
+struct KeyStanding<'s> {
+    label: &'s str,
+    /// Conversations of this day altogether.
+    limit: i64,
+    /// How often the limit begins anew.
+    limit_reset: &'static str,
+    limit_remaining: i64,
+    resets_at: Timestamp,
+    usage_daily: i64,
+    /// Since Monday.
+    usage_weekly: i64,
+    /// Since the first.
+    usage_monthly: i64,
+    expires_at: Option<Timestamp>,
+    plan: &'s str,
+    level: &'s str,
+}
+
+/// Reads two small indexed ranges and changes nothing.
+pub(super) async fn key_standing(
+    State(control): State<Arc<Control>>,
+    origin: Origin,
+    KeyHolder(subject): KeyHolder,
+) -> Result<Response, Problem> {
+    let left = control.quota.left(subject.user, &subject.allowance).await?;
+    let today = control.quota.today(subject.allowance.zone).day;
+    let (monday, first) = (week_begins(today), month_begins(today));
+    let days = store::quota::used_since(&control.db, subject.user, monday.min(first)).await?;
+    let since = |begin: i64| days.iter().filter(|used| used.day >= begin).map(|used| used.units).sum();
+    let standing = KeyStanding {
+        label: &subject.label,
+        limit: left.allowance,
+        limit_reset: "daily",
+        limit_remaining: left.left,
+        resets_at: left.resets_at,
+        usage_daily: since(today),
+        usage_weekly: since(monday),
+        usage_monthly: since(first),
+        expires_at: subject.expires_at,
+        plan: &subject.plan.name,
+        level: &subject.level,
+    };
+    let mut response = Json(standing).into_response();
+    Day::of(left.allowance, left.left, left.resets_at, origin.at).tell(response.headers_mut());
+    Ok(response)
+}
+
+/// The Monday on or before `day`; day 0 was a Thursday.
+fn week_begins(day: i64) -> i64 {
+    day - (day + 3).rem_euclid(7)
+}
+
+fn month_begins(day: i64) -> i64 {
+    let since_epoch = Days::new(u64::try_from(day).unwrap_or(0));
+    let date = NaiveDate::default().checked_add_days(since_epoch).unwrap_or_default();
+    day - i64::from(date.day0())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{month_begins, week_begins};
+
+    #[test]
+    fn weeks_begin_on_monday_and_months_with_the_first() {
+        // 2026-10-01 is day 20 727, a Thursday.
+        assert_eq!((week_begins(20_727), month_begins(20_727)), (20_724, 20_727));
+        assert_eq!((week_begins(20_724), month_begins(20_724)), (20_724, 20_697));
+        assert_eq!((week_begins(20_723), month_begins(20_757)), (20_717, 20_727));
+        assert_eq!((week_begins(0), month_begins(0)), (-3, 0));
+    }
+}

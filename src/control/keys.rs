@@ -1,0 +1,237 @@
+//! `/api/v1/auth/keys`: several keys of one user, each with a name, an end, and rules of its own. The one
+//! named `default` is the one old clients know.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use http::StatusCode;
+use serde::Serialize;
+use serde_json::json;
+
+use super::Control;
+use super::caller::{AdminSession, Origin, UserSession};
+use super::forms::Body;
+use super::me::Done;
+use super::my_key::may_reveal;
+use super::paging::Params;
+use super::problem::Problem;
+use crate::clock::Timestamp;
+use crate::ids::KeyId;
+use crate::store::audit::Actor;
+use crate::store::keys::Key;
+use crate::store::keys::named::{self, Change, KeyError};
+use crate::store::users::User;
+
+mod form;
+
+use form::{ChangeForm, KeyForm, RotationForm};
+
+/// A key as its owner and the admin see it. `api_key`, the key itself, is there when it was just made,
+/// or asked for right after a login.
+#[derive(Serialize)]
+pub(super) struct KeyTold {
+    id: String,
+    name: String,
+    label: String,
+    /// The first characters of the key.
+    prefix: String,
+    created_at: Timestamp,
+    last_used_at: Option<Timestamp>,
+    expires_at: Option<Timestamp>,
+    allowed_ips: Vec<String>,
+    plan: Option<String>,
+    /// Until when the secret before the last rotation works.
+    previous_expires_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    api_key: Option<String>,
+}
+
+/// `GET /api/v1/auth/keys`
+pub(super) async fn list_keys(
+    State(control): State<Arc<Control>>,
+    session: UserSession,
+) -> Result<Json<Vec<KeyTold>>, Problem> {
+    Ok(Json(control.keys_of(&session.user).await?))
+}
+
+/// `POST /api/v1/auth/keys`
+pub(super) async fn create_key(
+    State(control): State<Arc<Control>>,
+    session: UserSession,
+    origin: Origin,
+    Body(rules): Body<KeyForm>,
+) -> Result<(StatusCode, Json<KeyTold>), Problem> {
+    let user = session.user;
+    let made = control.new_key();
+    let entry = origin.entry(of(&user), "key.create", &user.username, json!({ "name": rules.name }));
+    let id = named::create(&control.db, user.id, (&made.row, &rules), origin.at, &entry).await?;
+    let key = control.key_of(&user, id).await?;
+    Ok((StatusCode::CREATED, Json(control.told(key, Some(made.plain.expose().to_owned())))))
+}
+
+/// `GET /api/v1/auth/keys/{id}`; `?reveal=true` right after a login
+pub(super) async fn get_key(
+    State(control): State<Arc<Control>>,
+    session: UserSession,
+    Path(id): Path<String>,
+    params: Params,
+) -> Result<Json<KeyTold>, Problem> {
+    let reveal = may_reveal(&params, &session, control.clock.now())?;
+    let key = control.key_of(&session.user, key_id(&id)?).await?;
+    let api_key = if reveal { Some(control.open_key(&key.sealed)?) } else { None };
+    Ok(Json(control.told(key, api_key)))
+}
+
+/// `PUT /api/v1/auth/keys/{id}`: what is not named stays; `null` takes an end or a plan away.
+pub(super) async fn update_key(
+    State(control): State<Arc<Control>>,
+    session: UserSession,
+    origin: Origin,
+    Path(id): Path<String>,
+    Body(change): Body<ChangeForm>,
+) -> Result<Json<KeyTold>, Problem> {
+    let (user, id) = (session.user, key_id(&id)?);
+    let key = control.key_of(&user, id).await?;
+    if key.is_default() && change.name.as_deref().is_some_and(|name| name != key.name) {
+        return Err(form::default_keeps_its_name());
+    }
+    let detail = json!({ "key": id, "name": key.name, "fields": fields(&change) });
+    let entry = origin.entry(of(&user), "key.update", &user.username, detail);
+    named::update(&control.db, (user.id, id), &change, &entry).await?;
+    control.directory.forget_user(user.id);
+    let changed = control.key_of(&user, id).await?;
+    Ok(Json(control.told(changed, None)))
+}
+
+/// `POST /api/v1/auth/keys/{id}/rotate`: a new secret at once, under the same id. The old one works on
+/// for `grace_period` seconds.
+pub(super) async fn rotate_key(
+    State(control): State<Arc<Control>>,
+    session: UserSession,
+    origin: Origin,
+    Path(id): Path<String>,
+    Body(grace): Body<RotationForm>,
+) -> Result<Json<KeyTold>, Problem> {
+    let (user, id) = (session.user, key_id(&id)?);
+    let key = control.key_of(&user, id).await?;
+    let made = control.new_key();
+    let former_until = (grace > Duration::ZERO).then(|| origin.at.plus(grace));
+    let detail = json!({ "key": id, "name": key.name, "grace_period": grace.as_secs() });
+    let entry = origin.entry(of(&user), "key.rotate", &user.username, detail);
+    named::rotate(&control.db, (user.id, id), &made.row, former_until, &entry).await?;
+    control.directory.forget_user(user.id);
+    let rotated = control.key_of(&user, id).await?;
+    Ok(Json(control.told(rotated, Some(made.plain.expose().to_owned()))))
+}
+
+/// `DELETE /api/v1/auth/keys/{id}`: the key stops working at once, for good.
+pub(super) async fn revoke_key(
+    State(control): State<Arc<Control>>,
+    session: UserSession,
+    origin: Origin,
+    Path(id): Path<String>,
+) -> Result<Json<Done>, Problem> {
+    let user = session.user;
+    control.revoke_key(&user, &id, of(&user), &origin).await
+}
+
+/// `GET /api/v1/admin/users/{username}/keys`
+pub(super) async fn list_user_keys(
+    State(control): State<Arc<Control>>,
+    _: AdminSession,
+    Path(username): Path<String>,
+) -> Result<Json<Vec<KeyTold>>, Problem> {
+    let user = control.user_named(&username).await?;
+    Ok(Json(control.keys_of(&user).await?))
+}
+
+/// `DELETE /api/v1/admin/users/{username}/keys/{id}`
+pub(super) async fn revoke_user_key(
+    State(control): State<Arc<Control>>,
+    AdminSession(admin): AdminSession,
+    origin: Origin,
+    Path((username, id)): Path<(String, String)>,
+) -> Result<Json<Done>, Problem> {
+    let user = control.user_named(&username).await?;
+    control.revoke_key(&user, &id, (Actor::Admin(admin.id), &admin.username), &origin).await
+}
+
+fn of(user: &User) -> (Actor, &str) {
+    (Actor::User(user.id), user.username.as_str())
+}
+
+/// What cannot be a number names no key.
+fn key_id(text: &str) -> Result<KeyId, Problem> {
+    text.parse().map(KeyId).map_err(|_| Problem::NotFound("API key"))
+}
+
+/// The names of what is changed, for the audit trail, which keeps no values.
+fn fields(change: &Change) -> Vec<&'static str> {
+    let named = [
+        ("name", change.name.is_some()),
+        ("label", change.label.is_some()),
+        ("expires_at", change.expires_at.is_change()),
+        ("allowed_ips", change.allowed_ips.is_some()),
+        ("plan", change.plan.is_change()),
+    ];
+    named.into_iter().filter(|(_, changed)| *changed).map(|(name, _)| name).collect()
+}
+
+// === impl Control ===
+
+impl Control {
+    async fn keys_of(&self, user: &User) -> Result<Vec<KeyTold>, Problem> {
+        let keys = named::list(&self.db, user.id).await?;
+        Ok(keys.into_iter().map(|key| self.told(key, None)).collect())
+    }
+
+    async fn key_of(&self, user: &User, id: KeyId) -> Result<Key, Problem> {
+        named::by_id(&self.db, user.id, id).await?.ok_or(Problem::NotFound("API key"))
+    }
+
+    async fn revoke_key(
+        &self,
+        user: &User,
+        id: &str,
+        actor: (Actor, &str),
+        origin: &Origin,
+    ) -> Result<Json<Done>, Problem> {
+        let id = key_id(id)?;
+        let key = self.key_of(user, id).await?;
+        let detail = json!({ "key": id, "name": key.name });
+        let entry = origin.entry(actor, "key.revoke", &user.username, detail);
+        named::revoke(&self.db, (user.id, id), origin.at, &entry).await?;
+        self.directory.forget_user(user.id);
+        Ok(Json(Done { message: "API key revoked successfully" }))
+    }
+
+    fn told(&self, key: Key, api_key: Option<String>) -> KeyTold {
+        let now = self.clock.now();
+        KeyTold {
+            id: key.id.to_string(),
+            name: key.name,
+            label: key.label,
+            prefix: key.prefix,
+            created_at: key.created_at,
+            last_used_at: key.last_used_at,
+            expires_at: key.expires_at,
+            allowed_ips: key.allowed_ips,
+            plan: key.plan,
+            previous_expires_at: key.former_until.filter(|end| *end > now),
+            api_key,
+        }
+    }
+}
+
+impl From<KeyError> for Problem {
+    fn from(error: KeyError) -> Self {
+        match error {
+            KeyError::NameTaken => Self::Taken("key name"),
+            KeyError::TooMany => form::too_many(),
+            KeyError::NotFound => Self::NotFound("API key"),
+            KeyError::Store(error) => error.into(),
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! What an owner may say of a key.
+
+use std::time::Duration;
+
+use chrono::DateTime;
+use serde::{Deserialize, Deserializer};
+
+use crate::clock::Timestamp;
+use crate::control::Control;
+use crate::control::forms::Form;
+use crate::control::problem::Problem;
+use crate::control::users::{networks, plan};
+use crate::control::violations::Violations;
+use crate::store::keys::named::{Change, MOST, Rules, Setting};
+
+/// `POST /api/v1/auth/keys`
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::control) struct KeyForm {
+    name: Option<String>,
+    label: Option<String>,
+    expires_at: Option<String>,
+    allowed_ips: Option<Vec<String>>,
+    plan: Option<String>,
+}
+
+/// `PUT /api/v1/auth/keys/{id}`
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::control) struct ChangeForm {
+    name: Option<String>,
+    label: Option<String>,
+    #[serde(default)]
+    expires_at: Given,
+    allowed_ips: Option<Vec<String>>,
+    #[serde(default)]
+    plan: Given,
+}
+
+/// `POST /api/v1/auth/keys/{id}/rotate`
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::control) struct RotationForm {
+    grace_period: Option<u64>,
+}
+
+/// A field that may be cleared by `null`, which is not the same as leaving it out.
+#[derive(Default)]
+enum Given {
+    #[default]
+    LeftOut,
+    Cleared,
+    Text(String),
+}
+
+/// Most characters of a name.
+const MAX_NAME: usize = 64;
+/// Longest grace, in seconds: thirty days.
+const MAX_GRACE: u64 = 30 * 86_400;
+
+pub(super) fn too_many() -> Problem {
+    refusal("name", &format!("There are {MOST} keys already: revoke one first"))
+}
+
+pub(super) fn default_keeps_its_name() -> Problem {
+    refusal("name", "The default key keeps its name")
+}
+
+fn refusal(field: &str, message: &str) -> Problem {
+    let mut found = Violations::default();
+    found.refuse(field, message);
+    Problem::Invalid(found)
+}
+
+// === impl Given ===
+
+impl<'de> Deserialize<'de> for Given {
+    fn deserialize<D: Deserializer<'de>>(field: D) -> Result<Self, D::Error> {
+        Ok(Option::deserialize(field)?.map_or(Self::Cleared, Self::Text))
+    }
+}
+
+// === impl KeyForm ===
+
+impl Form for KeyForm {
+    type Checked = Rules;
+
+    fn check(self, control: &Control, found: &mut Violations) -> Option<Rules> {
+        let given = found.required("name", self.name);
+        let name = name(given, found);
+        let label = found.text("label", self.label).unwrap_or_default();
+        let expires_at = self.expires_at.and_then(|text| end(&text, control, found));
+        let allowed_ips = networks("allowed_ips", self.allowed_ips, found).unwrap_or_default();
+        let plan = plan("plan", self.plan, control, found);
+        Some(Rules { name: name?, label, expires_at, allowed_ips, plan })
+    }
+}
+
+// === impl ChangeForm ===
+
+impl Form for ChangeForm {
+    type Checked = Change;
+
+    fn check(self, control: &Control, found: &mut Violations) -> Option<Change> {
+        Some(Change {
+            name: name(self.name, found),
+            label: found.text("label", self.label),
+            expires_at: match self.expires_at {
+                Given::LeftOut => Setting::Keep,
+                Given::Cleared => Setting::Clear,
+                Given::Text(text) => end(&text, control, found).map_or(Setting::Keep, Setting::To),
+            },
+            allowed_ips: networks("allowed_ips", self.allowed_ips, found),
+            plan: match self.plan {
+                Given::LeftOut => Setting::Keep,
+                Given::Cleared => Setting::Clear,
+                Given::Text(name) => {
+                    plan("plan", Some(name), control, found).map_or(Setting::Keep, Setting::To)
+                }
+            },
+        })
+    }
+}
+
+// === impl RotationForm ===
+
+impl Form for RotationForm {
+    type Checked = Duration;
+
+    fn check(self, _: &Control, found: &mut Violations) -> Option<Duration> {
+        let seconds = self.grace_period.unwrap_or(0);
+        if seconds > MAX_GRACE {
+            found.refuse("grace_period", "Input should be from 0 to 2592000 seconds");
+        }
+        Some(Duration::from_secs(seconds))
+    }
+}
+
+fn name(given: Option<String>, found: &mut Violations) -> Option<String> {
+    let name = given?;
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    if !(1..=MAX_NAME).contains(&name.len()) || !name.bytes().all(plain) {
+        found.refuse("name", "String should have 1 to 64 letters, digits, dots, underscores or hyphens");
+    }
+    Some(name)
+}
+
+fn end(text: &str, control: &Control, found: &mut Violations) -> Option<Timestamp> {
+    let Ok(instant) = DateTime::parse_from_rfc3339(text) else {
+        found.refuse("expires_at", "Input should be a time such as 2027-01-01T00:00:00Z");
+        return None;
+    };
+    let end = Timestamp(instant.timestamp_millis());
+    if end <= control.clock.now() {
+        found.refuse("expires_at", "Input should be in the future");
+    }
+    Some(end)
+}
