@@ -25,7 +25,7 @@ use crate::credential::seal::Sealer;
 use crate::credential::ticket::TicketKey;
 use crate::credential::token::Tokens;
 use crate::identity::{Directory, Sources};
-use crate::jobs::{Jobs, deliveries};
+use crate::jobs::{self, Jobs, deliveries};
 use crate::limits::Limits;
 use crate::listen::{self, Acceptor, ClientIps, Stop, TlsKeys};
 use crate::notify::mail::Mailer;
@@ -68,9 +68,9 @@ struct House {
     chatlog: Chatlog,
     metrics: Arc<Metrics>,
     pepper: Pepper,
+    undelivered: CancellationToken,
     mailer: Mailer,
     background: Background,
-    undelivered: CancellationToken,
 }
 
 /// Between the last word to running answers and the end of their connections.
@@ -109,7 +109,7 @@ impl App {
         }
         let (stop, cut) = (Stop::default(), CancellationToken::new());
         let house = House::build(&config, &clock, &background, stop.drain.clone()).await?;
-        let jobs = Jobs::start(&background, house.db.clone(), &config, clock.clone()).await?;
+        let jobs = Jobs::start(&background, house.sources(&clock), &config).await?;
         let control = Arc::new(house.control(&config, &clock, &jobs, stop.drain.clone())?);
         let client_ips = Arc::new(ClientIps::new(config.server.trusted_proxies.clone()));
         let tls = load_tls(&config.server, &background, &stop)?;
@@ -255,12 +255,12 @@ impl House {
         let seats = config.limits.max_parallel;
         let quota = Quota::start(db.clone(), background, clock.clone(), Arc::clone(&metrics), seats);
         let chatlog = Chatlog::start(&config.message_log, db.clone(), background, Arc::clone(&metrics));
-        let mailer = Mailer::start(&config.mail, background, draining)?;
         let undelivered = CancellationToken::new();
         let (queue, webhooks, stop) = (db.clone(), config.webhooks.as_ref(), undelivered.clone());
         deliveries::start(background, queue, clock.clone(), webhooks, stop).await?;
+        let mailer = Mailer::start(&config.mail, background, draining)?;
         let background = background.clone();
-        Ok(Self { db, directory, limits, quota, chatlog, metrics, pepper, mailer, background, undelivered })
+        Ok(Self { db, directory, limits, quota, chatlog, metrics, pepper, undelivered, mailer, background })
     }
 
     fn control(
@@ -301,8 +301,13 @@ impl House {
                 rate_limit_per_minute: config.limits.rate_limit_per_minute,
             },
             scheduler_running: jobs.running(),
+            schedule: jobs.schedule().clone(),
             draining,
         })
+    }
+
+    fn sources(&self, clock: &Clock) -> jobs::Sources {
+        jobs::Sources { db: self.db.clone(), backlog: self.chatlog.backlog().clone(), clock: clock.clone() }
     }
 
     fn shared(&self, client_ips: Arc<ClientIps>, clock: Clock, cut: CancellationToken) -> proxy::Shared {

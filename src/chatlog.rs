@@ -28,12 +28,19 @@ pub use exchange::{Answer, Asked, Ending, Exchange, Waited};
 #[derive(Clone)]
 pub struct Chatlog {
     queue: mpsc::Sender<Exchange>,
+    backlog: Backlog,
+    db: Db,
+    background: Background,
+}
+
+/// What is on its way to the database. Unlike a [`Chatlog`] it does not keep the drain running: who
+/// looks after the log may outlive those who write to it.
+#[derive(Clone)]
+pub struct Backlog {
     recorded: Arc<AtomicU64>,
     written: watch::Receiver<u64>,
     hurry: Arc<Notify>,
     budget: Budget,
-    db: Db,
-    background: Background,
 }
 
 /// Room for one row. With it, recording cannot fail and need not wait.
@@ -75,8 +82,8 @@ impl Chatlog {
             memory_threshold: config.memory_threshold,
         };
         background.spawn(drain.run(exchanges, done));
-        let recorded = Arc::new(AtomicU64::new(0));
-        Self { queue, recorded, written, hurry, budget, db, background: background.clone() }
+        let backlog = Backlog { recorded: Arc::default(), written, hurry, budget };
+        Self { queue, backlog, db, background: background.clone() }
     }
 
     /// Room for the row of a request that is about to be forwarded.
@@ -86,17 +93,22 @@ impl Chatlog {
     /// [`LogFull`]: no row may be lost, so a request without room is refused.
     pub fn place(&self) -> Result<Place, LogFull> {
         let room = self.queue.clone().try_reserve_owned().map_err(|_| LogFull)?;
-        Ok(Place { room, recorded: Arc::clone(&self.recorded) })
+        Ok(Place { room, recorded: Arc::clone(&self.backlog.recorded) })
     }
 
     /// The bytes that may be kept, over all conversations.
     pub fn budget(&self) -> &Budget {
-        &self.budget
+        &self.backlog.budget
+    }
+
+    /// What is on its way to the database.
+    pub fn backlog(&self) -> &Backlog {
+        &self.backlog
     }
 
     /// Rows on their way to the database.
     pub fn waiting(&self) -> u64 {
-        self.recorded.load(Ordering::Acquire).saturating_sub(*self.written.borrow())
+        self.backlog.rows()
     }
 
     /// Writes rows now, not through the queue; they are in the database when this returns.
@@ -108,6 +120,25 @@ impl Chatlog {
         let db = self.db.clone();
         let append = async move { store::exchanges::append(&db, &rows).await };
         self.background.run(append).await.map_err(|_| StoreError::closed())?.map(drop)
+    }
+
+    /// See [`Backlog::flush`].
+    pub async fn flush(&self) {
+        self.backlog.flush().await;
+    }
+}
+
+// === impl Backlog ===
+
+impl Backlog {
+    /// Rows on their way to the database.
+    pub fn rows(&self) -> u64 {
+        self.recorded.load(Ordering::Acquire).saturating_sub(*self.written.borrow())
+    }
+
+    /// Bytes that all conversations keep in memory.
+    pub fn bytes(&self) -> u64 {
+        self.budget.used()
     }
 
     /// Writes what waits, and returns when everything recorded until now is in the database, or

@@ -57,12 +57,12 @@ pub struct Config {
     pub plans: Plans,
     /// `[message_log]`
     pub message_log: MessageLog,
-    /// `[mail]`
-    pub mail: Mail,
     /// `[webhooks]`, when it has a URL.
     pub webhooks: Option<Webhooks>,
     /// `[authz]`
     pub authz: Authz,
+    /// `[mail]`
+    pub mail: Mail,
     /// `[[upstreams]]`, at least one when there are routes.
     pub upstreams: Vec<Upstream>,
     /// `[[routes]]`; every `upstream` is an index into `upstreams`.

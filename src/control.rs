@@ -25,6 +25,7 @@ use crate::identity::Directory;
 use crate::limits::Limits;
 use crate::plan::Plans;
 use crate::quota::Quota;
+use crate::schedule::Schedule;
 use crate::store::Db;
 use crate::telemetry::Metrics;
 
@@ -39,6 +40,7 @@ mod explain;
 mod forms;
 mod health;
 mod info;
+mod jobs;
 mod key_self;
 mod keys;
 mod letters;
@@ -62,6 +64,8 @@ mod second_factor;
 mod session;
 mod staff;
 mod totp;
+mod trail;
+mod usage;
 mod users;
 mod verify;
 mod violations;
@@ -69,8 +73,11 @@ mod violations;
 pub use backoff::Backoff;
 pub use health::Vitals;
 pub use letters::Letters;
+pub use my_key::MadeKey;
 pub use passwords::Passwords;
 pub use paths::Listed;
+pub use register::{is_username, newcomer};
+pub use violations::is_email;
 
 use paths::{Paths, delete, get, post, put};
 use rights::Action as A;
@@ -121,6 +128,8 @@ pub struct Control {
     pub settings: Settings,
     /// True while the background jobs run.
     pub scheduler_running: Arc<AtomicBool>,
+    /// When jobs run, and how they ran.
+    pub schedule: Schedule,
     /// Cancelled when the gateway begins to stop.
     pub draining: CancellationToken,
 }
@@ -271,6 +280,10 @@ fn admin_paths() -> Paths {
         )
         .route("/api/v1/admin/audit", get(A::ReadAudit, audit::list_audit))
         .route("/api/v1/admin/reset-limits", post(A::ResetLimits, reset::reset_limits))
+        .route("/api/v1/admin/jobs", get(A::ReadJobs, jobs::list_jobs))
+        .route("/api/v1/admin/jobs/{name}/run", post(A::RunJobs, jobs::run_job))
+        .route("/api/v1/admin/usage", get(A::ReadUsage, usage::usage))
+        .route("/api/v1/admin/statistics", get(A::ReadUsage, usage::statistics))
         .route("/api/v1/admin/message-logs", get(A::ReadLog, exchanges::list_message_logs))
         .route("/api/v1/admin/message-logs/{id}", get(A::ReadLog, exchanges::get_message_log))
 }

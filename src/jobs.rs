@@ -1,38 +1,106 @@
 //! The clockwork: what happens by the clock and not by a request.
 //!
-//! Days need no job: a quota's window is computed. What is left is the log's retention.
+//! [`table`] is all of it: name, hour, and whether nodes share it. Hours are those of
+//! `limits.time_zone`. tokio-cron-scheduler ticks each second and knows nothing else: it keeps the
+//! offset that a zone had when a job was made, and lets runs overlap; [`Schedule`] does neither.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio_cron_scheduler::{Job, JobScheduler};
+use tokio_cron_scheduler::{Job as Tick, JobScheduler};
 
 use crate::background::Background;
+use crate::chatlog::Backlog;
 use crate::clock::Clock;
-use crate::config::{Config, MessageLog};
-use crate::store::{self, Db};
+use crate::config::Config;
+use crate::schedule::{Job, NotACron, Reach, Schedule, When};
+use crate::store::Db;
+
+mod work;
+
+use work::Workshop;
 
 pub mod deliveries;
 
 /// The jobs of a gateway, running.
 pub struct Jobs {
     scheduler: JobScheduler,
+    schedule: Schedule,
     running: Arc<AtomicBool>,
     background: Background,
 }
 
-/// What each run of the retention needs.
-#[derive(Clone)]
-struct Retention {
-    db: Db,
-    clock: Clock,
-    content: Duration,
-    metadata: Duration,
+/// What the jobs work with.
+pub struct Sources {
+    /// Where runs are claimed, and most work is done.
+    pub db: Db,
+    /// What is flushed. Not the log itself, which ends when nobody can write to it any more.
+    pub backlog: Backlog,
+    /// What time it is.
+    pub clock: Clock,
 }
 
-/// Sundays at two: the seed's hour, in UTC.
-const RETENTION: &str = "0 0 2 * * Sun";
+/// Each second: finer than any hour below, as coarse as an interval can be.
+const TICK: &str = "* * * * * *";
+const MEMORY_CHECK: Duration = Duration::from_mins(2);
+
+/// Every job.
+fn table(shop: &Arc<Workshop>, batch_interval: Duration) -> Result<Vec<Job>, NotACron> {
+    use Reach::{Fleet, Node};
+    let job = |name, when, reach, about, work| Job { name, about, when, reach, work };
+    Ok(vec![
+        job(
+            "reset_of_limits",
+            When::cron("0 0 * * *")?,
+            Fleet,
+            "Marks the day's boundary and forgets old days. Limits need no reset: the day is computed from the clock at each request",
+            shop.work(Workshop::begin_day),
+        ),
+        job(
+            "message_log_batch",
+            When::every(batch_interval),
+            Node,
+            "Writes what waits of the message log",
+            shop.work(Workshop::write_log),
+        ),
+        job(
+            "memory_check",
+            When::every(MEMORY_CHECK),
+            Node,
+            "Writes what waits of the message log when it takes more memory than message_log.memory_threshold",
+            shop.work(Workshop::check_memory),
+        ),
+        job(
+            "usage_statistics",
+            When::cron("0 1 * * *")?,
+            Fleet,
+            "Sums the days up that are over",
+            shop.work(Workshop::sum_up),
+        ),
+        job(
+            "log_clean_up",
+            When::cron("0 2 * * SUN")?,
+            Fleet,
+            "Forgets rows of the message log that are older than their retention",
+            shop.work(Workshop::clean_log),
+        ),
+        job(
+            "deleted_users",
+            When::cron("30 2 * * *")?,
+            Fleet,
+            "Forgets the profiles of users who were deleted more than 30 days ago",
+            shop.work(Workshop::purge_deleted),
+        ),
+        job(
+            "house_keeping",
+            When::cron("0 3 * * *")?,
+            Fleet,
+            "Forgets old runs of jobs and revoked keys, and notes the last link of the audit trail in the gateway's own log",
+            shop.work(Workshop::keep_house),
+        ),
+    ])
+}
 
 // === impl Jobs ===
 
@@ -42,21 +110,30 @@ impl Jobs {
     /// # Errors
     ///
     /// When the scheduler cannot start.
-    pub async fn start(
-        background: &Background,
-        db: Db,
-        config: &Config,
-        clock: Clock,
-    ) -> anyhow::Result<Self> {
-        let retention = Retention::new(db, clock, &config.message_log);
+    pub async fn start(background: &Background, sources: Sources, config: &Config) -> anyhow::Result<Self> {
+        let Sources { db, backlog, clock } = sources;
+        let zone = config.limits.time_zone;
+        let log = &config.message_log;
+        let shop = Arc::new(Workshop::new(db.clone(), backlog, clock.clone(), (zone, log)));
+        let schedule = Schedule::new(db, background, clock, zone, table(&shop, log.batch_interval)?);
         let running = Arc::new(AtomicBool::new(true));
+        let ticked = schedule.clone();
         let scheduler = background.run(async move {
             let scheduler = JobScheduler::new().await?;
-            scheduler.add(retention.job()?).await?;
+            let tick = Tick::new_async(TICK, move |_, _| {
+                let schedule = ticked.clone();
+                Box::pin(async move { schedule.tick().await })
+            });
+            scheduler.add(tick?).await?;
             scheduler.start().await?;
             anyhow::Ok(scheduler)
         });
-        Ok(Self { scheduler: scheduler.await??, running, background: background.clone() })
+        Ok(Self { scheduler: scheduler.await??, schedule, running, background: background.clone() })
+    }
+
+    /// When jobs run, and how they ran.
+    pub fn schedule(&self) -> &Schedule {
+        &self.schedule
     }
 
     /// Whether the clockwork runs; true until [`Jobs::stop`].
@@ -64,35 +141,14 @@ impl Jobs {
         Arc::clone(&self.running)
     }
 
-    /// Stops the clockwork; a job under way comes to its end.
+    /// Stops the clockwork; a job under way is left to the next start.
     pub async fn stop(&mut self) {
         self.running.store(false, Ordering::Release);
+        self.schedule.stop();
         let mut scheduler = self.scheduler.clone();
         let stopped = self.background.run(async move { scheduler.shutdown().await }).await;
         if let Ok(Err(error)) = stopped {
             tracing::warn!(%error, "the scheduler did not stop");
-        }
-    }
-}
-
-// === impl Retention ===
-
-impl Retention {
-    fn new(db: Db, clock: Clock, log: &MessageLog) -> Self {
-        Self { db, clock, content: log.content_retention, metadata: log.metadata_retention }
-    }
-
-    fn job(self) -> anyhow::Result<Job> {
-        Ok(Job::new_async(RETENTION, move |_, _| Box::pin(self.clone().run()))?)
-    }
-
-    async fn run(self) {
-        let now = self.clock.now();
-        let before = |age: Duration| now.minus(age);
-        let done = store::exchanges::forget(&self.db, before(self.content), before(self.metadata)).await;
-        match done {
-            Ok(rows) => tracing::info!(rows, "old rows of the message log are gone"),
-            Err(error) => tracing::error!(%error, "the message log cannot be cleaned up; next week again"),
         }
     }
 }

@@ -37,10 +37,11 @@ pub mod listen;
 pub mod notify;
 pub mod store;
 
-// Floor 4: who, how much, what was said.
+// Floor 4: who, how much, what was said, when.
 pub mod chatlog;
 pub mod identity;
 pub mod quota;
+pub mod schedule;
 
 // Floor 5: the two planes, blind to each other, and the clockwork.
 pub mod control;

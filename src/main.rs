@@ -4,9 +4,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 
 mod commands;
+
+use commands::{AdminCommand, AuditCommand, ConfigFile, StaffCommand, UserCommand};
 
 /// The gate in front of your chat models: keys, address rules, rates, exact daily limits.
 #[derive(Parser)]
@@ -35,16 +38,29 @@ enum Command {
     Migrate(ConfigFile),
     /// Ask a running gateway whether it is ready, for container checks.
     Health(ConfigFile),
-}
-
-#[derive(clap::Args)]
-struct ConfigFile {
-    /// The file; else $GATEWAY_CONFIG, ./gateway.toml, /etc/tollgate/gateway.toml.
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Print data as JSON.
-    #[arg(long)]
-    json: bool,
+    /// Open, show and change accounts of users.
+    #[command(subcommand)]
+    User(UserCommand),
+    /// Take on and let go who looks after users.
+    #[command(subcommand)]
+    Staff(StaffCommand),
+    /// Let an admin in again.
+    #[command(subcommand)]
+    Admin(AdminCommand),
+    /// Look whether the audit trail holds.
+    #[command(subcommand)]
+    Audit(AuditCommand),
+    /// Print what a shell completes this command line with.
+    Completions {
+        /// Which shell.
+        shell: Shell,
+    },
+    /// Print the manual page.
+    Man {
+        /// Write a page for each command into this folder.
+        #[arg(long)]
+        dir: Option<PathBuf>,
+    },
 }
 
 /// The configuration is wrong (`EX_CONFIG` of sysexits.h).
@@ -58,6 +74,15 @@ fn main() -> ExitCode {
         Command::Check(ConfigFile { config, json }) => commands::check(config.as_deref(), json),
         Command::Migrate(ConfigFile { config, json }) => commands::migrate(config.as_deref(), json),
         Command::Health(ConfigFile { config, json }) => commands::health(config.as_deref(), json),
+        Command::User(command) => command.run(),
+        Command::Staff(command) => command.run(),
+        Command::Admin(command) => command.run(),
+        Command::Audit(command) => command.run(),
+        Command::Completions { shell } => {
+            commands::completions(Arguments::command(), shell);
+            Ok(())
+        }
+        Command::Man { dir } => commands::man(Arguments::command(), dir.as_deref()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,5 +1,5 @@
-//! What goes out: letters to people ([`mail`]), and what nobody has asked for, messages to the operator's
-//! own systems ([`webhook`]).
+//! What goes out without anybody having asked. [`mail`]: letters to people. [`webhook`]: messages to
+//! the operator's own systems.
 
 pub mod mail;
 pub mod webhook;

@@ -46,6 +46,7 @@ pub mod admins;
 pub mod audit;
 pub mod deleted;
 pub mod exchanges;
+pub mod job_runs;
 pub mod keys;
 pub mod mail_tokens;
 mod open;
@@ -55,6 +56,7 @@ pub mod sessions;
 pub mod staff;
 pub mod takeover;
 mod text;
+pub mod usage;
 pub mod users;
 pub mod webhooks;
 

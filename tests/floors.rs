@@ -16,7 +16,7 @@ const FLOORS: [&[&str]; 7] = [
     &["credential", "plan", "dialect"],
     &["config"],
     &["store", "limits", "listen", "notify"],
-    &["identity", "quota", "chatlog"],
+    &["identity", "quota", "chatlog", "schedule"],
     &["proxy", "control", "jobs"],
     &["main", "commands", "app", "demo"],
 ];

@@ -57,6 +57,9 @@ const SEED_NAMES: [(&str, &str, Form); 25] = [
     ("BATCH_LOG_INTERVAL_MINUTES", "message_log.batch_interval", Form::Minutes),
     ("MEMORY_THRESHOLD_MB", "message_log.memory_threshold", Form::Mebibytes),
     ("DEBUG", "server.debug", Form::AsIs),
+    ("WEBHOOK_URL", "webhooks.url", Form::UnlessEmpty),
+    ("WEBHOOK_SECRET", "webhooks.secret", Form::UnlessEmpty),
+    ("WEBHOOK_SECRET_FILE", "webhooks.secret_file", Form::UnlessEmpty),
     ("SMTP_HOST", "mail.host", Form::UnlessEmpty),
     ("SMTP_PORT", "mail.port", Form::UnlessEmpty),
     ("SMTP_USERNAME", "mail.username", Form::UnlessEmpty),
@@ -95,7 +98,7 @@ impl<N: Into<String>, V: Into<String>> FromIterator<(N, V)> for Vars {
 // === impl Overlay ===
 
 impl Overlay {
-    /// What `vars` say, and what is wrong with them.
+    /// What `vars` say, and what is wrong in them.
     pub(super) fn new(vars: &Vars) -> (Self, Vec<Finding>) {
         let (mut overlay, mut mistakes) = (Self::default(), Vec::new());
         for (name, value) in &vars.0 {
@@ -257,10 +260,15 @@ mod tests {
 
     #[test]
     fn the_seeds_minutes_and_megabytes_become_durations_and_sizes() {
-        let vars = [("ACCESS_TOKEN_EXPIRE_MINUTES", "45"), ("MEMORY_THRESHOLD_MB", "many")];
+        let vars = [
+            ("ACCESS_TOKEN_EXPIRE_MINUTES", "45"),
+            ("MEMORY_THRESHOLD_MB", "many"),
+            ("WEBHOOK_URL", "http://h"),
+        ];
         let (overlay, mistakes) = Overlay::new(&Vars::from_iter(vars));
         assert_eq!(overlay.take("security.access_token_ttl").unwrap().value, "45m");
         assert_eq!(mistakes.first().unwrap().path, "MEMORY_THRESHOLD_MB");
+        assert_eq!(overlay.take("webhooks.url").unwrap().value, "http://h");
     }
 
     #[test]

@@ -34,9 +34,9 @@ pub(super) struct Draft {
     pub(super) limits: Limits,
     pub(super) plans: Plans,
     pub(super) message_log: MessageLog,
-    pub(super) mail: MailDraft,
     pub(super) webhooks: webhooks::WebhooksDraft,
     pub(super) authz: Authz,
+    pub(super) mail: MailDraft,
     pub(super) upstreams: Vec<UpstreamDraft>,
     pub(super) routes: Vec<RouteDraft>,
 }

@@ -6,11 +6,12 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use serde::Serialize;
+use serde_json::json;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::Control;
-use super::caller::AdminSession;
+use super::caller::{AdminSession, Origin};
 use super::paging::Params;
 use super::problem::Problem;
 use crate::clock::Timestamp;
@@ -58,7 +59,8 @@ const FILTERS: [&str; 6] = ["username", "model", "since", "until", "limit", "off
 /// A page of the log, newest first. Everything answered before this call is in it.
 pub(super) async fn list_message_logs(
     State(control): State<Arc<Control>>,
-    _: AdminSession,
+    AdminSession(admin): AdminSession,
+    origin: Origin,
     params: Params,
 ) -> Result<Response, Problem> {
     params.only(&FILTERS)?;
@@ -71,6 +73,10 @@ pub(super) async fn list_message_logs(
         limit: page.limit,
         offset: page.offset,
     };
+    let target = filter.username.as_deref().unwrap_or("all users");
+    let detail = json!({ "model": filter.model, "since": filter.since, "until": filter.until,
+        "limit": page.limit, "offset": page.offset });
+    control.note_log_read(&admin, &origin, target, detail).await?;
     control.chatlog.flush().await;
     let listed = exchanges::list(&control.db, &filter).await?;
     let rows: Vec<LogRow> = listed.rows.into_iter().map(LogRow::from).collect();
@@ -80,14 +86,16 @@ pub(super) async fn list_message_logs(
 /// One row of the log.
 pub(super) async fn get_message_log(
     State(control): State<Arc<Control>>,
-    _: AdminSession,
+    AdminSession(admin): AdminSession,
+    origin: Origin,
     Path(id): Path<String>,
 ) -> Result<Json<LogRow>, Problem> {
     let missing = || Problem::NotFound("message log entry");
     let id = Uuid::parse_str(&id).map(ExchangeId).map_err(|_| missing())?;
     control.chatlog.flush().await;
-    let found = exchanges::by_id(&control.db, id).await?;
-    Ok(Json(found.map(LogRow::from).ok_or_else(missing)?))
+    let found = exchanges::by_id(&control.db, id).await?.ok_or_else(missing)?;
+    control.note_log_read(&admin, &origin, &found.username, json!({ "id": id })).await?;
+    Ok(Json(LogRow::from(found)))
 }
 
 // === impl LogRow ===

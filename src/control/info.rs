@@ -40,9 +40,9 @@ pub(super) async fn info(State(control): State<Arc<Control>>) -> Json<Value> {
         "api_name": "Tollgate User Management API",
         "version": VERSION,
         "endpoints": {
-            "authentication": authentication(),
-            "admin": admin(),
-            "staff": staff(),
+            "authentication": for_users(),
+            "admin": for_admins(),
+            "staff": for_staff(),
         },
         "authentication_methods": {
             "jwt_token": "Authorization: Bearer <token from login>",
@@ -55,7 +55,7 @@ pub(super) async fn info(State(control): State<Arc<Control>>) -> Json<Value> {
     }))
 }
 
-fn authentication() -> Value {
+fn for_users() -> Value {
     json!({
         "register": "POST /api/v1/auth/register",
         "login": "POST /api/v1/auth/login",
@@ -86,7 +86,7 @@ fn authentication() -> Value {
     })
 }
 
-fn admin() -> Value {
+fn for_admins() -> Value {
     json!({
         "login": "POST /api/v1/admin/login",
         "refresh": "POST /api/v1/admin/refresh",
@@ -110,10 +110,12 @@ fn admin() -> Value {
         "restore_user": "POST /api/v1/admin/deleted-users/{id}/restore",
         "erase_user": "DELETE /api/v1/admin/deleted-users/{id}",
         "audit": "GET /api/v1/admin/audit",
+        "usage": "GET /api/v1/admin/usage, /api/v1/admin/statistics",
+        "jobs": "GET /api/v1/admin/jobs, POST /api/v1/admin/jobs/{name}/run",
     })
 }
 
-fn staff() -> Value {
+fn for_staff() -> Value {
     json!({
         "login": "POST /api/v1/staff/login",
         "refresh": "POST /api/v1/staff/refresh",

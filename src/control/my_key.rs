@@ -14,7 +14,8 @@ use super::caller::{Origin, UserSession};
 use super::paging::Params;
 use super::problem::Problem;
 use crate::clock::Timestamp;
-use crate::credential::key::PlainKey;
+use crate::credential::key::{Pepper, PlainKey};
+use crate::credential::seal::Sealer;
 use crate::ids::UserId;
 use crate::store::audit::{Actor, Entry};
 use crate::store::keys::{self, NewKey};
@@ -29,9 +30,11 @@ pub(super) struct ShownKey {
 }
 
 /// A key just made, and the row that will know it.
-pub(super) struct MadeKey {
-    pub(super) plain: PlainKey,
-    pub(super) row: NewKey,
+pub struct MadeKey {
+    /// What its holder is told, once.
+    pub plain: PlainKey,
+    /// What is kept of it.
+    pub row: NewKey,
 }
 
 /// How long after a login a key is shown.
@@ -79,19 +82,29 @@ pub(super) fn may_reveal(params: &Params, session: &UserSession, now: Timestamp)
     }
 }
 
+// === impl MadeKey ===
+
+impl MadeKey {
+    /// A new key, not yet anybody's.
+    #[must_use]
+    pub fn generate(pepper: &Pepper, sealer: &Sealer) -> Self {
+        let plain = PlainKey::generate();
+        let row = NewKey {
+            digest: plain.digest(pepper),
+            sealed: sealer.seal(plain.expose()),
+            prefix: plain.prefix().to_owned(),
+            format: plain.format().as_i64(),
+        };
+        Self { plain, row }
+    }
+}
+
 // === impl Control ===
 
 impl Control {
     /// A new key, not yet anybody's.
     pub(super) fn new_key(&self) -> MadeKey {
-        let plain = PlainKey::generate();
-        let row = NewKey {
-            digest: plain.digest(&self.pepper),
-            sealed: self.sealer.seal(plain.expose()),
-            prefix: plain.prefix().to_owned(),
-            format: plain.format().as_i64(),
-        };
-        MadeKey { plain, row }
+        MadeKey::generate(&self.pepper, &self.sealer)
     }
 
     /// Gives a user a new key in the old one's stead.

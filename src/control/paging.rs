@@ -16,6 +16,7 @@ use http::{HeaderName, HeaderValue, Uri};
 use serde::Serialize;
 
 use super::problem::Problem;
+use super::usage::day_number;
 use super::violations::Violations;
 use crate::clock::Timestamp;
 
@@ -35,6 +36,8 @@ pub(super) struct Page {
 const TOTAL_COUNT: HeaderName = HeaderName::from_static("x-total-count");
 const LIMITS: RangeInclusive<i64> = 1..=1000;
 const DEFAULT_LIMIT: i64 = 100;
+/// 9999-12-31
+const MOST_DAY: i64 = 2_932_896;
 
 // === impl Params ===
 
@@ -83,6 +86,31 @@ impl Params {
             Ok(instant) => Ok(Some(Timestamp(instant.timestamp_millis()))),
             Err(_) => Err(refusal(name, "Input should be a time such as 2026-10-01T00:00:00Z")),
         }
+    }
+
+    /// A date, such as `2026-10-01`, as days since 1970-01-01.
+    pub(super) fn date(&self, name: &'static str) -> Result<Option<i64>, Problem> {
+        let Some(text) = self.get(name) else { return Ok(None) };
+        let day = day_number(text).filter(|day| (0..=MOST_DAY).contains(day));
+        day.map(Some).ok_or_else(|| self.refuse(name, "Input should be a date such as 2026-10-01"))
+    }
+
+    /// One of a few words, with what it means.
+    pub(super) fn one_of<T: Copy>(
+        &self,
+        name: &'static str,
+        words: &[(&'static str, T)],
+    ) -> Result<Option<(&'static str, T)>, Problem> {
+        let Some(text) = self.get(name) else { return Ok(None) };
+        let found = words.iter().find(|(word, _)| *word == text).copied();
+        let known = || words.iter().map(|(word, _)| *word).collect::<Vec<_>>().join(", ");
+        found.map(Some).ok_or_else(|| self.refuse(name, &format!("Input should be one of: {}", known())))
+    }
+
+    /// Refuses a parameter for a reason of the caller's own.
+    #[expect(clippy::unused_self, reason = "it reads as what it is about")]
+    pub(super) fn refuse(&self, name: &'static str, message: &str) -> Problem {
+        refusal(name, message)
     }
 
     /// `true` or `false`; false when it is not there.

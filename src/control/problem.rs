@@ -80,6 +80,8 @@ pub(super) enum Problem {
     BodyTimeout,
     /// A name that must be unique is somebody's already.
     Taken(&'static str),
+    /// A job is being run already, here or on another node.
+    AlreadyRunning,
     /// The body is larger than this many bytes.
     TooLarge(usize),
     /// The body does not say that it is JSON.
@@ -153,6 +155,7 @@ impl Problem {
             Self::MethodNotAllowed => (S::METHOD_NOT_ALLOWED, "method-not-allowed"),
             Self::BodyTimeout => (S::REQUEST_TIMEOUT, "body-timeout"),
             Self::Taken(_) => (S::CONFLICT, "taken"),
+            Self::AlreadyRunning => (S::CONFLICT, "already-running"),
             Self::TooLarge(_) => (S::PAYLOAD_TOO_LARGE, "too-large"),
             Self::NotJson => (S::UNSUPPORTED_MEDIA_TYPE, "not-json"),
             Self::Invalid(_) => (S::UNPROCESSABLE_ENTITY, "invalid"),
@@ -201,6 +204,7 @@ impl Problem {
             Self::MethodNotAllowed => "This path does not know this method.".into(),
             Self::BodyTimeout => "The request body came too slowly.".into(),
             Self::Taken(what) => format!("This {what} is taken already.").into(),
+            Self::AlreadyRunning => "This job is running already.".into(),
             Self::TooLarge(most) => format!("The request body is larger than {most} bytes.").into(),
             Self::NotJson => "The request body must be sent as Content-Type: application/json.".into(),
             Self::Invalid(_) => "The request is not valid.".into(),

@@ -15,7 +15,7 @@ use super::caller::Origin;
 use super::forms::{Body, Form};
 use super::problem::Problem;
 use super::violations::Violations;
-use crate::credential::password::Password;
+use crate::credential::password::{Password, PasswordHash};
 use crate::store::audit::Actor;
 use crate::store::mail_tokens::Purpose;
 use crate::store::users::{self, InsertUser, NewUser};
@@ -58,7 +58,8 @@ pub(super) struct Registered {
 pub(super) struct RegistrationOpen;
 
 /// Kinds of account.
-pub(super) const KINDS: [&str; 2] = ["Personal", "Business"];
+pub(super) const KINDS: [&str; 2] = [PERSONAL, "Business"];
+const PERSONAL: &str = "Personal";
 
 /// What everybody begins with.
 const PLAN: &str = "free";
@@ -76,17 +77,10 @@ pub(super) async fn register(
     let hash = control.passwords.hash(registrant.password).await?;
     let key = control.new_key();
     let user = NewUser {
-        username: registrant.username,
-        name: registrant.name,
-        email: registrant.email,
-        password_hash: hash.as_str().to_owned(),
         about_me: registrant.about_me,
         hobbies: registrant.hobbies,
         kind: registrant.kind,
-        subscription_plan: PLAN.to_owned(),
-        credits: CREDITS,
-        access_rtype: ACCESS_RTYPE.map(str::to_owned).to_vec(),
-        level: LEVEL.to_owned(),
+        ..newcomer(registrant.username, registrant.name, registrant.email, &hash)
     };
     let entry = origin.entry((Actor::Nobody, &user.username), "user.register", &user.username, json!({}));
     let inserted = users::insert(&control.db, &user, &key.row, origin.at, &entry).await;
@@ -104,6 +98,24 @@ pub(super) async fn register(
     let registered =
         Registered { message: "User registered successfully", user_id: id.to_string(), username };
     Ok((StatusCode::CREATED, Json(registered)))
+}
+
+/// An account as it begins, whoever opens it.
+#[must_use]
+pub fn newcomer(username: String, name: String, email: String, password: &PasswordHash) -> NewUser {
+    NewUser {
+        username,
+        name,
+        email,
+        password_hash: password.as_str().to_owned(),
+        about_me: String::new(),
+        hobbies: String::new(),
+        kind: PERSONAL.to_owned(),
+        subscription_plan: PLAN.to_owned(),
+        credits: CREDITS,
+        access_rtype: ACCESS_RTYPE.map(str::to_owned).to_vec(),
+        level: LEVEL.to_owned(),
+    }
 }
 
 // === impl Registration ===
@@ -130,14 +142,15 @@ impl Form for Registration {
         let password = password.and_then(|text| found.new_password("password", text));
         let about_me = found.text("about_me", self.about_me).unwrap_or_default();
         let hobbies = found.text("hobbies", self.hobbies).unwrap_or_default();
-        let kind = found.one_of("type", self.kind, &KINDS).unwrap_or_else(|| "Personal".to_owned());
+        let kind = found.one_of("type", self.kind, &KINDS).unwrap_or_else(|| PERSONAL.to_owned());
         let (username, name, email, password) = (username?, name?, email?, password?);
         Some(Registrant { username, name, email, password, about_me, hobbies, kind })
     }
 }
 
 /// `^[A-Za-z0-9_]{3,30}$`
-pub(super) fn is_username(text: &str) -> bool {
+#[must_use]
+pub fn is_username(text: &str) -> bool {
     (3..=30).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 

@@ -104,6 +104,10 @@ matrix! {
     ChangeOwnEmail: &[User], saying &["new_email", "password"];
     /// See one's own key, or have another.
     UseOwnKey: &[User];
+    /// Have several keys, and narrow each.
+    KeepOwnKeys: &[User], saying &["name", "label", "expires_at", "allowed_ips", "plan"];
+    /// Give one's own key another secret.
+    RotateOwnKey: &[User], saying &["grace_period"];
     /// End one's own session, or all of them, as a user.
     EndUserSessions: &[User];
     /// Begin a second factor, as a user.
@@ -128,10 +132,6 @@ matrix! {
     ConfirmAdminTotp: &[Admin], saying &["totp_code"];
     /// Have it asked for no longer.
     DisableAdminTotp: &[Admin], saying &["password"];
-    /// Have several keys, and narrow each.
-    KeepOwnKeys: &[User], saying &["name", "label", "expires_at", "allowed_ips", "plan"];
-    /// Give one's own key another secret.
-    RotateOwnKey: &[User], saying &["grace_period"];
     /// Leave.
     DeleteOwnAccount: &[User];
 
@@ -183,6 +183,12 @@ matrix! {
     ReadLog: &[Admin];
     /// Read who changed what.
     ReadAudit: &[Admin];
+    /// Read how much was used.
+    ReadUsage: &[Admin];
+    /// See the clockwork.
+    ReadJobs: &[Admin];
+    /// Set a job going besides its hour.
+    RunJobs: &[Admin];
 }
 
 // === impl Role ===

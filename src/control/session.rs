@@ -105,7 +105,9 @@ pub(super) async fn admin_login(
         Err(error) => return Err(attempt.unanswered(error.into())),
     };
     let stored = admin.as_ref().map(|admin| admin.password_hash.clone());
-    control.prove(claim.password, stored, attempt).await?;
+    let proved = control.prove(claim.password, stored, attempt).await;
+    let known = admin.as_ref().map(|admin| admin.username.as_str());
+    control.recorded_login(proved, (Audience::Admin, known), &origin).await?;
     let party = Party::from(admin.ok_or(Problem::WrongCredentials)?);
     control.ask_second_factor(&party, &claim.offer, &origin).await?;
     control.begin_session(&party).await

@@ -54,7 +54,9 @@ pub(super) async fn staff_login(
         Err(error) => return Err(attempt.unanswered(error.into())),
     };
     let stored = staff.as_ref().map(|staff| staff.password_hash.clone());
-    control.prove(claim.password, stored, attempt).await?;
+    let proved = control.prove(claim.password, stored, attempt).await;
+    let known = staff.as_ref().map(|staff| staff.username.as_str());
+    control.recorded_login(proved, (Audience::Staff, known), &origin).await?;
     let staff = staff.ok_or(Problem::WrongCredentials)?;
     if !staff.is_active {
         return Err(Problem::AccountDisabled);

@@ -181,7 +181,8 @@ impl Violations {
 
 /// `local@domain.tld` in visible ASCII: what mail servers take without quoting. Whether it reaches
 /// somebody, only a letter can tell.
-fn is_email(text: &str) -> bool {
+#[must_use]
+pub fn is_email(text: &str) -> bool {
     let Some((local, domain)) = text.rsplit_once('@') else { return false };
     let in_local = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-/=?^_`{|}~.".contains(c);
     let may_stand = |c: char| c.is_ascii_alphanumeric() || c == '-';

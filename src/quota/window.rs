@@ -27,6 +27,19 @@ impl Window {
         let day = i64::from(today.num_days_from_ce()) - i64::from(NaiveDate::default().num_days_from_ce());
         Self { day, starts_at: first_instant(today, zone), resets_at: first_instant(tomorrow, zone) }
     }
+
+    /// The day of this number in `zone`. Days that chrono cannot count to are its last.
+    #[must_use]
+    pub fn of(day: i64, zone: Tz) -> Self {
+        let date = |day: i64| {
+            let after = u64::try_from(day)
+                .ok()
+                .and_then(|days| NaiveDate::default().checked_add_days(Days::new(days)));
+            after.unwrap_or(NaiveDate::MAX)
+        };
+        let next = date(day.saturating_add(1));
+        Self { day, starts_at: first_instant(date(day), zone), resets_at: first_instant(next, zone) }
+    }
 }
 
 /// Where clocks jump over midnight, the day begins with the first minute there is.
@@ -53,6 +66,16 @@ mod tests {
         let window = Window::at(Timestamp(0), Tz::UTC);
         assert_eq!((window.day, window.starts_at.0, window.resets_at.0), (0, 0, 86_400_000));
         assert_eq!(Window::at(Timestamp(-1), Tz::UTC).day, -1);
+    }
+
+    #[test]
+    fn a_day_is_the_same_by_its_number_as_by_its_hour() {
+        for zone in [Tz::UTC, Tz::Europe__Berlin, Tz::Asia__Beirut] {
+            for noon in (0..40_000).step_by(7).map(|day| Timestamp(day * 86_400_000 + 43_200_000)) {
+                let window = Window::at(noon, zone);
+                assert_eq!(Window::of(window.day, zone), window, "{zone}");
+            }
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Admins: those who run the gateway.
 
-use super::{Db, StoreError, compared};
+use super::{Db, StoreError, audit, compared};
 use crate::clock::Timestamp;
 use crate::ids::AdminId;
 
@@ -85,5 +85,23 @@ const SET_PASSWORD: &str =
 pub async fn set_password(db: &Db, id: AdminId, password_hash: &str) -> Result<(), StoreError> {
     on!(db, write pool => sqlx::query(SET_PASSWORD).bind(id).bind(password_hash)
         .execute(pool).await.map(|_| ()))?;
+    Ok(())
+}
+
+/// [`set_password`], recorded.
+///
+/// # Errors
+/// [`StoreError`], when the database does not do it; then nothing was changed.
+pub async fn reset_password(
+    db: &Db,
+    id: AdminId,
+    password_hash: &str,
+    entry: &audit::Entry,
+) -> Result<(), StoreError> {
+    let mut tx = db.begin().await?;
+    on!(&mut tx, within conn => sqlx::query(SET_PASSWORD).bind(id).bind(password_hash)
+        .execute(conn).await.map(|_| ()))?;
+    audit::append(&mut tx, entry).await?;
+    tx.commit().await?;
     Ok(())
 }

@@ -1,5 +1,5 @@
 //! Who changed what, when, from where. Rows are appended in the transaction of the change itself,
-//! and never altered.
+//! never altered, and linked into a [`chain`], so that altering one shows.
 
 use std::net::IpAddr;
 
@@ -9,6 +9,10 @@ use super::text::{Json, storable};
 use super::{Db, Page, StoreError, Tx, webhooks};
 use crate::clock::Timestamp;
 use crate::ids::{AdminId, StaffId, UserId};
+
+pub mod chain;
+
+use chain::Content;
 
 /// Whose doing a change is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,27 +91,63 @@ pub async fn list(db: &Db, limit: i64, offset: i64) -> Result<Page<AuditRow>, St
     Ok(Page { rows, total })
 }
 
-const APPEND: &str = "INSERT INTO audit
-    (at, actor_kind, actor_id, actor_name, action, target, detail, request_id, client_ip)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
+/// Records what changes nothing: a failed login, a look at what was said.
+///
+/// # Errors
+/// [`StoreError`], when the database does not do it; then what was to be recorded must not go on.
+pub async fn record(db: &Db, entry: &Entry) -> Result<(), StoreError> {
+    let mut tx = db.begin().await?;
+    append(&mut tx, entry).await?;
+    tx.commit().await?;
+    Ok(())
+}
 
-/// Records `entry` if, and only if, `tx` is committed; so are those told who want to know of it.
+const APPEND: &str = "INSERT INTO audit
+    (at, actor_kind, actor_id, actor_name, action, target, detail, request_id, client_ip, seq, hash)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
+
+/// Records `entry` if, and only if, `tx` is committed; so are those told who want to know of it. It
+/// takes a lock that every writer needs, so it stands at a transaction's end.
 pub(crate) async fn append(tx: &mut Tx, entry: &Entry) -> Result<(), sqlx::Error> {
     webhooks::tell_of(tx, entry).await?;
-    let (kind, id) = entry.actor.columns();
-    on!(tx, within conn => sqlx::query(APPEND)
-        .bind(entry.at)
-        .bind(kind)
-        .bind(id)
-        .bind(storable(&entry.actor_name))
-        .bind(entry.action)
-        .bind(storable(&entry.target))
-        .bind(Json(&entry.detail))
-        .bind(storable(&entry.request_id))
-        .bind(entry.client_ip.map(|ip| ip.to_canonical().to_string()))
+    let content = entry.content();
+    let link = chain::next(tx, &content).await?;
+    on!(&mut *tx, within conn => sqlx::query(APPEND)
+        .bind(content.at)
+        .bind(&content.actor_kind)
+        .bind(content.actor_id)
+        .bind(&content.actor_name)
+        .bind(&content.action)
+        .bind(&content.target)
+        .bind(&content.detail)
+        .bind(&content.request_id)
+        .bind(&content.client_ip)
+        .bind(link.seq)
+        .bind(&link.hash)
         .execute(conn)
         .await
-        .map(|_| ()))
+        .map(|_| ()))?;
+    chain::close(tx, &link).await
+}
+
+// === impl Entry ===
+
+impl Entry {
+    /// The columns of its row.
+    fn content(&self) -> Content {
+        let (kind, actor_id) = self.actor.columns();
+        Content {
+            at: self.at,
+            actor_kind: kind.to_owned(),
+            actor_id,
+            actor_name: storable(&self.actor_name).into_owned(),
+            action: self.action.to_owned(),
+            target: storable(&self.target).into_owned(),
+            detail: storable(&self.detail.to_string()).into_owned(),
+            request_id: storable(&self.request_id).into_owned(),
+            client_ip: self.client_ip.map(|ip| ip.to_canonical().to_string()),
+        }
+    }
 }
 
 // === impl Actor ===

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::text::storable;
-use super::{Db, Page, StoreError, Tx, audit, compared, keys, taken};
+use super::{Db, Page, StoreError, Tx, audit, compared, keys, taken, usage};
 use crate::clock::Timestamp;
 use crate::ids::UserId;
 
@@ -252,6 +252,7 @@ pub async fn erase(
         erased += done;
     }
     on!(db, write pool => sqlx::query(UNTELL).bind(user).execute(pool).await.map(|_| ()))?;
+    usage::forget_person(db, user).await?;
     let rows = i64::try_from(erased).unwrap_or(i64::MAX);
     on!(db, write pool => sqlx::query(PROVE).bind(proof).bind(entry.at).bind(rows)
         .execute(pool).await.map(|_| ()))?;

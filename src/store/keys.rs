@@ -239,3 +239,14 @@ pub async fn touch(db: &Db, used: &[(KeyId, Timestamp)]) -> Result<(), StoreErro
     tx.commit().await?;
     Ok(())
 }
+
+const FORGET_REVOKED: &str = "DELETE FROM keys WHERE revoked_at < $1";
+
+/// Forgets keys that were revoked before `before`, by when no row of the log refers to them any more.
+/// Answers how many.
+///
+/// # Errors
+/// [`StoreError`], when the database does not do it.
+pub async fn forget_revoked(db: &Db, before: Timestamp) -> Result<u64, StoreError> {
+    Ok(on!(db, write pool => sqlx::query(FORGET_REVOKED).bind(before).execute(pool).await?.rows_affected()))
+}

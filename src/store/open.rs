@@ -36,6 +36,19 @@ impl Db {
     /// database, or when this program was built with a SQLite older than 3.51.3;
     /// [`StoreError::Unavailable`] when it cannot be reached or made.
     pub async fn connect(database: &Database) -> Result<Self, StoreError> {
+        Self::open(database, true).await
+    }
+
+    /// [`Db::connect`] for a command beside a gateway that may be running: a SQLite file that is open
+    /// looks like one that was not closed properly, and to check a large one would take minutes.
+    ///
+    /// # Errors
+    /// As [`Db::connect`], without the check.
+    pub async fn connect_beside(database: &Database) -> Result<Self, StoreError> {
+        Self::open(database, false).await
+    }
+
+    async fn open(database: &Database, check: bool) -> Result<Self, StoreError> {
         match &database.location {
             DatabaseLocation::Sqlite(path) => {
                 make_file(path).map_err(|e| {
@@ -43,7 +56,7 @@ impl Db {
                     StoreError::Unavailable(sqlx::Error::Io(io::Error::new(e.kind(), text)))
                 })?;
                 let turn = take_turn(path).await;
-                let db = open_sqlite(path, database).await?;
+                let db = open_sqlite(path, database, check).await?;
                 db.migrate().await?;
                 drop(turn);
                 Ok(db)
@@ -80,7 +93,7 @@ impl Db {
     }
 }
 
-async fn open_sqlite(path: &Path, database: &Database) -> Result<Db, StoreError> {
+async fn open_sqlite(path: &Path, database: &Database, check: bool) -> Result<Db, StoreError> {
     let left_open = std::fs::metadata(beside(path, "-wal")).is_ok_and(|log| log.len() > 0);
     let options = SqliteConnectOptions::new()
         .filename(path)
@@ -98,7 +111,7 @@ async fn open_sqlite(path: &Path, database: &Database) -> Result<Db, StoreError>
     };
     let writer = pool().max_connections(1).connect_with(options.clone()).await?;
     require_fixed_sqlite(&writer).await?;
-    if left_open {
+    if left_open && check {
         check_integrity(&writer).await?;
     }
     let readers = pool().max_connections(database.max_connections.max(1));

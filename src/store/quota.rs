@@ -216,6 +216,25 @@ pub async fn reset_all(db: &Db, entry: &audit::Entry) -> Result<u64, StoreError>
     Ok(users)
 }
 
+const PRUNE: &str = "DELETE FROM quota WHERE (user_id, day, epoch) IN
+    (SELECT user_id, day, epoch FROM quota WHERE day < $1 LIMIT 1000)";
+
+/// Forgets days before `day`, a thousand rows in one statement, so that nobody waits long. Answers how
+/// many rows are gone.
+///
+/// # Errors
+/// [`StoreError`]: some may be gone, the rest is there for the next time.
+pub async fn prune(db: &Db, day: i64) -> Result<u64, StoreError> {
+    let mut gone = 0;
+    loop {
+        let done = on!(db, write pool => sqlx::query(PRUNE).bind(day).execute(pool).await?.rows_affected());
+        gone += done;
+        if done == 0 {
+            return Ok(gone);
+        }
+    }
+}
+
 const KEEP_TODAY: &str = "INSERT INTO quota (user_id, day, epoch, allowance, granted, charged, refunded)
     SELECT id, $2, quota_epoch, COALESCE(quota_reset, $3), 0, 0, 0 FROM users WHERE id = $1
     ON CONFLICT (user_id, day, epoch) DO NOTHING";

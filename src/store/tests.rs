@@ -18,12 +18,14 @@ use crate::credential::key::KeyDigest;
 use crate::ids::{ExchangeId, UserId};
 
 mod accounts;
+mod audit;
 mod deleted;
 mod exchanges;
 mod keys;
 mod quota;
 mod schema;
 mod sessions;
+mod usage;
 mod webhooks;
 
 /// An instant to begin with.

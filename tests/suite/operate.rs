@@ -4,6 +4,7 @@ pub(crate) mod child;
 pub(crate) mod demo;
 
 mod check;
+mod commands;
 mod first_start;
 mod secrecy;
 mod stop;

@@ -34,7 +34,7 @@ mod database;
 mod setup;
 
 pub(crate) use call::{Call, Reply};
-use database::Database;
+pub(crate) use database::Database;
 pub(crate) use setup::Setup;
 
 /// 2026-10-01T10:00:00Z
@@ -244,6 +244,11 @@ impl World {
     /// A call with a client of the story's own.
     pub(crate) fn post_with(&self, client: &reqwest::Client, path: &str) -> Call {
         Call(client.post(self.base.clone() + path))
+    }
+
+    /// The database, as the store's own questions read it.
+    pub(crate) fn db(&self) -> &tollgate::store::Db {
+        self.app.as_ref().unwrap().db()
     }
 
     /// Where the admin listener is, when there is one.

@@ -3,7 +3,7 @@
 use sqlx::{Connection, Executor, PgConnection};
 
 /// A database made for one world.
-pub(super) struct Database {
+pub(crate) struct Database {
     server: String,
     name: String,
 }
@@ -11,7 +11,7 @@ pub(super) struct Database {
 // === impl Database ===
 
 impl Database {
-    pub(super) async fn from_env() -> Option<Self> {
+    pub(crate) async fn from_env() -> Option<Self> {
         let kind = std::env::var("TOLLGATE_TEST_DATABASE").unwrap_or_else(|_| "sqlite".to_owned());
         match kind.as_str() {
             "sqlite" => None,
@@ -31,11 +31,11 @@ impl Database {
         database
     }
 
-    pub(super) fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("{}{}", self.server, self.name)
     }
 
-    pub(super) async fn remove(self) {
+    pub(crate) async fn remove(self) {
         if let Ok(mut connection) = PgConnection::connect(&format!("{}postgres", self.server)).await {
             let remove = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name);
             let _ = connection.execute(sqlx::AssertSqlSafe(remove)).await;

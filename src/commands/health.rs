@@ -1,0 +1,62 @@
+//! `tollgate health`: whether a running gateway is ready.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context;
+use tollgate::config::{Config, Options, Secrets, Vars};
+
+use super::print_json;
+
+/// How long a running gateway may take to say how it is.
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Asks `/readyz` of the gateway that this configuration describes.
+pub(crate) fn health(file: Option<&Path>, json: bool) -> anyhow::Result<()> {
+    let options = Options { secrets: Secrets::ReadOnly, ..Options::default() };
+    let config = Config::load(file, &Vars::from_process(), &options)?;
+    let tls = config.server.tls.is_some();
+    let listen = if tls && !config.server.admin_listen.is_empty() {
+        &config.server.admin_listen
+    } else {
+        &config.server.listen
+    };
+    let mut address = *listen.first().context("server.listen: no address")?;
+    if address.ip().is_unspecified() {
+        let loopback =
+            if address.is_ipv4() { [127, 0, 0, 1].into() } else { std::net::Ipv6Addr::LOCALHOST.into() };
+        address.set_ip(loopback);
+    }
+    let ready = if tls { accepts(address) } else { ask(address) };
+    if json {
+        let error = ready.as_ref().err().map(|error| format!("{error:#}"));
+        print_json(&serde_json::json!({ "ok": ready.is_ok(), "error": error }))?;
+    }
+    ready
+}
+
+fn ask(address: SocketAddr) -> anyhow::Result<()> {
+    let mut stream = connect(address)?;
+    stream.write_all(
+        format!("GET /readyz HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n").as_bytes(),
+    )?;
+    let mut head = [0; 12];
+    stream.read_exact(&mut head).context("no answer")?;
+    let status = String::from_utf8_lossy(&head);
+    anyhow::ensure!(status.ends_with(" 200"), "not ready: {status}");
+    Ok(())
+}
+
+/// With TLS, that somebody accepts is all that is asked: the certificate is not for this name.
+fn accepts(address: SocketAddr) -> anyhow::Result<()> {
+    connect(address).map(drop)
+}
+
+fn connect(address: SocketAddr) -> anyhow::Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&address, HEALTH_TIMEOUT)
+        .with_context(|| format!("nobody at {address}"))?;
+    stream.set_read_timeout(Some(HEALTH_TIMEOUT))?;
+    Ok(stream)
+}

@@ -1,0 +1,22 @@
+//! `tollgate completions` and `tollgate man`: what shells and people read about the command line,
+//! made from the command line itself.
+
+use std::path::Path;
+
+use anyhow::Context;
+use clap_complete::Shell;
+
+/// Prints the completions of one shell.
+pub(crate) fn completions(mut command: clap::Command, shell: Shell) {
+    let name = command.get_name().to_owned();
+    clap_complete::generate(shell, &mut command, name, &mut std::io::stdout());
+}
+
+/// Prints the manual page, or writes one for each command into `folder`.
+pub(crate) fn man(command: clap::Command, folder: Option<&Path>) -> anyhow::Result<()> {
+    let Some(folder) = folder else {
+        return Ok(clap_mangen::Man::new(command).render(&mut std::io::stdout())?);
+    };
+    std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+    clap_mangen::generate_to(command, folder).with_context(|| folder.display().to_string())
+}

@@ -1,0 +1,138 @@
+//! What each job does. All of it may be done twice, and stopped in the middle.
+
+use std::fmt::Write;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono_tz::Tz;
+
+use crate::chatlog::Backlog;
+use crate::clock::{Clock, Timestamp};
+use crate::config::MessageLog;
+use crate::quota::Window;
+use crate::schedule::{Failed, Work};
+use crate::store::usage::Day;
+use crate::store::{self, Db};
+
+/// Where jobs find what they work with.
+pub(super) struct Workshop {
+    db: Db,
+    backlog: Backlog,
+    clock: Clock,
+    zone: Tz,
+    memory_threshold: u64,
+    content_retention: Duration,
+    metadata_retention: Duration,
+}
+
+/// What came of a job, for people.
+type Outcome = Result<String, Failed>;
+
+/// Days of quota that are kept: what a user is told of their month, and some.
+const QUOTA_DAYS: i64 = 100;
+/// How long runs of jobs are kept.
+const RUNS_KEPT: Duration = Duration::from_hours(90 * 24);
+/// Days summed up again each night: an answer may end, and be logged, long after the day it began on.
+const SUMMED_AGAIN: i64 = 2;
+
+// === impl Workshop ===
+
+impl Workshop {
+    pub(super) fn new(db: Db, backlog: Backlog, clock: Clock, (zone, log): (Tz, &MessageLog)) -> Self {
+        Self {
+            db,
+            backlog,
+            clock,
+            zone,
+            memory_threshold: log.memory_threshold,
+            content_retention: log.content_retention,
+            metadata_retention: log.metadata_retention,
+        }
+    }
+
+    /// One of the functions below, to be run whenever it is due.
+    pub(super) fn work<F>(self: &Arc<Self>, function: impl Fn(Arc<Self>) -> F + Send + Sync + 'static) -> Work
+    where
+        F: Future<Output = Outcome> + Send + 'static,
+    {
+        let shop = Arc::clone(self);
+        Box::new(move || Box::pin(function(Arc::clone(&shop))))
+    }
+
+    pub(super) async fn begin_day(self: Arc<Self>) -> Outcome {
+        let today = self.today();
+        let rows = store::quota::prune(&self.db, today.day - QUOTA_DAYS).await?;
+        let begun = today.starts_at.to_utc().with_timezone(&self.zone);
+        Ok(format!("the day of {} has begun; {rows} rows of old days are gone", begun.format("%F")))
+    }
+
+    pub(super) async fn write_log(self: Arc<Self>) -> Outcome {
+        let waiting = self.backlog.rows();
+        self.backlog.flush().await;
+        Ok(format!("{waiting} rows were waiting"))
+    }
+
+    pub(super) async fn check_memory(self: Arc<Self>) -> Outcome {
+        let used = self.backlog.bytes();
+        let mut told = format!("{used} of {} bytes wait", self.memory_threshold);
+        if used > self.memory_threshold {
+            self.backlog.flush().await;
+            write!(told, "; now {}", self.backlog.bytes())?;
+        }
+        Ok(told)
+    }
+
+    /// Days that are over: those never summed up, and the last ones again; but none again of which the
+    /// log has forgotten rows, for its sums would shrink.
+    pub(super) async fn sum_up(self: Arc<Self>) -> Outcome {
+        let yesterday = self.today().day - 1;
+        let Some(oldest) = store::usage::oldest_row(&self.db).await? else {
+            return Ok("nothing was ever logged".to_owned());
+        };
+        let first = Window::at(oldest, self.zone).day;
+        let whole = self.day_of(self.clock.now().minus(self.metadata_retention)) + 1;
+        let from = match store::usage::last_day(&self.db).await? {
+            None => first,
+            Some(last) => (yesterday - SUMMED_AGAIN + 1).max(whole).min(last + 1),
+        };
+        self.backlog.flush().await;
+        let mut groups = 0;
+        for day in from..=yesterday {
+            let Window { starts_at: since, resets_at: until, .. } = Window::of(day, self.zone);
+            groups += store::usage::sum_up(&self.db, Day { day, since, until }).await?;
+        }
+        Ok(format!("{} days were summed up, in {groups} rows", (yesterday - from + 1).max(0)))
+    }
+
+    /// What is forgotten has been summed up.
+    pub(super) async fn clean_log(self: Arc<Self>) -> Outcome {
+        Self::sum_up(Arc::clone(&self)).await?;
+        let now = self.clock.now();
+        let (content, rows) = (now.minus(self.content_retention), now.minus(self.metadata_retention));
+        let gone = store::exchanges::forget(&self.db, content, rows).await?;
+        Ok(format!("{gone} rows of the message log are gone"))
+    }
+
+    pub(super) async fn purge_deleted(self: Arc<Self>) -> Outcome {
+        let now = self.clock.now();
+        let gone = store::deleted::purge(&self.db, now.minus(store::deleted::KEPT_FOR), now).await?;
+        Ok(format!("{gone} deleted users can be restored no longer"))
+    }
+
+    pub(super) async fn keep_house(self: Arc<Self>) -> Outcome {
+        let now = self.clock.now();
+        let runs = store::job_runs::forget(&self.db, now.minus(RUNS_KEPT)).await?;
+        let keys = store::keys::forget_revoked(&self.db, now.minus(self.metadata_retention)).await?;
+        let head = store::audit::chain::head(&self.db).await?;
+        tracing::info!(link = %head, "the last link of the audit trail; keep it where the database is not");
+        Ok(format!("{runs} runs of jobs and {keys} revoked keys are gone; the audit trail ends with {head}"))
+    }
+
+    fn today(&self) -> Window {
+        Window::at(self.clock.now(), self.zone)
+    }
+
+    fn day_of(&self, instant: Timestamp) -> i64 {
+        Window::at(instant, self.zone).day
+    }
+}

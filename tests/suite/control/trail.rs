@@ -1,0 +1,84 @@
+//! The audit trail: who failed to log in, who read what was said, and that nothing in it was changed.
+
+use serde_json::json;
+use tollgate::store::audit::{self, AuditRow, chain};
+
+use crate::world::{ADMIN_PASSWORD, World};
+
+/// The trail in the order of writing, without registrations.
+async fn trail(world: &World, action: &str) -> Vec<AuditRow> {
+    let mut rows = audit::list(world.db(), 1000, 0).await.unwrap().rows;
+    rows.retain(|row| row.action == action);
+    rows.reverse();
+    rows
+}
+
+#[tokio::test]
+async fn failed_logins_of_admins_are_recorded_without_what_was_typed() {
+    let world = World::start().await;
+    let tries =
+        [("admin", "wrong-password-1"), ("hunter2hunter2", ADMIN_PASSWORD), ("Admin", "wrong-password-2")];
+    for (username, password) in tries {
+        let form = json!({"username": username, "password": password});
+        assert_eq!(world.post("/api/v1/admin/login").json(&form).send().await.status, 401);
+    }
+    let form = json!({"username": "nobody_here", "password": "wrong-password-3"});
+    assert_eq!(world.post("/api/v1/staff/login").json(&form).send().await.status, 401);
+    world.admin().await;
+    let failed = trail(&world, "login.failed").await;
+    let told: Vec<_> =
+        failed.iter().map(|row| (row.target.as_str(), row.detail["account"].clone())).collect();
+    assert_eq!(
+        told,
+        [("admin", json!(true)), ("", json!(false)), ("admin", json!(true)), ("", json!(false))]
+    );
+    assert!(failed.iter().all(|row| row.client_ip.as_deref() == Some("127.0.0.1")), "{failed:?}");
+    let roles: Vec<_> = failed.iter().map(|row| row.detail["role"].clone()).collect();
+    assert_eq!(roles, ["admin", "admin", "admin", "staff"]);
+    let everything = format!("{failed:?}");
+    for typed in ["hunter2", "wrong-password", ADMIN_PASSWORD] {
+        assert!(!everything.contains(typed), "{everything}");
+    }
+}
+
+#[tokio::test]
+async fn an_admin_who_reads_what_was_said_leaves_a_trace() {
+    let world = World::start().await;
+    let ann = world.user("ann").await;
+    world.chat(&ann).send().await;
+    let id = world.row().await["id"].as_str().unwrap().to_owned();
+    let admin = world.admin().await;
+    let path = "/api/v1/admin/message-logs?username=ann&limit=5";
+    assert_eq!(world.get(path).bearer(&admin).send().await.status, 200);
+    let path = format!("/api/v1/admin/message-logs/{id}");
+    assert_eq!(world.get(&path).bearer(&admin).send().await.status, 200);
+    let read = trail(&world, "message_log.read").await;
+    let [.., listed, one] = read.as_slice() else { panic!("{read:?}") };
+    assert_eq!(
+        (listed.target.as_str(), listed.actor_name.as_str(), &listed.detail["limit"]),
+        ("ann", "admin", &json!(5))
+    );
+    assert_eq!((one.target.as_str(), &one.detail["id"]), ("ann", &json!(id)));
+    assert!(read.iter().any(|row| row.target == "all users"), "{read:?}");
+}
+
+#[tokio::test]
+async fn every_change_over_the_api_is_a_link_of_one_chain() {
+    let world = World::start().await;
+    let ann = world.user("ann").await;
+    world.change("ann", json!({"additional_notes": "called on Monday"})).await;
+    let admin = world.admin().await;
+    let changes = (0..20).map(|n| {
+        let terms = json!({"hobbies": format!("hobby {n}")});
+        world.put("/api/v1/admin/users/ann").bearer(&admin).json(&terms).send()
+    });
+    for reply in futures_util::future::join_all(changes).await {
+        assert_eq!(reply.status, 200, "{}", reply.text());
+    }
+    world.post("/api/v1/auth/regenerate-key").bearer(&ann.jwt).send().await;
+    world.post("/api/v1/admin/reset-limits").bearer(&admin).send().await;
+    let walked = chain::walk(world.db(), None).await.unwrap();
+    assert_eq!(walked.broken, None);
+    assert!(walked.sound >= 24, "{walked:?}");
+    assert_eq!(trail(&world, "user.update").await.len(), 21);
+}
