@@ -65,9 +65,6 @@ const SEED_NAMES: [(&str, &str, Form); 25] = [
     ("SMTP_USERNAME", "mail.username", Form::UnlessEmpty),
     ("SMTP_PASSWORD", "mail.password", Form::UnlessEmpty),
     ("SMTP_PASSWORD_FILE", "mail.password_file", Form::UnlessEmpty),
-    ("WEBHOOK_URL", "webhooks.url", Form::UnlessEmpty),
-    ("WEBHOOK_SECRET", "webhooks.secret", Form::UnlessEmpty),
-    ("WEBHOOK_SECRET_FILE", "webhooks.secret_file", Form::UnlessEmpty),
 ];
 
 // === impl Vars ===
