@@ -96,7 +96,7 @@ fn table(shop: &Arc<Workshop>, batch_interval: Duration) -> Result<Vec<Job>, Not
             "house_keeping",
             When::cron("0 3 * * *")?,
             Fleet,
-            "Forgets old runs of jobs and revoked keys, and notes the last link of the audit trail in the gateway's own log",
+            "Forgets old runs of jobs, revoked keys and ended sessions, and notes the last link of the audit trail in the gateway's own log",
             shop.work(Workshop::keep_house),
         ),
     ])

@@ -125,7 +125,11 @@ impl Workshop {
         let keys = store::keys::forget_revoked(&self.db, now.minus(self.metadata_retention)).await?;
         let head = store::audit::chain::head(&self.db).await?;
         tracing::info!(link = %head, "the last link of the audit trail; keep it where the database is not");
-        Ok(format!("{runs} runs of jobs and {keys} revoked keys are gone; the audit trail ends with {head}"))
+        let sessions = store::sessions::sweep(&self.db, now).await?;
+        Ok(format!(
+            "{runs} runs of jobs, {keys} revoked keys and {sessions} ended sessions are gone; \
+             the audit trail ends with {head}"
+        ))
     }
 
     fn today(&self) -> Window {
