@@ -22,11 +22,13 @@ use crate::control::{self, Control, Surface};
 use crate::credential::erasure::Erasures;
 use crate::credential::key::Pepper;
 use crate::credential::seal::Sealer;
+use crate::credential::ticket::TicketKey;
 use crate::credential::token::Tokens;
 use crate::identity::{Directory, Sources};
 use crate::jobs::{self, Jobs, deliveries};
 use crate::limits::Limits;
 use crate::listen::{self, Acceptor, ClientIps, Stop, TlsKeys};
+use crate::notify::mail::Mailer;
 use crate::proxy;
 use crate::quota::Quota;
 use crate::store::Db;
@@ -67,6 +69,8 @@ struct House {
     metrics: Arc<Metrics>,
     pepper: Pepper,
     undelivered: CancellationToken,
+    mailer: Mailer,
+    background: Background,
 }
 
 /// Between the last word to running answers and the end of their connections.
@@ -104,7 +108,7 @@ impl App {
             tracing::warn!("{weakness}");
         }
         let (stop, cut) = (Stop::default(), CancellationToken::new());
-        let house = House::build(&config, &clock, &background).await?;
+        let house = House::build(&config, &clock, &background, stop.drain.clone()).await?;
         let jobs = Jobs::start(&background, house.sources(&clock), &config).await?;
         let control = Arc::new(house.control(&config, &clock, &jobs, stop.drain.clone())?);
         let client_ips = Arc::new(ClientIps::new(config.server.trusted_proxies.clone()));
@@ -225,7 +229,12 @@ impl App {
 // === impl House ===
 
 impl House {
-    async fn build(config: &Config, clock: &Clock, background: &Background) -> anyhow::Result<Self> {
+    async fn build(
+        config: &Config,
+        clock: &Clock,
+        background: &Background,
+        draining: CancellationToken,
+    ) -> anyhow::Result<Self> {
         let database = config.database.clone();
         let db = background.run(async move { Db::connect(&database).await }).await??;
         let metrics = Arc::new(Metrics::new());
@@ -249,7 +258,9 @@ impl House {
         let undelivered = CancellationToken::new();
         let (queue, webhooks, stop) = (db.clone(), config.webhooks.as_ref(), undelivered.clone());
         deliveries::start(background, queue, clock.clone(), webhooks, stop).await?;
-        Ok(Self { db, directory, limits, quota, chatlog, metrics, pepper, undelivered })
+        let mailer = Mailer::start(&config.mail, background, draining)?;
+        let background = background.clone();
+        Ok(Self { db, directory, limits, quota, chatlog, metrics, pepper, undelivered, mailer, background })
     }
 
     fn control(
@@ -267,6 +278,9 @@ impl House {
             quota: self.quota.clone(),
             chatlog: self.chatlog.clone(),
             limits: Arc::clone(&self.limits),
+            refresh_key: TicketKey::of_sessions(&security.secret_key),
+            code_key: TicketKey::of_codes(&security.encryption_key),
+            letters: control::Letters::new(self.mailer.clone(), self.background.clone()),
             tokens: Arc::new(Tokens::new(&security.secret_key, security.access_token_ttl)),
             sealer: Arc::new(Sealer::new(&security.encryption_key)),
             pepper: Arc::new(self.pepper.clone()),
@@ -281,6 +295,9 @@ impl House {
             authz: config.authz.clone(),
             settings: control::Settings {
                 allow_registration: security.allow_registration,
+                refresh_token_ttl: security.refresh_token_ttl,
+                require_totp: security.require_totp,
+                require_verified_email: security.require_verified_email,
                 rate_limit_per_minute: config.limits.rate_limit_per_minute,
             },
             scheduler_running: jobs.running(),

@@ -11,6 +11,7 @@ mod env;
 mod file;
 mod forms;
 mod load;
+mod mail;
 mod matching;
 mod plans;
 mod secrets;
@@ -32,7 +33,8 @@ use secrecy::SecretString;
 
 pub use self::env::Vars;
 pub use self::load::{ConfigError, Options, locate};
-pub use self::secrets::Secrets;
+pub use self::mail::{Delivery, Mail, Smtp, SmtpEncryption};
+pub use self::secrets::{RequireTotp, Secrets, Security};
 pub use self::webhooks::{Authz, WebhookEvent, Webhooks};
 use crate::dialect::Dialect;
 use crate::plan::{AddressRules, Plans};
@@ -59,6 +61,8 @@ pub struct Config {
     pub webhooks: Option<Webhooks>,
     /// `[authz]`
     pub authz: Authz,
+    /// `[mail]`
+    pub mail: Mail,
     /// `[[upstreams]]`, at least one when there are routes.
     pub upstreams: Vec<Upstream>,
     /// `[[routes]]`; every `upstream` is an index into `upstreams`.
@@ -161,28 +165,6 @@ pub enum DatabaseLocation {
     Sqlite(PathBuf),
     /// A `postgres://` URL; secret because it may hold a password.
     Postgres(SecretString),
-}
-
-/// `[security]`
-#[derive(Clone, Debug)]
-pub struct Security {
-    /// Signs sessions.
-    pub secret_key: SecretString,
-    /// Seals the keys' readable copies and pepper their digests: a Fernet key, or any text that is
-    /// hashed into one.
-    pub encryption_key: SecretString,
-    /// How long a login lasts.
-    pub access_token_ttl: Duration,
-    /// bcrypt cost, 4 to 16.
-    pub bcrypt_rounds: u32,
-    /// Whether `POST /api/v1/auth/register` is open.
-    pub allow_registration: bool,
-    /// Whether keys without a checksum (the seed's) are still accepted.
-    pub accept_v1_keys: bool,
-    /// Name of the first admin.
-    pub admin_username: String,
-    /// The admin's password where the operator chose it; without one, the first start makes it.
-    pub admin_password: Option<SecretString>,
 }
 
 /// `[limits]`

@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use axum::Router;
 use axum::middleware::from_fn_with_state;
@@ -14,10 +15,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::chatlog::Chatlog;
 use crate::clock::Clock;
-use crate::config::{Authz, Route};
+use crate::config::{Authz, RequireTotp, Route};
 use crate::credential::erasure::Erasures;
 use crate::credential::key::Pepper;
 use crate::credential::seal::Sealer;
+use crate::credential::ticket::TicketKey;
 use crate::credential::token::Tokens;
 use crate::identity::Directory;
 use crate::limits::Limits;
@@ -41,6 +43,7 @@ mod info;
 mod jobs;
 mod key_self;
 mod keys;
+mod letters;
 mod me;
 mod messages;
 mod metrics;
@@ -48,15 +51,19 @@ mod my_account;
 mod my_key;
 mod pace;
 mod paging;
+mod party;
 mod passwords;
 mod paths;
 mod problem;
 mod profile;
 mod register;
+mod renewal;
 mod reset;
 pub mod rights;
+mod second_factor;
 mod session;
 mod staff;
+mod totp;
 mod trail;
 mod usage;
 mod users;
@@ -65,6 +72,7 @@ mod violations;
 
 pub use backoff::Backoff;
 pub use health::Vitals;
+pub use letters::Letters;
 pub use my_key::MadeKey;
 pub use passwords::Passwords;
 pub use paths::Listed;
@@ -88,7 +96,13 @@ pub struct Control {
     pub limits: Arc<Limits>,
     /// Issues sessions and recognises them.
     pub tokens: Arc<Tokens>,
-    /// Seals the readable copies of keys.
+    /// Makes the digests of refresh tokens.
+    pub refresh_key: TicketKey,
+    /// Makes the digests of recovery codes and of tokens sent by mail.
+    pub code_key: TicketKey,
+    /// Writes letters.
+    pub letters: Letters,
+    /// Seals the readable copies of keys, and TOTP secrets.
     pub sealer: Arc<Sealer>,
     /// Makes the digests of keys.
     pub pepper: Arc<Pepper>,
@@ -125,6 +139,12 @@ pub struct Control {
 pub struct Settings {
     /// Whether anybody may register.
     pub allow_registration: bool,
+    /// How long a login can be renewed.
+    pub refresh_token_ttl: Duration,
+    /// Which roles must have a second factor.
+    pub require_totp: RequireTotp,
+    /// Whether users log in only with a verified address.
+    pub require_verified_email: bool,
     /// Requests a minute of one address on `/api/v1`; 0 for no limit.
     pub rate_limit_per_minute: u32,
 }
@@ -182,7 +202,7 @@ fn open_paths() -> Paths {
 
 /// For users, and apps that hold a key.
 fn user_paths() -> Paths {
-    Paths::new()
+    user_sessions()
         .route("/api/v1/info", get(A::LookAround, info::info))
         .route("/api/v1/auth/register", post(A::Register, register::register))
         .route("/api/v1/auth/login", post(A::LogInAsUser, session::user_login))
@@ -211,7 +231,7 @@ fn user_paths() -> Paths {
 
 /// For those who help users.
 fn staff_paths() -> Paths {
-    Paths::new()
+    staff_sessions()
         .route("/api/v1/staff/login", post(A::LogInByName, staff::staff_login))
         .route("/api/v1/staff/profile", get(A::ReadStaffProfile, staff::profile))
         .route("/api/v1/staff/users", get(A::ReadUsers, staff::users::list_users))
@@ -225,7 +245,7 @@ fn staff_paths() -> Paths {
 
 /// For those who run the gateway.
 fn admin_paths() -> Paths {
-    Paths::new()
+    admin_sessions()
         .route("/metrics", get(A::LookAround, metrics::metrics))
         .route("/api/v1/admin/login", post(A::LogInByName, session::admin_login))
         .route("/api/v1/admin/users", get(A::ReadUsers, users::list_users))
@@ -266,4 +286,47 @@ fn admin_paths() -> Paths {
         .route("/api/v1/admin/statistics", get(A::ReadUsage, usage::statistics))
         .route("/api/v1/admin/message-logs", get(A::ReadLog, exchanges::list_message_logs))
         .route("/api/v1/admin/message-logs/{id}", get(A::ReadLog, exchanges::get_message_log))
+}
+
+/// How users go on, leave, guard themselves, and come back when they forgot their password.
+fn user_sessions() -> Paths {
+    Paths::new()
+        .route("/api/v1/auth/refresh", post(A::RenewSession, renewal::user_refresh))
+        .route("/api/v1/auth/logout", post(A::EndUserSessions, renewal::user_logout))
+        .route("/api/v1/auth/logout-all", post(A::EndUserSessions, renewal::user_logout_all))
+        .route("/api/v1/auth/totp/enroll", post(A::EnrolUserTotp, totp::user_totp_enroll))
+        .route("/api/v1/auth/totp/confirm", post(A::ConfirmUserTotp, totp::user_totp_confirm))
+        .route("/api/v1/auth/totp/disable", post(A::DisableUserTotp, totp::user_totp_disable))
+        .route(
+            "/api/v1/auth/verify-email/request",
+            post(A::AskForLetter, letters::request_email_verification),
+        )
+        .route(
+            "/api/v1/auth/verify-email/confirm",
+            post(A::ConfirmEmail, letters::confirm_email_verification),
+        )
+        .route("/api/v1/auth/password-reset/request", post(A::AskForLetter, letters::request_password_reset))
+        .route("/api/v1/auth/password-reset/confirm", post(A::ConfirmReset, letters::confirm_password_reset))
+}
+
+/// How staff go on, leave and guard themselves.
+fn staff_sessions() -> Paths {
+    Paths::new()
+        .route("/api/v1/staff/refresh", post(A::RenewSession, renewal::staff_refresh))
+        .route("/api/v1/staff/logout", post(A::EndStaffSessions, renewal::staff_logout))
+        .route("/api/v1/staff/logout-all", post(A::EndStaffSessions, renewal::staff_logout_all))
+        .route("/api/v1/staff/totp/enroll", post(A::EnrolStaffTotp, totp::staff_totp_enroll))
+        .route("/api/v1/staff/totp/confirm", post(A::ConfirmStaffTotp, totp::staff_totp_confirm))
+        .route("/api/v1/staff/totp/disable", post(A::DisableStaffTotp, totp::staff_totp_disable))
+}
+
+/// How admins go on, leave and guard themselves.
+fn admin_sessions() -> Paths {
+    Paths::new()
+        .route("/api/v1/admin/refresh", post(A::RenewSession, renewal::admin_refresh))
+        .route("/api/v1/admin/logout", post(A::EndAdminSessions, renewal::admin_logout))
+        .route("/api/v1/admin/logout-all", post(A::EndAdminSessions, renewal::admin_logout_all))
+        .route("/api/v1/admin/totp/enroll", post(A::EnrolAdminTotp, totp::admin_totp_enroll))
+        .route("/api/v1/admin/totp/confirm", post(A::ConfirmAdminTotp, totp::admin_totp_confirm))
+        .route("/api/v1/admin/totp/disable", post(A::DisableAdminTotp, totp::admin_totp_disable))
 }

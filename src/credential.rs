@@ -1,5 +1,5 @@
-//! What proves who somebody is: `pe-` keys, passwords, session tokens, and the seal under which a
-//! key is kept so that it can be shown again.
+//! What proves who somebody is: `pe-` keys, passwords, session tokens, one-time codes, and the seal
+//! under which a key is kept so that it can be shown again.
 //!
 //! Pure knowledge: nothing here asks a database or the wall clock whether something is valid. Two
 //! secrets feed it all, and neither is used as it is: every purpose derives a key of its own
@@ -21,7 +21,9 @@ pub mod key;
 pub mod password;
 pub mod seal;
 pub mod strength;
+pub mod ticket;
 pub mod token;
+pub mod totp;
 
 /// The key of one purpose. The same secret and label give the same 32 bytes on every machine;
 /// another label gives bytes that tell nothing about these.

@@ -12,12 +12,12 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use secrecy::ExposeSecret;
 
-use super::file::{AccessDraft, DatabaseDraft, RouteDraft, UpstreamDraft};
+use super::file::{AccessDraft, DatabaseDraft, RouteDraft, SecurityDraft, UpstreamDraft};
 use super::spelling::nearest;
 use super::tree::Tree;
 use super::{
-    Charge, Credential, Database, DatabaseLocation, Limits, MessageLog, Route, Server, Tls, Upstream, forms,
-    secrets,
+    Charge, Credential, Database, DatabaseLocation, Delivery, Limits, Mail, MessageLog, Route, Server, Tls,
+    Upstream, forms, secrets,
 };
 use crate::dialect::Dialect;
 use crate::plan::AddressRules;
@@ -66,6 +66,18 @@ pub(super) fn server(tree: &Tree<'_>, server: &Server) {
 pub(super) fn bcrypt(tree: &Tree<'_>, rounds: u32) {
     if rounds < 10 {
         tree.weakness("security.bcrypt_rounds", "is quickly guessed through: at least 10, better 12");
+    }
+}
+
+/// Settings of sessions that must agree with others.
+pub(super) fn sessions(tree: &Tree<'_>, security: &SecurityDraft, mail: &Mail) {
+    if security.refresh_token_ttl < security.access_token_ttl {
+        let message = "is shorter than access_token_ttl: raise this one, or lower that";
+        tree.mistake("security.refresh_token_ttl", message);
+    }
+    if security.require_verified_email && matches!(mail.delivery, Delivery::Off) {
+        let message = "would lock everybody out, since no mail is sent: set mail.host too";
+        tree.mistake("security.require_verified_email", message);
     }
 }
 

@@ -31,13 +31,15 @@ pub(super) struct Entry {
 #[derive(Clone, Copy)]
 enum Form {
     AsIs,
+    /// An empty one says nothing: the seed's own file has such.
+    UnlessEmpty,
     Minutes,
     Mebibytes,
 }
 
 const PREFIX: &str = "GATEWAY__";
 
-const SEED_NAMES: [(&str, &str, Form); 20] = [
+const SEED_NAMES: [(&str, &str, Form); 25] = [
     ("SECRET_KEY", "security.secret_key", Form::AsIs),
     ("SECRET_KEY_FILE", "security.secret_key_file", Form::AsIs),
     ("ACCESS_TOKEN_EXPIRE_MINUTES", "security.access_token_ttl", Form::Minutes),
@@ -55,13 +57,15 @@ const SEED_NAMES: [(&str, &str, Form); 20] = [
     ("BATCH_LOG_INTERVAL_MINUTES", "message_log.batch_interval", Form::Minutes),
     ("MEMORY_THRESHOLD_MB", "message_log.memory_threshold", Form::Mebibytes),
     ("DEBUG", "server.debug", Form::AsIs),
-    ("WEBHOOK_URL", "webhooks.url", Form::AsIs),
-    ("WEBHOOK_SECRET", "webhooks.secret", Form::AsIs),
-    ("WEBHOOK_SECRET_FILE", "webhooks.secret_file", Form::AsIs),
+    ("WEBHOOK_URL", "webhooks.url", Form::UnlessEmpty),
+    ("WEBHOOK_SECRET", "webhooks.secret", Form::UnlessEmpty),
+    ("WEBHOOK_SECRET_FILE", "webhooks.secret_file", Form::UnlessEmpty),
+    ("SMTP_HOST", "mail.host", Form::UnlessEmpty),
+    ("SMTP_PORT", "mail.port", Form::UnlessEmpty),
+    ("SMTP_USERNAME", "mail.username", Form::UnlessEmpty),
+    ("SMTP_PASSWORD", "mail.password", Form::UnlessEmpty),
+    ("SMTP_PASSWORD_FILE", "mail.password_file", Form::UnlessEmpty),
 ];
-
-const NOT_YET: [(&str, &str); 4] =
-    [("SMTP_HOST", "mail"), ("SMTP_PORT", "mail"), ("SMTP_USERNAME", "mail"), ("SMTP_PASSWORD", "mail")];
 
 // === impl Vars ===
 
@@ -91,8 +95,8 @@ impl<N: Into<String>, V: Into<String>> FromIterator<(N, V)> for Vars {
 // === impl Overlay ===
 
 impl Overlay {
-    /// What `vars` say. The first list has mistakes, the second what is accepted without effect.
-    pub(super) fn new(vars: &Vars) -> (Self, Vec<Finding>, Vec<Finding>) {
+    /// What `vars` say, and what is wrong in them.
+    pub(super) fn new(vars: &Vars) -> (Self, Vec<Finding>) {
         let (mut overlay, mut mistakes) = (Self::default(), Vec::new());
         for (name, value) in &vars.0 {
             if let Some(key) = name.strip_prefix(PREFIX) {
@@ -101,6 +105,9 @@ impl Overlay {
         }
         for (name, key, form) in SEED_NAMES {
             let Some(value) = vars.get(name) else { continue };
+            if matches!(form, Form::UnlessEmpty) && value.is_empty() {
+                continue;
+            }
             match form.convert(value) {
                 Ok(value) => overlay.add(name, key.to_owned(), &value, &mut mistakes),
                 Err(message) => mistakes.push(Finding { path: name.to_owned(), message }),
@@ -110,13 +117,7 @@ impl Overlay {
             let message = "only HS256 is supported: remove it, or set HS256".to_owned();
             mistakes.push(Finding { path: "ALGORITHM".to_owned(), message });
         }
-        let given = NOT_YET.iter().filter(|(name, _)| vars.get(name).is_some_and(|value| !value.is_empty()));
-        let without_effect = given.map(|(name, what)| Finding {
-            path: (*name).to_owned(),
-            message: format!("has no effect: this version does not send {what} yet"),
-        });
-        let without_effect = without_effect.collect();
-        (overlay, mistakes, without_effect)
+        (overlay, mistakes)
     }
 
     /// The variable that sets `key`, which from now on counts as known.
@@ -173,7 +174,7 @@ impl Overlay {
 impl Form {
     fn convert(self, value: &str) -> Result<String, String> {
         let unit = match self {
-            Self::AsIs => return Ok(value.to_owned()),
+            Self::AsIs | Self::UnlessEmpty => return Ok(value.to_owned()),
             Self::Minutes => "m",
             Self::Mebibytes => "MiB",
         };
@@ -241,14 +242,14 @@ mod tests {
     fn variables_reach_keys_in_any_case_and_conflicts_are_named() {
         let vars =
             [("GATEWAY__plans__FREE__conversation_limit", "3"), ("GATEWAY__UPSTREAMS__0__URL", "http://a")];
-        let (overlay, mistakes, _) = Overlay::new(&Vars::from_iter(vars));
+        let (overlay, mistakes) = Overlay::new(&Vars::from_iter(vars));
         assert!(mistakes.is_empty());
         assert_eq!(overlay.take("plans.Free.conversation_limit").unwrap().value, "3");
         assert_eq!(overlay.variable_of("upstreams[0].url"), Some("GATEWAY__UPSTREAMS__0__URL"));
         assert_eq!(overlay.unknown(), [("upstreams.0.url", "GATEWAY__UPSTREAMS__0__URL")]);
 
         let twice = [("DEBUG", "true"), ("GATEWAY__SERVER__DEBUG", "false")];
-        let (_, mistakes, _) = Overlay::new(&Vars::from_iter(twice));
+        let (_, mistakes) = Overlay::new(&Vars::from_iter(twice));
         assert_eq!(mistakes.len(), 1);
         let agreeing = [("DEBUG", "true"), ("GATEWAY__SERVER__DEBUG", "true")];
         assert!(Overlay::new(&Vars::from_iter(agreeing)).1.is_empty());
@@ -256,11 +257,24 @@ mod tests {
 
     #[test]
     fn the_seeds_minutes_and_megabytes_become_durations_and_sizes() {
-        let vars =
-            [("ACCESS_TOKEN_EXPIRE_MINUTES", "45"), ("MEMORY_THRESHOLD_MB", "many"), ("SMTP_HOST", "mail")];
-        let (overlay, mistakes, without_effect) = Overlay::new(&Vars::from_iter(vars));
+        let vars = [
+            ("ACCESS_TOKEN_EXPIRE_MINUTES", "45"),
+            ("MEMORY_THRESHOLD_MB", "many"),
+            ("WEBHOOK_URL", "http://h"),
+        ];
+        let (overlay, mistakes) = Overlay::new(&Vars::from_iter(vars));
         assert_eq!(overlay.take("security.access_token_ttl").unwrap().value, "45m");
         assert_eq!(mistakes.first().unwrap().path, "MEMORY_THRESHOLD_MB");
-        assert_eq!(without_effect.first().unwrap().path, "SMTP_HOST");
+        assert_eq!(overlay.take("webhooks.url").unwrap().value, "http://h");
+    }
+
+    #[test]
+    fn the_seeds_mail_server_is_ours_and_an_empty_name_is_none() {
+        let vars = [("SMTP_HOST", "smtp.example.org"), ("SMTP_PORT", "465"), ("SMTP_USERNAME", "")];
+        let (overlay, mistakes) = Overlay::new(&Vars::from_iter(vars));
+        assert!(mistakes.is_empty());
+        assert_eq!(overlay.take("mail.host").unwrap().value, "smtp.example.org");
+        assert_eq!(overlay.take("mail.port").unwrap().value, "465");
+        assert!(overlay.take("mail.username").is_none());
     }
 }

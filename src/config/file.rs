@@ -9,10 +9,11 @@ use http::header::HeaderName;
 use ipnet::IpNet;
 use secrecy::SecretString;
 
+use super::mail::{self, MailDraft};
 use super::tree::{Section, Tree};
 use super::{
-    Authz, Capture, Charge, Connections, Environment, Limits, MessageLog, Route, Server, Sync, Tls, Upstream,
-    forms, plans, webhooks,
+    Authz, Capture, Charge, Connections, Environment, Limits, MessageLog, RequireTotp, Route, Server, Sync,
+    Tls, Upstream, forms, plans, webhooks,
 };
 use crate::dialect::Dialect;
 use crate::plan::Plans;
@@ -35,6 +36,7 @@ pub(super) struct Draft {
     pub(super) message_log: MessageLog,
     pub(super) webhooks: webhooks::WebhooksDraft,
     pub(super) authz: Authz,
+    pub(super) mail: MailDraft,
     pub(super) upstreams: Vec<UpstreamDraft>,
     pub(super) routes: Vec<RouteDraft>,
 }
@@ -54,9 +56,12 @@ pub(super) struct SecurityDraft {
     pub(super) admin_password: SecretSource,
     pub(super) admin_username: String,
     pub(super) access_token_ttl: Duration,
+    pub(super) refresh_token_ttl: Duration,
     pub(super) bcrypt_rounds: u32,
     pub(super) allow_registration: bool,
     pub(super) accept_v1_keys: bool,
+    pub(super) require_totp: RequireTotp,
+    pub(super) require_verified_email: bool,
 }
 
 /// `[access]`
@@ -110,6 +115,7 @@ pub(super) fn read(mut root: Section<'_>, tree: &Tree<'_>, base: &Path) -> Draft
         database: database(root.section("database"), base),
         security: security(root.section("security"), base),
         access: access(root.section("access")),
+        mail: mail::read(root.section("mail"), base),
         plans: plans::read(root.named("plans"), limits.time_zone, parallel_per_key),
         webhooks: webhooks::read(root.section("webhooks"), base),
         authz: webhooks::read_authz(root.section("authz")),
@@ -190,12 +196,21 @@ fn security(mut s: Section<'_>, base: &Path) -> SecurityDraft {
         admin_password: secret(&mut s, "admin_password", "admin_password_file", base),
         admin_username: s.value_or("admin_username", forms::name, "admin".into()),
         access_token_ttl: s.value_or("access_token_ttl", forms::duration, seconds(30 * 60)),
+        refresh_token_ttl: s.value_or("refresh_token_ttl", forms::duration, 30 * DAY),
         bcrypt_rounds: s.value_or("bcrypt_rounds", forms::whole(4..=16), 12),
         allow_registration: s.value_or("allow_registration", forms::switch, true),
         accept_v1_keys: s.value_or("accept_v1_keys", forms::switch, true),
+        require_totp: require_totp(&mut s),
+        require_verified_email: s.value_or("require_verified_email", forms::switch, false),
     };
     s.finish();
     security
+}
+
+fn require_totp(s: &mut Section<'_>) -> RequireTotp {
+    let roles = [("staff", "staff"), ("admin", "admin")];
+    let named = s.list("require_totp", forms::choice(roles)).unwrap_or_default();
+    RequireTotp { staff: named.contains(&"staff"), admin: named.contains(&"admin") }
 }
 
 fn access(mut s: Section<'_>) -> AccessDraft {

@@ -10,6 +10,7 @@ use http::Uri;
 use http::header::HeaderName;
 use http::uri::{Authority, Scheme};
 use ipnet::{IpNet, Ipv4Net};
+use lettre::message::Mailbox;
 use secrecy::SecretString;
 
 use super::tree::Given;
@@ -308,6 +309,13 @@ pub(super) fn pattern(given: &Given) -> Result<String, String> {
         return Ok(text);
     }
     Err("may have one \"*\", at its beginning or its end".into())
+}
+
+/// Who a letter is from: `name@host`, or `Name <name@host>`.
+pub(super) fn mailbox(given: &Given) -> Result<String, String> {
+    let text = text(given)?;
+    let way_out = "write an address, such as \"Tollgate <tollgate@example.org>\"";
+    text.parse::<Mailbox>().map(|_| text).map_err(|_| way_out.to_owned())
 }
 
 // === database ===

@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::tree::{Tree, Verdict};
-use super::{Config, Environment, Finding, Secrets, Vars, check, file, secrets, tree, webhooks};
+use super::{Config, Environment, Finding, Secrets, Vars, check, file, mail, secrets, tree, webhooks};
 
 /// Where the file is looked for last.
 const SYSTEM_FILE: &str = "/etc/tollgate/gateway.toml";
@@ -84,6 +84,8 @@ impl Config {
         check::bcrypt(tree, draft.security.bcrypt_rounds);
         check::sizes(tree, &draft.limits, &draft.message_log);
         let access = check::access(tree, draft.access);
+        let mail = mail::check(tree, &draft.mail, data_dir);
+        check::sessions(tree, &draft.security, &mail);
         let database = check::database(tree, &draft.database, data_dir, &options.base_dir);
         let webhooks = webhooks::check(tree, draft.webhooks);
         let upstreams = check::upstreams(tree, &draft.upstreams);
@@ -98,6 +100,7 @@ impl Config {
             message_log: draft.message_log,
             webhooks,
             authz: draft.authz,
+            mail,
             upstreams: upstreams?,
             routes: routes?,
             server: draft.server,
@@ -193,6 +196,15 @@ mod tests {
         ("[security]\nsecret_key = 123", "security.secret_key"),
         ("[security]\nadmin_password_file = \"none\"", "security.admin_password_file"),
         ("[security]\naccess_token_ttl = \"0s\"", "security.access_token_ttl"),
+        ("[security]\nrequire_totp = [\"user\"]", "security.require_totp[0]"),
+        ("[security]\nrequire_verified_email = true", "security.require_verified_email"),
+        ("[security]\nrefresh_token_ttl = \"10m\"", "security.refresh_token_ttl"),
+        ("[mail]\ntransport = \"smtp\"", "mail.host"),
+        ("[mail]\nhost = \"smtp.example.org\"\nfrom = \"nobody\"", "mail.from"),
+        ("[mail]\nhost = \"h\"\nfrom = \"a@b.c\"\nusername = \"u\"", "mail.password"),
+        ("[mail]\nhost = \"h\"\nfrom = \"a@b.c\"\npassword = \"p\"", "mail.username"),
+        ("[mail]\ntransport = \"pigeon\"", "mail.transport"),
+        ("[mail]\nport = 0", "mail.port"),
         ("[access]\nwhitelisted_ips = [\"your.server.ip\"]", "access.whitelisted_ips[0]"),
         ("[limits]\ntime_zone = \"Mars/Olympus\"", "limits.time_zone"),
         ("[limits]\nrate_limit_per_minute = -1", "limits.rate_limit_per_minute"),
@@ -377,6 +389,7 @@ mod tests {
             &[("SECRET_KEY", "abababababababababababababababababababab")],
             &[("ADMIN_PASSWORD", "admin123!")],
             &[("BCRYPT_ROUNDS", "8")],
+            &[("GATEWAY__MAIL__ENCRYPTION", "none"), ("SMTP_HOST", "h"), ("GATEWAY__MAIL__FROM", "a@b.c")],
             &[("ENCRYPTION_KEY", STRONG), ("SECRET_KEY", STRONG)],
             &[("GATEWAY__SERVER__TRUSTED_PROXIES", "0.0.0.0/0")],
         ];
@@ -465,7 +478,7 @@ mod tests {
         assert!(!config.access.permit("10.0.0.1".parse().unwrap()));
         let mut warned: Vec<&str> = config.warnings.iter().map(|warning| warning.path.as_str()).collect();
         warned.sort_unstable();
-        assert_eq!(warned, ["ADMIN_PASSWORD", "ENCRYPTION_KEY", "SECRET_KEY", "SMTP_HOST"]);
+        assert_eq!(warned, ["ADMIN_PASSWORD", "ENCRYPTION_KEY", "SECRET_KEY", "mail.from"]);
     }
 
     #[test]
@@ -601,6 +614,7 @@ mod tests {
                 "MY_SECRET_KEY",
                 "MY_ENCRYPTION_KEY",
                 "MY_ADMIN_PASSWORD",
+                "MY_SMTP_PASSWORD",
                 "MY_WEBHOOK_SECRET",
             ]
             .map(|name| (name, "x")),

@@ -5,16 +5,53 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE;
 use rand::Rng;
 use secrecy::{ExposeSecret, SecretString};
 
-use super::Security;
 use super::file::{SecretSource, SecurityDraft};
 use super::tree::Tree;
 use crate::credential::strength::{weak_admin_password, weakness};
+
+/// `[security]`
+#[derive(Clone, Debug)]
+pub struct Security {
+    /// Signs sessions.
+    pub secret_key: SecretString,
+    /// Seals the keys' readable copies and pepper their digests: a Fernet key, or any text that is
+    /// hashed into one.
+    pub encryption_key: SecretString,
+    /// How long an access token is good.
+    pub access_token_ttl: Duration,
+    /// How long a login can be renewed.
+    pub refresh_token_ttl: Duration,
+    /// bcrypt cost, 4 to 16.
+    pub bcrypt_rounds: u32,
+    /// Whether `POST /api/v1/auth/register` is open.
+    pub allow_registration: bool,
+    /// Whether keys without a checksum (the seed's) are still accepted.
+    pub accept_v1_keys: bool,
+    /// Whose sessions open nothing but the enrolment of a second factor until they have one.
+    pub require_totp: RequireTotp,
+    /// Whether users log in only once their e-mail address is verified.
+    pub require_verified_email: bool,
+    /// Name of the first admin.
+    pub admin_username: String,
+    /// The admin's password where the operator chose it; without one, the first start makes it.
+    pub admin_password: Option<SecretString>,
+}
+
+/// Roles that must have a second factor.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RequireTotp {
+    /// Staff.
+    pub staff: bool,
+    /// Admins.
+    pub admin: bool,
+}
 
 /// Whether missing secrets are made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -88,9 +125,12 @@ pub(super) fn resolve(
         secret_key: secret_key?,
         encryption_key: encryption_key?,
         access_token_ttl: draft.access_token_ttl,
+        refresh_token_ttl: draft.refresh_token_ttl,
         bcrypt_rounds: draft.bcrypt_rounds,
         allow_registration: draft.allow_registration,
         accept_v1_keys: draft.accept_v1_keys,
+        require_totp: draft.require_totp,
+        require_verified_email: draft.require_verified_email,
         admin_username: draft.admin_username,
         admin_password,
     })

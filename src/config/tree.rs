@@ -94,8 +94,8 @@ pub(super) fn parse(text: &str) -> Result<Table, Vec<Finding>> {
 impl<'v> Tree<'v> {
     /// A walk with this environment.
     pub(super) fn new(vars: &'v Vars) -> Self {
-        let (overlay, mistakes, warnings) = Overlay::new(vars);
-        let report = Report { mistakes, warnings, ..Report::default() };
+        let (overlay, mistakes) = Overlay::new(vars);
+        let report = Report { mistakes, ..Report::default() };
         Self { vars, overlay, report: RefCell::new(report), asked: RefCell::default() }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! A caller is let in only where the matrix says so ([`super::rights`]): the path says what is wanted,
 //! the caller's role whether they may. A session is believed when its token was signed for this audience, its subject still exists, is
-//! active, and has not ended its sessions since (`token_version`). A database that does not answer is
+//! active, and has ended neither this session nor all of them since (`token_version`). A database that does not answer is
 //! a 503, never a 401.
 
 use std::net::IpAddr;
@@ -19,19 +19,20 @@ use super::problem::Problem;
 use super::rights::{Action, Role};
 use crate::clock::{Clock, Timestamp};
 use crate::credential::key::PlainKey;
-use crate::credential::token::{Audience, Session};
+use crate::credential::token::Audience;
 use crate::identity::Subject;
 use crate::ids::{AdminId, RequestId, SessionId, StaffId, UserId};
 use crate::listen::ClientIp;
 use crate::store::admins::{self, Admin};
 use crate::store::audit::{Actor, Entry};
+use crate::store::sessions::{self, Owner, Standing};
 use crate::store::staff::{self, Staff};
 use crate::store::users::{self, User};
 
 /// An active user with a session of theirs.
 pub(super) struct UserSession {
     pub(super) user: User,
-    /// When they logged in.
+    /// When they logged in; renewing a session does not make it younger.
     pub(super) since: Timestamp,
     /// The session, which may be kept when the others are ended.
     pub(super) id: SessionId,
@@ -67,13 +68,13 @@ impl FromRequestParts<Arc<Control>> for UserSession {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, control: &Arc<Control>) -> Result<Self, Problem> {
-        let session = session(parts, control, Audience::User)?;
-        let found = users::by_id(&control.db, UserId(session.subject)).await?;
+        let session = session(parts, control, Audience::User).await?;
+        let found = users::by_id(&control.db, UserId(session.owner.subject)).await?;
         let user =
             found.filter(|user| user.is_active && user.keeps(&session.id.to_string(), session.version));
         let user = user.ok_or(Problem::NotAuthenticated)?;
         permit(Some(Role::User), parts)?;
-        Ok(Self { user, since: session.issued_at, id: session.id })
+        Ok(Self { user, since: session.began_at, id: session.id })
     }
 }
 
@@ -83,11 +84,12 @@ impl FromRequestParts<Arc<Control>> for StaffSession {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, control: &Arc<Control>) -> Result<Self, Problem> {
-        let session = session(parts, control, Audience::Staff)?;
-        let found = staff::by_id(&control.db, StaffId(session.subject)).await?;
+        let session = session(parts, control, Audience::Staff).await?;
+        let found = staff::by_id(&control.db, StaffId(session.owner.subject)).await?;
         let staff = found.filter(|staff| staff.is_active && staff.token_version == session.version);
         let staff = staff.ok_or(Problem::NotAuthenticated)?;
         let role = permit(Role::of_staff(&staff.staff_level), parts)?;
+        control.wants_no_more_of(session.owner).await?;
         Ok(Self { staff, role })
     }
 }
@@ -105,29 +107,40 @@ impl FromRequestParts<Arc<Control>> for AdminSession {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, control: &Arc<Control>) -> Result<Self, Problem> {
-        let session = session(parts, control, Audience::Admin)?;
-        let found = admins::by_id(&control.db, AdminId(session.subject)).await?;
+        let session = session(parts, control, Audience::Admin).await?;
+        let found = admins::by_id(&control.db, AdminId(session.owner.subject)).await?;
         let admin = found.filter(|admin| admin.token_version == session.version);
         let admin = admin.ok_or(Problem::NotAuthenticated)?;
         permit(Some(Role::Admin), parts)?;
+        control.wants_no_more_of(session.owner).await?;
         Ok(Self(admin))
     }
 }
 
 /// Holds a caller's role against the row of the path. A path without one lets nobody in.
-fn permit(role: Option<Role>, parts: &Parts) -> Result<Role, Problem> {
+pub(super) fn permit(role: Option<Role>, parts: &Parts) -> Result<Role, Problem> {
     let action = parts.extensions.get::<Action>().copied();
     let action = action.ok_or_else(|| Problem::Internal("a path has no row in the matrix".to_owned()))?;
     role.filter(|role| action.permits(*role)).ok_or(Problem::NotPermitted)
 }
 
-fn session(parts: &Parts, control: &Control, audience: Audience) -> Result<Session, Problem> {
+/// The session of the presented token, if it has not been ended. Whether its owner still lets it
+/// stand is for their row to say.
+pub(super) async fn session(
+    parts: &Parts,
+    control: &Control,
+    audience: Audience,
+) -> Result<Standing, Problem> {
+    let now = control.clock.now();
     let token = bearer(&parts.headers).ok_or(Problem::NotAuthenticated)?;
-    let verified = control.tokens.verify(audience, token, control.clock.now());
-    verified.map_err(|reason| {
+    let told = control.tokens.verify(audience, token, now).map_err(|reason| {
         tracing::debug!(%reason, %audience, "a session token was refused");
         Problem::NotAuthenticated
-    })
+    })?;
+    let owner = Owner { audience, subject: told.subject };
+    let found = sessions::standing(&control.db, told.id, now).await?;
+    let ours = |session: &Standing| session.owner == owner && session.version == told.version;
+    found.filter(ours).ok_or(Problem::NotAuthenticated)
 }
 
 // === impl KeyHolder ===

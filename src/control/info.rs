@@ -40,9 +40,9 @@ pub(super) async fn info(State(control): State<Arc<Control>>) -> Json<Value> {
         "api_name": "Tollgate User Management API",
         "version": VERSION,
         "endpoints": {
-            "authentication": authentication(),
-            "admin": admin(),
-            "staff": staff(),
+            "authentication": for_users(),
+            "admin": for_admins(),
+            "staff": for_staff(),
         },
         "authentication_methods": {
             "jwt_token": "Authorization: Bearer <token from login>",
@@ -55,10 +55,20 @@ pub(super) async fn info(State(control): State<Arc<Control>>) -> Json<Value> {
     }))
 }
 
-fn authentication() -> Value {
+fn for_users() -> Value {
     json!({
         "register": "POST /api/v1/auth/register",
         "login": "POST /api/v1/auth/login",
+        "refresh": "POST /api/v1/auth/refresh",
+        "logout": "POST /api/v1/auth/logout",
+        "logout_all": "POST /api/v1/auth/logout-all",
+        "enroll_totp": "POST /api/v1/auth/totp/enroll",
+        "confirm_totp": "POST /api/v1/auth/totp/confirm",
+        "disable_totp": "POST /api/v1/auth/totp/disable",
+        "request_email_verification": "POST /api/v1/auth/verify-email/request",
+        "confirm_email_verification": "POST /api/v1/auth/verify-email/confirm",
+        "request_password_reset": "POST /api/v1/auth/password-reset/request",
+        "confirm_password_reset": "POST /api/v1/auth/password-reset/confirm",
         "profile": "GET /api/v1/auth/profile",
         "update_profile": "PUT /api/v1/auth/profile",
         "password": "PUT /api/v1/auth/password",
@@ -76,9 +86,15 @@ fn authentication() -> Value {
     })
 }
 
-fn admin() -> Value {
+fn for_admins() -> Value {
     json!({
         "login": "POST /api/v1/admin/login",
+        "refresh": "POST /api/v1/admin/refresh",
+        "logout": "POST /api/v1/admin/logout",
+        "logout_all": "POST /api/v1/admin/logout-all",
+        "enroll_totp": "POST /api/v1/admin/totp/enroll",
+        "confirm_totp": "POST /api/v1/admin/totp/confirm",
+        "disable_totp": "POST /api/v1/admin/totp/disable",
         "users": "GET /api/v1/admin/users",
         "user": "GET /api/v1/admin/users/{username}",
         "update_user": "PUT /api/v1/admin/users/{username}",
@@ -101,9 +117,15 @@ fn admin() -> Value {
     })
 }
 
-fn staff() -> Value {
+fn for_staff() -> Value {
     json!({
         "login": "POST /api/v1/staff/login",
+        "refresh": "POST /api/v1/staff/refresh",
+        "logout": "POST /api/v1/staff/logout",
+        "logout_all": "POST /api/v1/staff/logout-all",
+        "enroll_totp": "POST /api/v1/staff/totp/enroll",
+        "confirm_totp": "POST /api/v1/staff/totp/confirm",
+        "disable_totp": "POST /api/v1/staff/totp/disable",
         "profile": "GET /api/v1/staff/profile",
         "users": "GET /api/v1/staff/users",
         "user": "GET /api/v1/staff/users/{username}",

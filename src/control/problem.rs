@@ -38,6 +38,12 @@ pub(super) enum Problem {
     NotAuthenticated,
     /// Name and password do not belong together, or nobody has that name.
     WrongCredentials,
+    /// A refresh token that is nobody's, was used before, or belongs to a session that is over.
+    InvalidRefreshToken,
+    /// The password is right and not enough.
+    TotpRequired,
+    /// The password is right and the second factor is not.
+    WrongSecondFactor,
     /// No key, or none that is known and alive.
     UnknownKey,
     /// The account is switched off.
@@ -48,6 +54,18 @@ pub(super) enum Problem {
     NotIncluded(&'static str),
     /// The caller is known, and their role may not do this.
     NotPermitted,
+    /// The operator wants a second factor of this role, and this one has none yet.
+    TotpEnrolmentRequired,
+    /// The operator wants verified addresses, and this one is not.
+    EmailNotVerified,
+    /// This gateway sends no letters.
+    MailOff,
+    /// A token from a letter that is wrong, used or too old.
+    WrongMailToken,
+    /// A second factor is asked for already.
+    TotpEnabled,
+    /// No second factor has been begun.
+    TotpNotEnrolled,
     /// Nobody may register here.
     RegistrationClosed,
     /// A secret is shown only right after a login.
@@ -116,11 +134,20 @@ impl Problem {
             Self::WrongPassword => (S::BAD_REQUEST, "wrong-password"),
             Self::NotAuthenticated => (S::UNAUTHORIZED, "not-authenticated"),
             Self::WrongCredentials => (S::UNAUTHORIZED, "wrong-credentials"),
+            Self::InvalidRefreshToken => (S::UNAUTHORIZED, "invalid-refresh-token"),
+            Self::TotpRequired => (S::UNAUTHORIZED, "totp-required"),
+            Self::WrongSecondFactor => (S::UNAUTHORIZED, "wrong-second-factor"),
             Self::UnknownKey => (S::UNAUTHORIZED, "invalid-api-key"),
             Self::AccountDisabled => (S::FORBIDDEN, "account-disabled"),
             Self::AddressNotAllowed => (S::FORBIDDEN, "address-not-allowed"),
             Self::NotIncluded(_) => (S::FORBIDDEN, "not-included"),
             Self::NotPermitted => (S::FORBIDDEN, "not-permitted"),
+            Self::TotpEnrolmentRequired => (S::FORBIDDEN, "totp-enrolment-required"),
+            Self::EmailNotVerified => (S::FORBIDDEN, "email-not-verified"),
+            Self::MailOff => (S::FORBIDDEN, "mail-off"),
+            Self::WrongMailToken => (S::BAD_REQUEST, "wrong-mail-token"),
+            Self::TotpEnabled => (S::CONFLICT, "totp-enabled"),
+            Self::TotpNotEnrolled => (S::CONFLICT, "totp-not-enrolled"),
             Self::RegistrationClosed => (S::FORBIDDEN, "registration-closed"),
             Self::LoginTooOld { .. } => (S::FORBIDDEN, "login-too-old"),
             Self::NoSuchPath => (S::NOT_FOUND, "no-such-path"),
@@ -153,11 +180,20 @@ impl Problem {
             Self::WrongPassword => "The current password is not correct.".into(),
             Self::NotAuthenticated => "A valid access token is required. Log in to get one.".into(),
             Self::WrongCredentials => "The name or the password is not correct.".into(),
+            Self::InvalidRefreshToken => "The refresh token is not valid (any more). Log in again.".into(),
+            Self::TotpRequired => "A second factor is required: send totp_code or recovery_code too.".into(),
+            Self::WrongSecondFactor => "The code is not correct, or was used before.".into(),
             Self::UnknownKey => "The API key is missing or not valid.".into(),
             Self::AccountDisabled => "This account is disabled.".into(),
             Self::AddressNotAllowed => "This API key may not be used from your address.".into(),
             Self::NotIncluded(what) => format!("This API key does not include that {what}.").into(),
             Self::NotPermitted => "Your role does not permit this.".into(),
+            Self::TotpEnrolmentRequired => "A second factor is required here: enrol one first.".into(),
+            Self::EmailNotVerified => "Verify your e-mail address first.".into(),
+            Self::MailOff => "This gateway sends no mail.".into(),
+            Self::WrongMailToken => "The token is not valid (any more). Ask for another one.".into(),
+            Self::TotpEnabled => "A second factor is enabled already.".into(),
+            Self::TotpNotEnrolled => "Enrol a second factor first.".into(),
             Self::RegistrationClosed => "Registration is closed on this gateway.".into(),
             Self::LoginTooOld { within } => {
                 let minutes = within.as_secs() / 60;
@@ -260,6 +296,7 @@ impl Draft {
     fn into_document(self, request_id: &RequestId, now: Timestamp) -> Value {
         json!({
             "type": format!("urn:tollgate:problem:{}", self.code),
+            "code": self.code.replace('-', "_"),
             "title": self.status.canonical_reason().unwrap_or("Error"),
             "status": self.status.as_u16(),
             "detail": self.detail,
@@ -370,7 +407,7 @@ mod tests {
         assert_eq!(response.status(), 404);
         assert_eq!(response.headers()["content-type"], "application/problem+json");
         let expected = json!({
-            "type": "urn:tollgate:problem:not-found", "title": "Not Found", "status": 404,
+            "type": "urn:tollgate:problem:not-found", "code": "not_found", "title": "Not Found", "status": 404,
             "detail": "There is no such user.", "error": true, "status_code": 404,
             "timestamp": "1970-01-01T00:00:00Z", "request_id": "req-1",
         });

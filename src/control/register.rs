@@ -17,6 +17,7 @@ use super::problem::Problem;
 use super::violations::Violations;
 use crate::credential::password::{Password, PasswordHash};
 use crate::store::audit::Actor;
+use crate::store::mail_tokens::Purpose;
 use crate::store::users::{self, InsertUser, NewUser};
 
 /// What somebody who registers says of themselves.
@@ -88,6 +89,11 @@ pub(super) async fn register(
         InsertUser::EmailTaken => Problem::Taken("e-mail address"),
         InsertUser::Store(error) => error.into(),
     })?;
+    if control.settings.require_verified_email
+        && let Err(problem) = control.send_token(Purpose::VerifyEmail, user.email)
+    {
+        tracing::warn!(?problem, "a new user has to ask for their letter themselves");
+    }
     let username = user.username;
     let registered =
         Registered { message: "User registered successfully", user_id: id.to_string(), username };

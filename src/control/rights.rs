@@ -75,9 +75,17 @@ matrix! {
     Register: ANYBODY, saying
         &["username", "name", "email", "password", "confirm_password", "about_me", "hobbies", "type"];
     /// Begin a user's session.
-    LogInAsUser: ANYBODY, saying &["email", "password"];
+    LogInAsUser: ANYBODY, saying &["email", "password", "totp_code", "recovery_code"];
     /// Begin a staff member's or an admin's session.
-    LogInByName: ANYBODY, saying &["username", "password"];
+    LogInByName: ANYBODY, saying &["username", "password", "totp_code", "recovery_code"];
+    /// Go on with a session, showing its refresh token.
+    RenewSession: ANYBODY, saying &["refresh_token"];
+    /// Have a letter sent to an address, if it is somebody's.
+    AskForLetter: ANYBODY, saying &["email"];
+    /// Show that one reads an address.
+    ConfirmEmail: ANYBODY, saying &["email", "token"];
+    /// Choose another password, having read a letter.
+    ConfirmReset: ANYBODY, saying &["email", "token", "new_password", "confirm_new_password"];
 
     /// Have one's key checked, at the price of a conversation.
     VerifyKey: &[KeyHolder];
@@ -100,6 +108,30 @@ matrix! {
     KeepOwnKeys: &[User], saying &["name", "label", "expires_at", "allowed_ips", "plan"];
     /// Give one's own key another secret.
     RotateOwnKey: &[User], saying &["grace_period"];
+    /// End one's own session, or all of them, as a user.
+    EndUserSessions: &[User];
+    /// Begin a second factor, as a user.
+    EnrolUserTotp: &[User];
+    /// Have it asked for from now on.
+    ConfirmUserTotp: &[User], saying &["totp_code"];
+    /// Have it asked for no longer.
+    DisableUserTotp: &[User], saying &["password"];
+    /// End one's own session, or all of them, as staff.
+    EndStaffSessions: STAFF;
+    /// Begin a second factor, as staff.
+    EnrolStaffTotp: STAFF;
+    /// Have it asked for from now on.
+    ConfirmStaffTotp: STAFF, saying &["totp_code"];
+    /// Have it asked for no longer.
+    DisableStaffTotp: STAFF, saying &["password"];
+    /// End one's own session, or all of them, as an admin.
+    EndAdminSessions: &[Admin];
+    /// Begin a second factor, as an admin.
+    EnrolAdminTotp: &[Admin];
+    /// Have it asked for from now on.
+    ConfirmAdminTotp: &[Admin], saying &["totp_code"];
+    /// Have it asked for no longer.
+    DisableAdminTotp: &[Admin], saying &["password"];
     /// Leave.
     DeleteOwnAccount: &[User];
 

@@ -1,4 +1,4 @@
-//! Logging in: a name and a password for a session.
+//! Logging in: a name, a password, and where there is one a second factor, for a session.
 //!
 //! Whether an account exists shows neither in the answer nor in the time it takes: without one, the
 //! password is compared with nobody's.
@@ -14,11 +14,16 @@ use super::Control;
 use super::backoff::Attempt;
 use super::caller::Origin;
 use super::forms::{Body, Form};
+use super::party::Party;
 use super::passwords::Comparison;
 use super::problem::Problem;
+use super::second_factor::Offer;
 use super::violations::Violations;
 use crate::credential::password::{Password, PasswordHash};
-use crate::credential::token::Audience;
+use crate::credential::ticket::Ticket;
+use crate::credential::token::{Audience, Session};
+use crate::ids::SessionId;
+use crate::store::sessions::{self, NewSession, Owner, Standing};
 use crate::store::{admins, users};
 
 /// `POST /api/v1/auth/login`
@@ -27,6 +32,8 @@ use crate::store::{admins, users};
 pub(super) struct UserLogin {
     email: Option<String>,
     password: Option<SecretString>,
+    totp_code: Option<SecretString>,
+    recovery_code: Option<SecretString>,
 }
 
 /// `POST /api/v1/admin/login`, `POST /api/v1/staff/login`
@@ -35,12 +42,15 @@ pub(super) struct UserLogin {
 pub(super) struct NamedLogin {
     username: Option<String>,
     password: Option<SecretString>,
+    totp_code: Option<SecretString>,
+    recovery_code: Option<SecretString>,
 }
 
 /// Who somebody says they are, and what they offer as proof.
 pub(super) struct Claim {
     pub(super) name: String,
     pub(super) password: SecretString,
+    pub(super) offer: Offer,
 }
 
 /// A session, as the seed's clients read it: the seconds are a string.
@@ -49,6 +59,7 @@ pub(super) struct LoggedIn {
     access_token: String,
     token_type: &'static str,
     expires_in: String,
+    refresh_token: String,
 }
 
 /// Most characters of a name that anybody has.
@@ -76,7 +87,10 @@ pub(super) async fn user_login(
         let stored = users::update_password_hash(&control.db, user.id, old, new, origin.at).await;
         stored.unwrap_or_else(|error| tracing::warn!(%error, "a password hash was not renewed"));
     }
-    control.begin_session(Audience::User, user.id.0, user.token_version)
+    let party = Party::from(user);
+    control.ask_second_factor(&party, &claim.offer, &origin).await?;
+    control.ask_verified_email(&party).await?;
+    control.begin_session(&party).await
 }
 
 /// Logs an admin in by name.
@@ -94,8 +108,9 @@ pub(super) async fn admin_login(
     let proved = control.prove(claim.password, stored, attempt).await;
     let known = admin.as_ref().map(|admin| admin.username.as_str());
     control.recorded_login(proved, (Audience::Admin, known), &origin).await?;
-    let admin = admin.ok_or(Problem::WrongCredentials)?;
-    control.begin_session(Audience::Admin, admin.id.0, admin.token_version)
+    let party = Party::from(admin.ok_or(Problem::WrongCredentials)?);
+    control.ask_second_factor(&party, &claim.offer, &origin).await?;
+    control.begin_session(&party).await
 }
 
 // === impl Control ===
@@ -131,18 +146,33 @@ impl Control {
     }
 
     /// A session for whoever has proved who they are.
-    pub(super) fn begin_session(
-        &self,
-        audience: Audience,
-        subject: i64,
-        version: i64,
-    ) -> Result<Json<LoggedIn>, Problem> {
-        let issued = self.tokens.issue(audience, subject, version, self.clock.now());
+    pub(super) async fn begin_session(&self, party: &Party) -> Result<Json<LoggedIn>, Problem> {
+        let (now, refresh) = (self.clock.now(), Ticket::refresh());
+        let new = NewSession {
+            id: SessionId::generate(),
+            owner: party.owner,
+            version: party.token_version,
+            refresh: refresh.digest(&self.refresh_key),
+            began_at: now,
+            expires_at: now.plus(self.settings.refresh_token_ttl),
+        };
+        sessions::begin(&self.db, &new).await?;
+        let NewSession { id, owner, version, began_at, .. } = new;
+        self.logged_in(&Standing { id, owner, version, began_at }, &refresh)
+    }
+
+    /// What a session is handed over as, now and each time it is renewed.
+    pub(super) fn logged_in(&self, session: &Standing, refresh: &Ticket) -> Result<Json<LoggedIn>, Problem> {
+        let Owner { audience, subject } = session.owner;
+        let now = self.clock.now();
+        let session = Session { id: session.id, subject, version: session.version, issued_at: now };
+        let issued = self.tokens.issue(audience, &session);
         let issued = issued.map_err(|error| Problem::Internal(error.to_string()))?;
         Ok(Json(LoggedIn {
             access_token: issued.token.expose_secret().to_owned(),
             token_type: "bearer",
             expires_in: issued.expires_in.as_secs().to_string(),
+            refresh_token: refresh.expose().to_owned(),
         }))
     }
 }
@@ -153,7 +183,8 @@ impl Form for UserLogin {
     type Checked = Claim;
 
     fn check(self, _: &Control, found: &mut Violations) -> Option<Claim> {
-        claim(("email", self.email), self.password, found)
+        let offer = Offer { totp_code: self.totp_code, recovery_code: self.recovery_code };
+        claim(("email", self.email), self.password, offer, found)
     }
 }
 
@@ -163,13 +194,15 @@ impl Form for NamedLogin {
     type Checked = Claim;
 
     fn check(self, _: &Control, found: &mut Violations) -> Option<Claim> {
-        claim(("username", self.username), self.password, found)
+        let offer = Offer { totp_code: self.totp_code, recovery_code: self.recovery_code };
+        claim(("username", self.username), self.password, offer, found)
     }
 }
 
 fn claim(
     (field, name): (&'static str, Option<String>),
     password: Option<SecretString>,
+    offer: Offer,
     found: &mut Violations,
 ) -> Option<Claim> {
     let name = found.filled(field, name);
@@ -178,5 +211,5 @@ fn claim(
     if name.chars().nth(MAX_NAME).is_some() {
         found.refuse(field, "String should have at most 254 characters");
     }
-    Some(Claim { name, password: password? })
+    Some(Claim { name, password: password?, offer })
 }

@@ -12,6 +12,7 @@ use serde::Serialize;
 use super::Control;
 use super::caller::{Origin, StaffSession};
 use super::forms::Body;
+use super::party::Party;
 use super::problem::Problem;
 use super::session::{LoggedIn, NamedLogin};
 use crate::clock::Timestamp;
@@ -60,8 +61,11 @@ pub(super) async fn staff_login(
     if !staff.is_active {
         return Err(Problem::AccountDisabled);
     }
-    let Json(session) = control.begin_session(Audience::Staff, staff.id.0, staff.token_version)?;
-    Ok(Json(StaffLoggedIn { session, staff_level: staff.staff_level }))
+    let staff_level = staff.staff_level.clone();
+    let party = Party::from(staff);
+    control.ask_second_factor(&party, &claim.offer, &origin).await?;
+    let Json(session) = control.begin_session(&party).await?;
+    Ok(Json(StaffLoggedIn { session, staff_level }))
 }
 
 /// `GET /api/v1/staff/profile`

@@ -5,7 +5,7 @@
 //! `crit`), and the claims must be all of ours and nothing else. A token names its subject by
 //! number, since a name can be taken again by somebody else, and carries the version of the
 //! subject's sessions: whoever verifies compares it with the row, so that one step of that version
-//! ends them all.
+//! ends them all. It also names its own session, which can be ended alone.
 //!
 //! Times are compared with the `now` that is handed in.
 
@@ -57,17 +57,17 @@ pub struct Issued {
     pub expires_in: Duration,
 }
 
-/// What a valid token says. Whether the session still stands is for the subject's row to say:
-/// `version` must be the row's.
+/// What a valid token says. Whether the session still stands is for the rows to say: `version` must
+/// be the subject's, and the session's own row must be there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Session {
-    /// Its own name.
+    /// The session that the token was issued in.
     pub id: SessionId,
     /// The row's number in the table of the audience.
     pub subject: i64,
     /// The version of the subject's sessions when this one began.
     pub version: i64,
-    /// When it began, in whole seconds.
+    /// When the token was issued, in whole seconds; the session may be older.
     pub issued_at: Timestamp,
 }
 
@@ -118,6 +118,7 @@ struct Claims {
     nbf: i64,
     exp: i64,
     jti: String,
+    sid: String,
 }
 
 // === impl Audience ===
@@ -158,28 +159,23 @@ impl Tokens {
         }
     }
 
-    /// Begins a session of `subject`, whose sessions are at `version`.
+    /// A token for a session, as of its `issued_at`.
     ///
     /// # Errors
     ///
     /// [`SigningFailed`], which a working installation never sees.
-    pub fn issue(
-        &self,
-        audience: Audience,
-        subject: i64,
-        version: i64,
-        now: Timestamp,
-    ) -> Result<Issued, SigningFailed> {
-        let now = now.unix_seconds();
+    pub fn issue(&self, audience: Audience, session: &Session) -> Result<Issued, SigningFailed> {
+        let now = session.issued_at.unix_seconds();
         let claims = Claims {
             iss: ISSUER.to_owned(),
             aud: audience,
-            sub: subject.to_string(),
-            ver: version,
+            sub: session.subject.to_string(),
+            ver: session.version,
             iat: now,
             nbf: now,
             exp: now.saturating_add(i64::try_from(self.ttl.as_secs()).unwrap_or(i64::MAX)),
-            jti: SessionId::generate().to_string(),
+            jti: Uuid::new_v4().simple().to_string(),
+            sid: session.id.to_string(),
         };
         let signer = self.signer(audience);
         let token = jsonwebtoken::encode(&signer.header, &claims, &signer.signing).map_err(SigningFailed)?;
@@ -272,8 +268,9 @@ fn validation(audience: Audience) -> Validation {
 impl Claims {
     fn session(&self) -> Option<Session> {
         let subject: i64 = self.sub.parse().ok()?;
-        let id = SessionId(Uuid::try_parse(&self.jti).ok()?);
-        let as_we_write_it = subject.to_string() == self.sub && self.iat <= self.exp;
+        let id = SessionId(Uuid::try_parse(&self.sid).ok()?);
+        let as_we_write_it =
+            subject.to_string() == self.sub && id.to_string() == self.sid && self.iat <= self.exp;
         let issued_at = Timestamp(self.iat.checked_mul(1000)?);
         as_we_write_it.then_some(Session { id, subject, version: self.ver, issued_at })
     }
@@ -290,11 +287,20 @@ mod tests {
     use secrecy::{ExposeSecret, SecretString};
     use serde_json::{Value, json};
 
+    use uuid::Uuid;
+
     use super::{Audience, InvalidToken, Session, Tokens};
     use crate::clock::Timestamp;
+    use crate::ids::SessionId;
 
     const NOW: Timestamp = Timestamp(1_790_000_000_123);
     const SECONDS: i64 = 1_790_000_000;
+    const SESSION: Session = Session {
+        id: SessionId(Uuid::from_u128(0x0190_0000_0000_4000_8000_0000_0000_00ab)),
+        subject: 42,
+        version: 7,
+        issued_at: NOW,
+    };
     const AUDIENCES: [Audience; 3] = [Audience::User, Audience::Staff, Audience::Admin];
 
     fn tokens_of(secret: &str) -> Tokens {
@@ -306,13 +312,14 @@ mod tests {
     }
 
     fn issued(tokens: &Tokens, audience: Audience) -> String {
-        tokens.issue(audience, 42, 7, NOW).unwrap().token.expose_secret().to_owned()
+        tokens.issue(audience, &SESSION).unwrap().token.expose_secret().to_owned()
     }
 
     fn claims() -> Value {
         json!({
             "iss": "tollgate", "aud": "user", "sub": "42", "ver": 7,
-            "iat": SECONDS, "nbf": SECONDS, "exp": SECONDS + 1800, "jti": "00000000000040008000000000000000",
+            "iat": SECONDS, "nbf": SECONDS, "exp": SECONDS + 1800, "jti": "a",
+            "sid": SESSION.id.to_string(),
         })
     }
 
@@ -356,10 +363,8 @@ mod tests {
         let tokens = tokens();
         for audience in AUDIENCES {
             let token = issued(&tokens, audience);
-            let session = tokens.verify(audience, &token, NOW).unwrap();
-            let expected =
-                Session { id: session.id, subject: 42, version: 7, issued_at: Timestamp(SECONDS * 1000) };
-            assert_eq!(session, expected);
+            let session = Session { issued_at: Timestamp(SECONDS * 1000), ..SESSION };
+            assert_eq!(tokens.verify(audience, &token, NOW), Ok(session));
             for other in AUDIENCES.into_iter().filter(|other| *other != audience) {
                 assert_eq!(tokens.verify(other, &token, NOW), Err(InvalidToken::Foreign));
             }
@@ -377,7 +382,7 @@ mod tests {
     #[test]
     fn a_session_lasts_from_its_beginning_to_its_end_give_or_take_five_seconds() {
         let tokens = tokens();
-        let issued = tokens.issue(Audience::User, 42, 7, NOW).unwrap();
+        let issued = tokens.issue(Audience::User, &SESSION).unwrap();
         assert_eq!(issued.expires_in, Duration::from_mins(30));
         let at = |seconds: i64| {
             let now = Timestamp((SECONDS + seconds) * 1000);
@@ -406,7 +411,7 @@ mod tests {
     #[test]
     fn no_claim_may_be_missing_wrong_or_added() {
         let tokens = tokens();
-        for name in ["iss", "aud", "sub", "ver", "iat", "nbf", "exp", "jti"] {
+        for name in ["iss", "aud", "sub", "ver", "iat", "nbf", "exp", "jti", "sid"] {
             refused(&tokens, &format!("no {name}"), &ours(&tokens, &claims_without(name)));
             refused(&tokens, &format!("null {name}"), &ours(&tokens, &claims_with(name, Value::Null)));
             refused(&tokens, &format!("{name} as a list"), &ours(&tokens, &claims_with(name, json!([1]))));
@@ -453,12 +458,21 @@ mod tests {
             ("nbf", json!(SECONDS + 6)),
             ("nbf", json!(i64::MAX)),
             ("jti", json!(1)),
+            ("sid", json!("")),
+            ("sid", json!("a")),
+            ("sid", json!(SESSION.id.0.hyphenated().to_string())),
+            ("sid", json!(SESSION.id.to_string().to_uppercase())),
             ("role", json!("admin")),
             ("level", json!("advanced")),
         ];
         for (name, value) in wrong {
             refused(&tokens, &format!("{name} {value}"), &ours(&tokens, &claims_with(name, value)));
         }
+    }
+
+    #[test]
+    fn what_has_no_claims_is_refused() {
+        let tokens = tokens();
         for rubbish in ["", "null", "[]", "42", "\"\"", "{}", "{", &format!("{}x", claims())] {
             refused(&tokens, rubbish, &ours(&tokens, rubbish));
         }
@@ -612,7 +626,7 @@ mod tests {
     #[test]
     fn nothing_secret_is_printed() {
         let tokens = tokens();
-        let issued = tokens.issue(Audience::User, 42, 7, NOW).unwrap();
+        let issued = tokens.issue(Audience::User, &SESSION).unwrap();
         let printed = format!("{tokens:?} {issued:?}");
         assert!(!printed.contains(issued.token.expose_secret()), "{printed}");
         assert!(printed.starts_with("Tokens { ttl: 1800s, .. }"), "{printed}");

@@ -71,8 +71,15 @@ pub enum RestoreUser {
 
 /// The tables that hold something of a user besides the user, in the order they are emptied. A test
 /// finds the ones that are missing.
-pub(super) const BELONGINGS: [&str; 2] =
-    ["DELETE FROM quota WHERE user_id = $1", "DELETE FROM keys WHERE user_id = $1"];
+pub(super) const BELONGINGS: [&str; 7] = [
+    "DELETE FROM quota WHERE user_id = $1",
+    "DELETE FROM keys WHERE user_id = $1",
+    "DELETE FROM sessions WHERE audience = 'user' AND subject = $1",
+    "DELETE FROM second_factors WHERE audience = 'user' AND subject = $1",
+    "DELETE FROM recovery_codes WHERE audience = 'user' AND subject = $1",
+    "DELETE FROM mail_tokens WHERE user_id = $1",
+    "DELETE FROM verified_emails WHERE user_id = $1",
+];
 
 /// Everything of a profile that is kept, in `users` and in `deleted_users`.
 macro_rules! kept {
@@ -244,8 +251,8 @@ pub async fn erase(
         }
         erased += done;
     }
-    usage::forget_person(db, user).await?;
     on!(db, write pool => sqlx::query(UNTELL).bind(user).execute(pool).await.map(|_| ()))?;
+    usage::forget_person(db, user).await?;
     let rows = i64::try_from(erased).unwrap_or(i64::MAX);
     on!(db, write pool => sqlx::query(PROVE).bind(proof).bind(entry.at).bind(rows)
         .execute(pool).await.map(|_| ()))?;

@@ -1,7 +1,7 @@
 //! Staff: those who look after users.
 
 use super::text::storable;
-use super::{Db, Page, StoreError, audit, compared, taken};
+use super::{Db, Page, StoreError, audit, compared, sessions, taken};
 use crate::clock::Timestamp;
 use crate::ids::StaffId;
 
@@ -207,6 +207,7 @@ pub async fn delete(db: &Db, id: StaffId, entry: &audit::Entry) -> Result<bool, 
     if found == 0 {
         return Ok(false);
     }
+    sessions::forget(&mut tx, sessions::Owner::staff(id)).await?;
     audit::append(&mut tx, entry).await?;
     tx.commit().await?;
     Ok(true)

@@ -24,6 +24,7 @@ mod exchanges;
 mod keys;
 mod quota;
 mod schema;
+mod sessions;
 mod usage;
 mod webhooks;
 

@@ -8,8 +8,10 @@
     reason = "a story stops at the first surprise, and is no part of the product"
 )]
 
+mod authenticator;
 mod control;
 mod operate;
+mod post_office;
 mod proxy;
 mod sdk;
 mod upstream;

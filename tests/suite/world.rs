@@ -55,7 +55,7 @@ pub(crate) struct World {
     /// `http://127.0.0.1:PORT`, or `https://localhost:PORT`.
     pub(crate) base: String,
     /// Where it keeps its data.
-    folder: TempDir,
+    pub(crate) folder: TempDir,
     http: reqwest::Client,
     app: Option<App>,
     setup: Setup,

@@ -12,7 +12,7 @@ use crate::store::users::UserChange;
 use crate::store::{Db, keys, quota, takeover, users};
 
 /// Tables with a column that says of whom a row is, which are no belongings of a user.
-const NOT_OF_A_LIVING_USER: [&str; 3] = ["deleted_users", "exchanges", "webhook_queue"];
+const NOT_OF_A_LIVING_USER: [&str; 4] = ["deleted_users", "exchanges", "usage_daily", "webhook_queue"];
 
 const OF_SOMEBODY_SQLITE: &str =
     "SELECT DISTINCT m.name FROM sqlite_schema m JOIN pragma_table_info(m.name) c

@@ -68,23 +68,31 @@ async fn both_engines_are_migrated_to_the_same_tables_and_columns() {
     let world = fresh().await;
     let found = found(&world.db).await;
     let names: Vec<_> = found.keys().map(String::as_str).collect();
-    let tables = [
-        "admins",
-        "audit",
-        "audit_head",
-        "deleted_users",
-        "erasures",
-        "exchanges",
-        "job_runs",
-        "keys",
-        "quota",
-        "staff",
-        "usage_daily",
-        "users",
-        "webhook_events",
-        "webhook_queue",
-    ];
-    assert_eq!(names, tables);
+    assert_eq!(
+        names,
+        [
+            "admins",
+            "audit",
+            "audit_head",
+            "deleted_users",
+            "erasures",
+            "exchanges",
+            "job_runs",
+            "keys",
+            "mail_tokens",
+            "quota",
+            "recovery_codes",
+            "refresh_tokens",
+            "second_factors",
+            "sessions",
+            "staff",
+            "usage_daily",
+            "users",
+            "verified_emails",
+            "webhook_events",
+            "webhook_queue",
+        ]
+    );
     assert_eq!(found, written(concat!(env!("CARGO_MANIFEST_DIR"), "/migrations/sqlite")));
     assert_eq!(found, written(concat!(env!("CARGO_MANIFEST_DIR"), "/migrations/postgres")));
 }

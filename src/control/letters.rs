@@ -1,0 +1,266 @@
+//! Tokens by mail, and what they open: an e-mail address is verified, a forgotten password replaced.
+//!
+//! Who asks for a letter learns nothing of whose address it is: the request is only noted, and all that
+//! depends on an account happens behind, after the answer. Who shows a token is answered alike, and
+//! after the same work, whether account, token, or neither are there.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use http::StatusCode;
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+use serde_json::json;
+use tokio::sync::Semaphore;
+
+use super::Control;
+use super::backoff::Attempt;
+use super::caller::Origin;
+use super::forms::{Body, Form};
+use super::me::Done;
+use super::problem::Problem;
+use super::violations::Violations;
+use crate::background::Background;
+use crate::credential::password::Password;
+use crate::credential::ticket::Ticket;
+use crate::notify::mail::{Letter, Mailer};
+use crate::store::audit::Actor;
+use crate::store::mail_tokens::{self, Purpose, Shown};
+use crate::store::users;
+
+/// Where letters are asked for: a bounded number at a time, behind.
+pub struct Letters {
+    mailer: Mailer,
+    background: Background,
+    places: Arc<Semaphore>,
+}
+
+/// `POST …/request`
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AskForLetter {
+    email: Option<String>,
+}
+
+/// `POST …/verify-email/confirm`
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ConfirmEmail {
+    email: Option<String>,
+    token: Option<SecretString>,
+}
+
+/// `POST …/password-reset/confirm`
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ConfirmReset {
+    email: Option<String>,
+    token: Option<SecretString>,
+    new_password: Option<SecretString>,
+    confirm_new_password: Option<SecretString>,
+}
+
+/// Somebody who has read a letter, or says so.
+pub(super) struct Reader {
+    email: String,
+    token: Ticket,
+}
+
+/// Letters that may be in the making at a time.
+const PLACES: usize = 64;
+/// How long a token is good.
+const GOOD_FOR: Duration = Duration::from_mins(30);
+const ASKED: Done = Done { message: "If the address belongs to an account, a letter is on its way" };
+
+/// `POST /api/v1/auth/verify-email/request`
+pub(super) async fn request_email_verification(
+    State(control): State<Arc<Control>>,
+    origin: Origin,
+    Body(email): Body<AskForLetter>,
+) -> Result<(StatusCode, Json<Done>), Problem> {
+    control.ask_for_letter(Purpose::VerifyEmail, email, &origin)
+}
+
+/// `POST /api/v1/auth/password-reset/request`
+pub(super) async fn request_password_reset(
+    State(control): State<Arc<Control>>,
+    origin: Origin,
+    Body(email): Body<AskForLetter>,
+) -> Result<(StatusCode, Json<Done>), Problem> {
+    control.ask_for_letter(Purpose::ResetPassword, email, &origin)
+}
+
+/// `POST /api/v1/auth/verify-email/confirm`
+pub(super) async fn confirm_email_verification(
+    State(control): State<Arc<Control>>,
+    origin: Origin,
+    Body(reader): Body<ConfirmEmail>,
+) -> Result<Json<Done>, Problem> {
+    let attempt = control.token_attempt(Purpose::VerifyEmail, &reader.email, &origin)?;
+    let token = reader.token.digest(&control.code_key);
+    let shown = Shown { email: &reader.email, token: &token };
+    let entry = origin.entry((Actor::Nobody, ""), "user.verify_email", "", json!({}));
+    match mail_tokens::verify_email(&control.db, shown, &entry).await {
+        Ok(Some(_)) => attempt.put_back(),
+        Ok(None) => return Err(Problem::WrongMailToken),
+        Err(error) => return Err(attempt.unanswered(error.into())),
+    }
+    Ok(Json(Done { message: "E-mail address verified successfully" }))
+}
+
+/// `POST /api/v1/auth/password-reset/confirm`: every session of the user ends.
+pub(super) async fn confirm_password_reset(
+    State(control): State<Arc<Control>>,
+    origin: Origin,
+    Body((reader, password)): Body<ConfirmReset>,
+) -> Result<Json<Done>, Problem> {
+    let attempt = control.token_attempt(Purpose::ResetPassword, &reader.email, &origin)?;
+    let hash = match control.passwords.hash(password).await {
+        Ok(hash) => hash,
+        Err(problem) => return Err(attempt.unanswered(problem)),
+    };
+    let token = reader.token.digest(&control.code_key);
+    let shown = Shown { email: &reader.email, token: &token };
+    let entry = origin.entry((Actor::Nobody, ""), "user.reset_password", "", json!({}));
+    match mail_tokens::reset_password(&control.db, shown, hash.as_str(), &entry).await {
+        Ok(Some(user)) => control.directory.forget_user(user),
+        Ok(None) => return Err(Problem::WrongMailToken),
+        Err(error) => return Err(attempt.unanswered(error.into())),
+    }
+    attempt.put_back();
+    Ok(Json(Done { message: "Password updated successfully" }))
+}
+
+// === impl Letters ===
+
+impl Letters {
+    /// Letters are written on `background` and handed to `mailer`.
+    #[must_use]
+    pub fn new(mailer: Mailer, background: Background) -> Self {
+        Self { mailer, background, places: Arc::new(Semaphore::new(PLACES)) }
+    }
+}
+
+// === impl Control ===
+
+impl Control {
+    /// Has a token sent to this address, if it is an active account's. Returns at once and says
+    /// nothing of whether it is.
+    pub(super) fn send_token(self: &Arc<Self>, purpose: Purpose, email: String) -> Result<(), Problem> {
+        if !self.letters.mailer.is_on() {
+            return Err(Problem::MailOff);
+        }
+        let place = Arc::clone(&self.letters.places).try_acquire_owned();
+        let place = place.map_err(|_| Problem::Busy("too many letters are being written"))?;
+        let control = Arc::clone(self);
+        self.letters.background.spawn(async move {
+            if let Err(error) = control.write_letter(purpose, &email).await {
+                tracing::error!(%error, purpose = purpose.as_str(), "a letter was not written");
+            }
+            drop(place);
+        });
+        Ok(())
+    }
+
+    fn ask_for_letter(
+        self: &Arc<Self>,
+        purpose: Purpose,
+        email: String,
+        origin: &Origin,
+    ) -> Result<(StatusCode, Json<Done>), Problem> {
+        // Never given back: nobody's mailbox is filled by strangers.
+        let account = format!("letter to {}:{email}", purpose.as_str());
+        let _counted = self.backoff.admit(&account, origin.ip, self.clock.elapsed())?;
+        self.send_token(purpose, email)?;
+        Ok((StatusCode::ACCEPTED, Json(ASKED)))
+    }
+
+    fn token_attempt(&self, purpose: Purpose, email: &str, origin: &Origin) -> Result<Attempt<'_>, Problem> {
+        let account = format!("token of {}:{email}", purpose.as_str());
+        self.backoff.admit(&account, origin.ip, self.clock.elapsed())
+    }
+
+    async fn write_letter(&self, purpose: Purpose, email: &str) -> anyhow::Result<()> {
+        let found = users::by_email(&self.db, email).await?.filter(|user| user.is_active);
+        let Some(user) = found else { return Ok(()) };
+        if purpose == Purpose::VerifyEmail && mail_tokens::is_verified(&self.db, user.id).await? {
+            return Ok(());
+        }
+        let token = Ticket::mailed();
+        let (digest, expires_at) = (token.digest(&self.code_key), self.clock.now().plus(GOOD_FOR));
+        mail_tokens::keep(&self.db, user.id, purpose, (&user.email, &digest), expires_at).await?;
+        self.letters.mailer.send(letter(purpose, user.email, &user.username, &token))?;
+        Ok(())
+    }
+}
+
+/// Nothing in it is of a user's own choosing but their name, which has letters and digits only: nobody
+/// sends their words to others through us.
+fn letter(purpose: Purpose, to: String, username: &str, token: &Ticket) -> Letter {
+    let (subject, wish, path) = match purpose {
+        Purpose::VerifyEmail => (
+            "Verify your e-mail address",
+            "this address was given as yours. To confirm that it is",
+            "verify-email/confirm",
+        ),
+        Purpose::ResetPassword => {
+            ("Reset your password", "another password was asked for. To choose one", "password-reset/confirm")
+        }
+    };
+    let token = token.expose();
+    let text = format!(
+        "Hello {username},\n\n{wish}, use this token within 30 minutes, once:\n\n    {token}\n\n\
+         It is the \"token\" of POST /api/v1/auth/{path}, together with your \"email\".\n\n\
+         If it was not you who asked, do nothing; your account stays as it is.\n"
+    );
+    Letter { to, subject, text }
+}
+
+// === forms ===
+
+impl Form for AskForLetter {
+    type Checked = String;
+
+    fn check(self, _: &Control, found: &mut Violations) -> Option<String> {
+        let email = found.required("email", self.email);
+        found.email("email", email)
+    }
+}
+
+impl Form for ConfirmEmail {
+    type Checked = Reader;
+
+    fn check(self, _: &Control, found: &mut Violations) -> Option<Reader> {
+        reader(self.email, self.token, found)
+    }
+}
+
+impl Form for ConfirmReset {
+    type Checked = (Reader, Password);
+
+    fn check(self, _: &Control, found: &mut Violations) -> Option<Self::Checked> {
+        let reader = reader(self.email, self.token, found);
+        let password = found.required("new_password", self.new_password);
+        let repeated = found.required("confirm_new_password", self.confirm_new_password);
+        if let (Some(one), Some(two)) = (&password, &repeated)
+            && one.expose_secret() != two.expose_secret()
+        {
+            found.refuse("confirm_new_password", "Passwords do not match");
+        }
+        let password = password.and_then(|text| found.new_password("new_password", text));
+        Some((reader?, password?))
+    }
+}
+
+fn reader(email: Option<String>, token: Option<SecretString>, found: &mut Violations) -> Option<Reader> {
+    let email = found.required("email", email);
+    let email = found.email("email", email);
+    let token = found.required("token", token)?;
+    let ticket = Ticket::presented(&token);
+    if ticket.is_none() {
+        found.refuse("token", "String should be the token of a letter");
+    }
+    Some(Reader { email: email?, token: ticket? })
+}

@@ -1,0 +1,215 @@
+//! `…/totp/enroll`, `confirm` and `disable`: a second factor in its owner's hands.
+//!
+//! Enrolling hands out a secret; nothing is asked for until a code of it has been shown. Then the
+//! recovery codes are told, once, and the owner's other sessions end, which began with less.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::Control;
+use super::caller::Origin;
+use super::forms::{Body, Form};
+use super::me::Done;
+use super::party::{Admins, Party, SignedIn, StaffMembers, Users};
+use super::problem::Problem;
+use super::violations::Violations;
+use crate::credential::ticket::Ticket;
+use crate::credential::totp::TotpSecret;
+use crate::ids::SessionId;
+use crate::store::second_factors::{self, Confirmation};
+
+/// `POST …/totp/confirm`
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ConfirmTotp {
+    totp_code: Option<SecretString>,
+}
+
+/// `POST …/totp/disable`
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DisableTotp {
+    password: Option<SecretString>,
+}
+
+/// A new secret, twice: to be typed, and to be drawn as a QR code.
+#[derive(Serialize)]
+pub(super) struct Enrolled {
+    secret: String,
+    otpauth_url: String,
+}
+
+/// What is told once when a second factor begins to be asked for.
+#[derive(Serialize)]
+pub(super) struct Confirmed {
+    message: &'static str,
+    recovery_codes: Vec<String>,
+}
+
+const RECOVERY_CODES: usize = 10;
+
+/// `POST /api/v1/auth/totp/enroll`
+pub(super) async fn user_totp_enroll(
+    State(control): State<Arc<Control>>,
+    who: SignedIn<Users>,
+    origin: Origin,
+) -> Result<Json<Enrolled>, Problem> {
+    control.enrol(&who.party, &origin).await
+}
+
+/// `POST /api/v1/staff/totp/enroll`
+pub(super) async fn staff_totp_enroll(
+    State(control): State<Arc<Control>>,
+    who: SignedIn<StaffMembers>,
+    origin: Origin,
+) -> Result<Json<Enrolled>, Problem> {
+    control.enrol(&who.party, &origin).await
+}
+
+/// `POST /api/v1/admin/totp/enroll`
+pub(super) async fn admin_totp_enroll(
+    State(control): State<Arc<Control>>,
+    who: SignedIn<Admins>,
+    origin: Origin,
+) -> Result<Json<Enrolled>, Problem> {
+    control.enrol(&who.party, &origin).await
+}
+
+/// `POST /api/v1/auth/totp/confirm`
+pub(super) async fn user_totp_confirm(
+    State(control): State<Arc<Control>>,
+    who: SignedIn<Users>,
+    origin: Origin,
+    Body(code): Body<ConfirmTotp>,
+) -> Result<Json<Confirmed>, Problem> {
+    control.confirm(&who.party, who.session, &code, &origin).await
+}
+
+/// `POST /api/v1/staff/totp/confirm`
+pub(super) async fn staff_totp_confirm(
+    State(control): State<Arc<Control>>,
+    who: SignedIn<StaffMembers>,
+    origin: Origin,
+    Body(code): Body<ConfirmTotp>,
+) -> Result<Json<Confirmed>, Problem> {
+    control.confirm(&who.party, who.session, &code, &origin).await
+}
+
+/// `POST /api/v1/admin/totp/confirm`
+pub(super) async fn admin_totp_confirm(
+    State(control): State<Arc<Control>>,
+    who: SignedIn<Admins>,
+    origin: Origin,
+    Body(code): Body<ConfirmTotp>,
+) -> Result<Json<Confirmed>, Problem> {
+    control.confirm(&who.party, who.session, &code, &origin).await
+}
+
+/// `POST /api/v1/auth/totp/disable`
+pub(super) async fn user_totp_disable(
+    State(control): State<Arc<Control>>,
+    who: SignedIn<Users>,
+    origin: Origin,
+    Body(password): Body<DisableTotp>,
+) -> Result<Json<Done>, Problem> {
+    control.disable(who.party, password, &origin).await
+}
+
+/// `POST /api/v1/staff/totp/disable`
+pub(super) async fn staff_totp_disable(
+    State(control): State<Arc<Control>>,
+    who: SignedIn<StaffMembers>,
+    origin: Origin,
+    Body(password): Body<DisableTotp>,
+) -> Result<Json<Done>, Problem> {
+    control.disable(who.party, password, &origin).await
+}
+
+/// `POST /api/v1/admin/totp/disable`
+pub(super) async fn admin_totp_disable(
+    State(control): State<Arc<Control>>,
+    who: SignedIn<Admins>,
+    origin: Origin,
+    Body(password): Body<DisableTotp>,
+) -> Result<Json<Done>, Problem> {
+    control.disable(who.party, password, &origin).await
+}
+
+// === impl Control ===
+
+impl Control {
+    async fn enrol(&self, party: &Party, origin: &Origin) -> Result<Json<Enrolled>, Problem> {
+        let secret = TotpSecret::generate();
+        let text = secret.to_text();
+        let sealed = self.sealer.seal(text.expose_secret());
+        if !second_factors::enrol(&self.db, party.owner, &sealed, origin.at).await? {
+            return Err(Problem::TotpEnabled);
+        }
+        let otpauth_url = secret.url(&party.username).expose_secret().to_owned();
+        Ok(Json(Enrolled { secret: text.expose_secret().to_owned(), otpauth_url }))
+    }
+
+    async fn confirm(
+        &self,
+        party: &Party,
+        session: SessionId,
+        code: &SecretString,
+        origin: &Origin,
+    ) -> Result<Json<Confirmed>, Problem> {
+        let factor = second_factors::of(&self.db, party.owner).await?.ok_or(Problem::TotpNotEnrolled)?;
+        if factor.confirmed_at.is_some() {
+            return Err(Problem::TotpEnabled);
+        }
+        let attempt = self.code_attempt(party.owner, origin)?;
+        let step = self.open_factor(&factor)?.step_of(code.expose_secret(), origin.at);
+        let step = step.ok_or(Problem::WrongSecondFactor)?;
+        attempt.put_back();
+        let codes: Vec<Ticket> = (0..RECOVERY_CODES).map(|_| Ticket::recovery()).collect();
+        let digests: Vec<_> = codes.iter().map(|code| code.digest(&self.code_key)).collect();
+        let confirmation = Confirmation { sealed: &factor.sealed, step, recovery: &digests, kept: session };
+        let entry = origin.entry(party.actor(), "totp.enable", &party.username, json!({}));
+        if !second_factors::confirm(&self.db, party.owner, &confirmation, &entry).await? {
+            return Err(Problem::TotpNotEnrolled);
+        }
+        let recovery_codes = codes.iter().map(|code| code.expose().to_owned()).collect();
+        Ok(Json(Confirmed { message: "Second factor enabled successfully", recovery_codes }))
+    }
+
+    async fn disable(
+        &self,
+        party: Party,
+        password: SecretString,
+        origin: &Origin,
+    ) -> Result<Json<Done>, Problem> {
+        let attempt = self.code_attempt(party.owner, origin)?;
+        self.prove(password, Some(party.password_hash.clone()), attempt).await?;
+        let entry = origin.entry(party.actor(), "totp.disable", &party.username, json!({}));
+        second_factors::remove(&self.db, party.owner, &entry).await?;
+        Ok(Json(Done { message: "Second factor disabled successfully" }))
+    }
+}
+
+// === impl ConfirmTotp ===
+
+impl Form for ConfirmTotp {
+    type Checked = SecretString;
+
+    fn check(self, _: &Control, found: &mut Violations) -> Option<SecretString> {
+        found.required("totp_code", self.totp_code)
+    }
+}
+
+// === impl DisableTotp ===
+
+impl Form for DisableTotp {
+    type Checked = SecretString;
+
+    fn check(self, _: &Control, found: &mut Violations) -> Option<SecretString> {
+        found.required("password", self.password)
+    }
+}
