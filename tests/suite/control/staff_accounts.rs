@@ -69,9 +69,9 @@ async fn whatever_changes_of_who_they_are_ends_their_sessions() {
         assert_eq!(world.call(method, "/api/v1/admin/staff/sue").bearer(&admin).send().await.status, 404);
     }
     let rows = world.audit().await;
-    let actions: Vec<&Value> = rows.iter().map(|row| &row["action"]).take(3).collect();
-    assert_eq!(actions, ["staff.delete", "staff.update", "staff.update"]);
-    assert_eq!(rows[2]["detail"], json!({"fields": ["is_active"]}));
+    let actions: Vec<&Value> = rows.iter().map(|row| &row["action"]).take(4).collect();
+    assert_eq!(actions, ["login.failed", "staff.delete", "staff.update", "staff.update"]);
+    assert_eq!(rows[3]["detail"], json!({"fields": ["is_active"]}));
 }
 
 #[tokio::test]
