@@ -68,6 +68,11 @@ impl Chatlog {
         background: &Background,
         metrics: Arc<Metrics>,
     ) -> Self {
+        if config.sync == config::Sync::Strict {
+            tracing::warn!(
+                "message_log.sync: rows are in the database within a second, not before an answer's end"
+            );
+        }
         let (queue, exchanges) = mpsc::channel(config.max_queue.max(1));
         let (done, written) = watch::channel(0);
         let hurry = Arc::new(Notify::new());

@@ -154,9 +154,9 @@ pub struct Settings {
 pub enum Surface {
     /// All of it, where there is one kind of listener only.
     Everything,
-    /// What users and staff need: all but the admin API and the metrics.
+    /// What users and apps need: all but the staff's and the admin's API and the metrics.
     Public,
-    /// The admin API and the metrics, and what orchestrators ask.
+    /// The staff's and the admin's API and the metrics, and what orchestrators ask.
     Admin,
 }
 
@@ -185,8 +185,8 @@ pub fn listed() -> Vec<Listed> {
 fn paths(surface: Surface) -> Paths {
     match surface {
         Surface::Everything => open_paths().merge(user_paths()).merge(staff_paths()).merge(admin_paths()),
-        Surface::Public => open_paths().merge(user_paths()).merge(staff_paths()),
-        Surface::Admin => open_paths().merge(admin_paths()),
+        Surface::Public => open_paths().merge(user_paths()),
+        Surface::Admin => open_paths().merge(staff_paths()).merge(admin_paths()),
     }
 }
 
