@@ -98,10 +98,10 @@ impl Hallway {
 
     async fn control(&self, conn: &Conn, mut req: Request<Incoming>) -> Response<Body> {
         let id = self.name(conn, req.headers(), true);
-        let Ok(ip) = self.client_ips.resolve(conn.peer.ip(), req.headers()) else {
-            return refuse(StatusCode::BAD_REQUEST);
-        };
-        req.extensions_mut().insert::<ClientIp>(ip);
+        match self.client_ips.resolve(conn.peer.ip(), req.headers()) {
+            Ok(ip) => drop(req.extensions_mut().insert::<ClientIp>(ip)),
+            Err(unreadable) => drop(req.extensions_mut().insert(unreadable)),
+        }
         req.extensions_mut().insert(id);
         if self.client_ips.trusts(conn.peer.ip()) {
             req.extensions_mut().insert(FromTrustedProxy);
@@ -109,15 +109,15 @@ impl Hallway {
         let answer = self.control.clone().oneshot(req.map(Body::new));
         match self.background.run(answer).await {
             Ok(Ok(response)) => response,
-            Err(_) => refuse(StatusCode::INTERNAL_SERVER_ERROR),
+            Err(_) => given_up(),
         }
     }
 }
 
-/// For what not even the control plane can word.
-fn refuse(status: StatusCode) -> Response<Body> {
+/// A handler panicked: nobody is left who could word it.
+fn given_up() -> Response<Body> {
     let mut response = Response::new(Body::from(Bytes::new()));
-    *response.status_mut() = status;
+    *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
     response.headers_mut().insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
     response
 }

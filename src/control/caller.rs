@@ -22,7 +22,7 @@ use crate::credential::key::PlainKey;
 use crate::credential::token::Audience;
 use crate::identity::Subject;
 use crate::ids::{AdminId, RequestId, SessionId, StaffId, UserId};
-use crate::listen::ClientIp;
+use crate::listen::{ClientIp, UnreadableAddress};
 use crate::store::admins::{self, Admin};
 use crate::store::audit::{Actor, Entry};
 use crate::store::sessions::{self, Owner, Standing};
@@ -150,7 +150,7 @@ impl FromRequestParts<Arc<Control>> for KeyHolder {
 
     async fn from_request_parts(parts: &mut Parts, control: &Arc<Control>) -> Result<Self, Problem> {
         let key = presented_key(&parts.headers)?;
-        let origin = Origin::required(&parts.extensions, &control.clock)?;
+        let origin = Origin::of(&parts.extensions, &control.clock)?;
         let subject = control.directory.identify(&key).await?;
         subject.permits_address(origin.ip).map_err(|_| Problem::AddressNotAllowed)?;
         permit(Some(Role::KeyHolder), parts)?;
@@ -187,16 +187,17 @@ fn bearers(headers: &HeaderMap) -> impl Iterator<Item = &str> {
 // === impl Origin ===
 
 impl Origin {
-    /// Read from what the listener put beside the request; `None` when it put no address there.
-    pub(super) fn of(extensions: &Extensions, clock: &Clock) -> Option<Self> {
-        let ClientIp(ip) = extensions.get::<ClientIp>().copied()?;
+    /// Read from what the listener put beside the request. Whoever comes behind a proxy that names no
+    /// address is nobody we could hold to a rate or a rule.
+    pub(super) fn of(extensions: &Extensions, clock: &Clock) -> Result<Self, Problem> {
+        if extensions.get::<UnreadableAddress>().is_some() {
+            return Err(Problem::AddressNotAllowed);
+        }
+        let address = extensions.get::<ClientIp>().copied();
+        let ClientIp(ip) = address
+            .ok_or_else(|| Problem::Internal("a request came without its client address".to_owned()))?;
         let request_id = extensions.get::<RequestId>().cloned().unwrap_or_else(RequestId::generate);
-        Some(Self { ip, request_id, at: clock.now() })
-    }
-
-    fn required(extensions: &Extensions, clock: &Clock) -> Result<Self, Problem> {
-        Self::of(extensions, clock)
-            .ok_or_else(|| Problem::Internal("a request came without its client address".to_owned()))
+        Ok(Self { ip, request_id, at: clock.now() })
     }
 
     /// What the audit trail keeps of a change made by this request.
@@ -224,7 +225,7 @@ impl FromRequestParts<Arc<Control>> for Origin {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, control: &Arc<Control>) -> Result<Self, Problem> {
-        Self::required(&parts.extensions, &control.clock)
+        Self::of(&parts.extensions, &control.clock)
     }
 }
 

@@ -54,8 +54,9 @@ pub(super) async fn keep(State(control): State<Arc<Control>>, request: Request, 
     if !is_limited(request.uri().path()) {
         return next.run(request).await;
     }
-    let Some(origin) = Origin::of(request.extensions(), &control.clock) else {
-        return Problem::Internal("a request came without its client address".to_owned()).into_response();
+    let origin = match Origin::of(request.extensions(), &control.clock) {
+        Ok(origin) => origin,
+        Err(problem) => return problem.into_response(),
     };
     let standing = match control.limits.address(origin.ip) {
         Ok(standing) => standing,

@@ -185,7 +185,7 @@ impl Problem {
             Self::WrongSecondFactor => "The code is not correct, or was used before.".into(),
             Self::UnknownKey => "The API key is missing or not valid.".into(),
             Self::AccountDisabled => "This account is disabled.".into(),
-            Self::AddressNotAllowed => "This API key may not be used from your address.".into(),
+            Self::AddressNotAllowed => "Requests from your address are not allowed.".into(),
             Self::NotIncluded(what) => format!("This API key does not include that {what}.").into(),
             Self::NotPermitted => "Your role does not permit this.".into(),
             Self::TotpEnrolmentRequired => "A second factor is required here: enrol one first.".into(),

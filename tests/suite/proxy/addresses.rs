@@ -84,3 +84,16 @@ async fn the_log_names_the_client_and_not_the_proxy() {
     assert_eq!(world.chat(&ann).header("x-forwarded-for", "203.0.113.7").send().await.status, 200);
     assert_eq!(world.row().await["client_ip"], "203.0.113.7");
 }
+
+#[tokio::test]
+async fn behind_a_proxy_that_names_no_address_nobody_passes_on_either_plane() {
+    let world = World::with(|setup| setup.add(BEHIND_A_PROXY)).await;
+    let ann = world.user("ann").await;
+    let forwarded = world.chat(&ann).header("x-forwarded-for", "nonsense").send().await;
+    assert_eq!((forwarded.status, code(&forwarded)), (403, "ip_not_allowed".into()));
+    let asked = world.get("/api/v1/auth/profile").bearer(&ann.jwt).header("x-forwarded-for", "nonsense");
+    let told = asked.send().await;
+    assert_eq!((told.status, told.json()["code"].as_str()), (403, Some("address_not_allowed")));
+    let health = world.get("/health").header("x-forwarded-for", "nonsense").send().await;
+    assert_eq!(health.status, 200, "whether the gate is well is no secret");
+}
