@@ -49,6 +49,7 @@ mod messages;
 mod metrics;
 mod my_account;
 mod my_key;
+mod openapi;
 mod pace;
 mod paging;
 mod party;
@@ -74,6 +75,7 @@ pub use backoff::Backoff;
 pub use health::Vitals;
 pub use letters::Letters;
 pub use my_key::MadeKey;
+pub use openapi::openapi_json;
 pub use passwords::Passwords;
 pub use paths::Listed;
 pub use register::{is_username, newcomer};
@@ -195,7 +197,7 @@ fn open_paths() -> Paths {
     Paths::new()
         .route("/", get(A::LookAround, info::root))
         .route("/health", get(A::LookAround, health::health))
-        .route("/healthz", get(A::LookAround, health::health))
+        .route("/healthz", get(A::LookAround, health::healthz))
         .route("/livez", get(A::LookAround, health::alive))
         .route("/readyz", get(A::LookAround, health::ready))
 }
@@ -224,7 +226,7 @@ fn user_paths() -> Paths {
         )
         .route("/api/v1/auth/keys/{id}/rotate", post(A::RotateOwnKey, keys::rotate_key))
         .route("/api/v1/key", get(A::AskOfKey, key_self::key_standing))
-        .route("/api/v1/authz", get(A::AskOfKey, authz::authz).post(A::AskOfKey, authz::authz))
+        .route("/api/v1/authz", get(A::AskOfKey, authz::authz).post(A::AskOfKey, authz::authz_post))
         .route("/api/v1/auth/verify-key", post(A::VerifyKey, verify::verify_key))
         .route("/api/v1/auth/log-message", post(A::LogMessage, messages::log_message))
 }
@@ -233,13 +235,13 @@ fn user_paths() -> Paths {
 fn staff_paths() -> Paths {
     staff_sessions()
         .route("/api/v1/staff/login", post(A::LogInByName, staff::staff_login))
-        .route("/api/v1/staff/profile", get(A::ReadStaffProfile, staff::profile))
-        .route("/api/v1/staff/users", get(A::ReadUsers, staff::users::list_users))
+        .route("/api/v1/staff/profile", get(A::ReadStaffProfile, staff::staff_profile))
+        .route("/api/v1/staff/users", get(A::ReadUsers, staff::users::staff_list_users))
         .route(
             "/api/v1/staff/users/{username}",
-            get(A::ReadUsers, staff::users::get_user)
-                .put(A::HelpUsers, staff::users::update_user)
-                .delete(A::DeleteUsers, staff::users::delete_user),
+            get(A::ReadUsers, staff::users::staff_get_user)
+                .put(A::HelpUsers, staff::users::staff_update_user)
+                .delete(A::DeleteUsers, staff::users::staff_delete_user),
         )
 }
 

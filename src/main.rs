@@ -50,6 +50,8 @@ enum Command {
     /// Look whether the audit trail holds.
     #[command(subcommand)]
     Audit(AuditCommand),
+    /// Print the OpenAPI document of the REST API.
+    Openapi,
     /// Print what a shell completes this command line with.
     Completions {
         /// Which shell.
@@ -78,6 +80,7 @@ fn main() -> ExitCode {
         Command::Staff(command) => command.run(),
         Command::Admin(command) => command.run(),
         Command::Audit(command) => command.run(),
+        Command::Openapi => commands::openapi(),
         Command::Completions { shell } => {
             commands::completions(Arguments::command(), shell);
             Ok(())

@@ -29,12 +29,17 @@ pub struct Listed {
     pub path: &'static str,
     /// What the caller must be permitted to do.
     pub action: Action,
+    /// The function that answers: the operation's name in the OpenAPI document.
+    pub handler: &'static str,
 }
+
+/// A method, what it takes, and the name of its handler.
+type Answer = (&'static str, Action, &'static str);
 
 /// The methods of one path, each bound to an action.
 pub(super) struct Guarded {
     methods: MethodRouter<Arc<Control>>,
-    actions: Vec<(&'static str, Action)>,
+    answers: Vec<Answer>,
 }
 
 /// The methods a path may begin with.
@@ -47,7 +52,7 @@ macro_rules! methods {
             T: 'static,
         {
             let methods = axum::routing::$name(handler.layer(Extension(action)));
-            Guarded { methods, actions: vec![($method, action)] }
+            Guarded { methods, answers: vec![($method, action, name_of::<H>())] }
         }
     )*};
 }
@@ -62,7 +67,7 @@ macro_rules! further_methods {
             T: 'static,
         {
             self.methods = self.methods.$name(handler.layer(Extension(action)));
-            self.actions.push(($method, action));
+            self.answers.push(($method, action, name_of::<H>()));
             self
         }
     )*};
@@ -73,6 +78,12 @@ methods! {
     post "POST";
     put "PUT";
     delete "DELETE";
+}
+
+/// The last word of a function's path.
+fn name_of<H>() -> &'static str {
+    let path = std::any::type_name::<H>();
+    path.rsplit("::").next().unwrap_or(path)
 }
 
 // === impl Guarded ===
@@ -94,7 +105,8 @@ impl Paths {
 
     /// Adds a path.
     pub(super) fn route(mut self, path: &'static str, guarded: Guarded) -> Self {
-        let listed = guarded.actions.iter().map(|&(method, action)| Listed { method, path, action });
+        let answers = guarded.answers.iter();
+        let listed = answers.map(|&(method, action, handler)| Listed { method, path, action, handler });
         self.listed.extend(listed);
         self.router = self.router.route(path, guarded.methods);
         self
