@@ -31,6 +31,7 @@ pub(super) struct Change {
     /// Who did it: `nobody`, `user`, `staff`, `admin` or `system`.
     actor_kind: String,
     /// Their number, where they have one.
+    #[schema(required = true)]
     actor_id: Option<i64>,
     /// Their name then.
     actor_name: String,
@@ -43,6 +44,7 @@ pub(super) struct Change {
     /// Of the call that did it.
     request_id: String,
     /// From where.
+    #[schema(required = true)]
     client_ip: Option<String>,
 }
 

@@ -23,7 +23,7 @@ use crate::clock::Timestamp;
 use crate::ids::ExchangeId;
 use crate::store::exchanges::{self, Exchange, Filter};
 
-/// One row: the seed's columns first, then what the gateway itself saw.
+/// One row of the log: what was said, and what became of it.
 #[derive(Serialize, ToSchema)]
 #[schema(as = MessageLogEntry, example = json!({
     "id": "0199a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b", "username": "ann_lee", "email": "ann@example.com", "model": "gpt-4o",
@@ -57,6 +57,7 @@ pub(super) struct LogRow {
     /// Which call it was.
     call: String,
     /// Of the answer; `null` where none came.
+    #[schema(required = true)]
     status: Option<i64>,
     /// Whether the answer came piece by piece.
     stream: bool,
@@ -67,6 +68,7 @@ pub(super) struct LogRow {
     /// Why the verdict.
     reason: String,
     /// Until the answer began.
+    #[schema(required = true)]
     first_byte_ms: Option<i64>,
     /// Until it ended.
     latency_ms: i64,
@@ -75,14 +77,20 @@ pub(super) struct LogRow {
     /// Of the answer's body.
     bytes_out: i64,
     /// As the upstream reported them; `null` where it did not.
+    #[schema(required = true)]
     prompt_tokens: Option<i64>,
+    #[schema(required = true)]
     completion_tokens: Option<i64>,
+    #[schema(required = true)]
     total_tokens: Option<i64>,
+    #[schema(required = true)]
     cached_tokens: Option<i64>,
+    #[schema(required = true)]
     reasoning_tokens: Option<i64>,
     /// `reported` or `none`.
     usage_source: String,
     /// As the upstream gave it.
+    #[schema(required = true)]
     finish_reason: Option<String>,
     /// Whether what was kept is cut short.
     truncated: bool,

@@ -53,6 +53,7 @@ pub(super) struct Explanation {
     /// Whether no check denies.
     allowed: bool,
     /// The code that the refusal would carry; `null` where nothing denies.
+    #[schema(required = true)]
     denied_by: Option<&'static str>,
     /// In the order of the data plane.
     steps: Vec<Step>,

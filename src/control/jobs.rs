@@ -38,6 +38,7 @@ pub(super) struct ShownJob {
     /// `fleet`: one node runs it for all. `node`: each runs its own.
     scope: &'static str,
     /// `null` before the first.
+    #[schema(required = true)]
     last_run: Option<ShownRun>,
     next_run: Timestamp,
 }
@@ -52,10 +53,12 @@ pub(super) struct ShownRun {
     due_at: Timestamp,
     started_at: Timestamp,
     /// `null` while it runs.
+    #[schema(required = true)]
     finished_at: Option<Timestamp>,
     /// `running`, `done` or `failed`.
     state: &'static str,
     /// What came of it, in words.
+    #[schema(required = true)]
     result: Option<String>,
     /// Whether an admin set it going.
     by_hand: bool,

@@ -41,6 +41,7 @@ struct KeyStanding<'s> {
     /// Since the first.
     usage_monthly: i64,
     /// `null` where the key does not end.
+    #[schema(required = true)]
     expires_at: Option<Timestamp>,
     plan: &'s str,
     level: &'s str,

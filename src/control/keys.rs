@@ -48,14 +48,18 @@ pub(super) struct KeyTold {
     prefix: String,
     created_at: Timestamp,
     /// To the minute; `null` until it is used.
+    #[schema(required = true)]
     last_used_at: Option<Timestamp>,
     /// `null` where it does not end.
+    #[schema(required = true)]
     expires_at: Option<Timestamp>,
     /// From where it may be used; from everywhere where there are none.
     allowed_ips: Vec<String>,
     /// The plan it is narrowed to, if any.
+    #[schema(required = true)]
     plan: Option<String>,
     /// Until when the secret before the last rotation works.
+    #[schema(required = true)]
     previous_expires_at: Option<Timestamp>,
     /// The key itself, when it was just made or asked for right after a login.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -55,7 +55,7 @@ pub(super) struct Conversation {
 
 /// Where it is in the log.
 #[derive(Serialize, ToSchema)]
-#[schema(example = json!({
+#[schema(as = LoggedConversation, example = json!({
     "message": "Message logged successfully", "log_id": "0199a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b",
 }))]
 pub(super) struct Logged {

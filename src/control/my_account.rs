@@ -26,7 +26,7 @@ use crate::store::users::{self, User, UserChange};
 
 /// Another password, knowing the present one.
 #[derive(Deserialize, ToSchema)]
-#[schema(example = json!({
+#[schema(as = PasswordChange, example = json!({
     "current_password": "correct-horse-7", "new_password": "better-horse-8",
     "confirm_new_password": "better-horse-8",
 }))]
@@ -50,7 +50,7 @@ pub(super) struct PasswordChange {
 
 /// Another address, knowing the password.
 #[derive(Deserialize, ToSchema)]
-#[schema(example = json!({"new_email": "ann@example.org", "password": "correct-horse-7"}))]
+#[schema(as = EmailChange, example = json!({"new_email": "ann@example.org", "password": "correct-horse-7"}))]
 #[serde(deny_unknown_fields)]
 pub(super) struct EmailForm {
     /// Nobody else's.

@@ -10,7 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use utoipa::OpenApi;
 use utoipa::openapi::path::{HttpMethod, Operation, ParameterIn};
 use utoipa::openapi::{
-    Components, HeaderBuilder, Info, InfoBuilder, LicenseBuilder, ObjectBuilder, Ref, RefOr, Server, Type,
+    Components, Content, HeaderBuilder, Info, InfoBuilder, LicenseBuilder, ObjectBuilder, Ref, RefOr, Schema,
+    Server, Type,
 };
 
 use super::paths::Listed;
@@ -105,6 +106,9 @@ fn complete(operation: &mut Operation, listed: &Listed, components: &mut Compone
     let who = format!("May be called by: {}.", access::callers(listed));
     operation.description = Some(format!("{}\n\n{who}", said.trim()).trim().to_owned());
     refuse(operation, listed, components);
+    if let Some(RefOr::T(body)) = &mut operation.request_body {
+        body.content.values_mut().for_each(never_null);
+    }
     if has_parameter(operation, "limit") {
         tell_of_pages(operation);
     }
@@ -156,6 +160,14 @@ fn met_by_all(operation: &Operation, listed: &Listed) -> Vec<Refusal> {
         met.push(Refusal::Invalid);
     }
     met
+}
+
+/// A body that may be left out is not for that reason `null`.
+fn never_null(content: &mut RefOr<Content>) {
+    let RefOr::T(content) = content else { return };
+    if let Some(RefOr::T(Schema::OneOf(either))) = &content.schema {
+        content.schema = either.items.iter().find(|item| matches!(item, RefOr::Ref(_))).cloned();
+    }
 }
 
 fn has_parameter(operation: &Operation, name: &str) -> bool {

@@ -14,6 +14,7 @@ mod login;
 mod mail;
 mod matrix;
 mod my_key;
+mod openapi;
 mod password;
 mod profile;
 mod refresh;

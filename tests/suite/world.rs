@@ -31,6 +31,7 @@ use crate::upstream::{PATIENCE, Upstream};
 
 mod call;
 mod database;
+mod promised;
 mod setup;
 
 pub(crate) use call::{Call, Reply};

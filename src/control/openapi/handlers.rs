@@ -2,6 +2,8 @@
 
 use utoipa::OpenApi;
 
+use super::words;
+use crate::control::problem::Document;
 use crate::control::{
     audit, authz, deleted, exchanges, explain, health, info, jobs, key_self, keys, letters, me, messages,
     metrics, my_account, my_key, register, renewal, reset, session, staff, totp, usage, users, verify,
@@ -93,7 +95,7 @@ use crate::control::{
         exchanges::list_message_logs,
         exchanges::get_message_log,
     ),
-    components(schemas(crate::control::problem::Document)),
+    components(schemas(Document, words::Date, words::Flag, words::Grouping, words::SearchWord)),
     tags(
         (name = "About", description = "What this is, and its documentation."),
         (name = "Health", description = "For orchestrators and monitoring. Never limited."),

@@ -106,7 +106,7 @@ refusals! {
     /// The key itself is shown only right after a login.
     own LoginTooOld = Problem::LoginTooOld { within: Duration::from_mins(5) };
     /// Nothing is at this path.
-    own NoSuchPath = Problem::NoSuchPath;
+    met NoSuchPath = Problem::NoSuchPath;
     /// What the path names is not there.
     own NotFound = Problem::NotFound("user");
     /// The body came too slowly.

@@ -4,6 +4,8 @@ use bytes::Bytes;
 use http::HeaderMap;
 use serde_json::Value;
 
+use super::promised;
+
 /// A request being put together.
 pub(crate) struct Call(pub(super) reqwest::RequestBuilder);
 
@@ -46,7 +48,12 @@ impl Call {
 
     /// Sends it and reads the head; the body is the story's to read.
     pub(crate) async fn begin(self) -> reqwest::Response {
-        self.0.send().await.unwrap()
+        let (client, request) = self.0.build_split();
+        let request = request.unwrap();
+        let asked = (request.method().to_string(), request.url().path().to_owned());
+        let response = client.execute(request).await.unwrap();
+        promised::hold(&asked, &response);
+        response
     }
 
     /// Sends it; a connection that ends early is an error, not a failure of the test.
