@@ -34,6 +34,7 @@ mod authz;
 mod backoff;
 mod caller;
 mod deleted;
+mod docs;
 mod envelope;
 mod exchanges;
 mod explain;
@@ -147,6 +148,8 @@ pub struct Settings {
     pub require_totp: RequireTotp,
     /// Whether users log in only with a verified address.
     pub require_verified_email: bool,
+    /// Whether the API's documentation is served.
+    pub docs: bool,
     /// Requests a minute of one address on `/api/v1`; 0 for no limit.
     pub rate_limit_per_minute: u32,
 }
@@ -168,8 +171,10 @@ pub enum Surface {
 /// [`crate::ids::RequestId`] there. A handler changes rows and then tells the directory, so the
 /// service must run to its end even when the client leaves: run it on [`crate::background`].
 pub fn router(control: Arc<Control>, surface: Surface) -> Router {
-    let served = paths(surface).into_router();
+    let documented = control.settings.docs;
+    let served = paths(surface).merge(if documented { documentation() } else { Paths::new() });
     served
+        .into_router()
         .fallback(envelope::no_such_path)
         .method_not_allowed_fallback(envelope::method_not_allowed)
         .layer(from_fn_with_state(Arc::clone(&control), pace::keep))
@@ -180,7 +185,7 @@ pub fn router(control: Arc<Control>, surface: Surface) -> Router {
 /// Every method of every path, and what its caller must be permitted to do.
 #[must_use]
 pub fn listed() -> Vec<Listed> {
-    paths(Surface::Everything).into_list()
+    paths(Surface::Everything).merge(documentation()).into_list()
 }
 
 /// Every path of the control plane, with its row of the matrix.
@@ -200,6 +205,16 @@ fn open_paths() -> Paths {
         .route("/healthz", get(A::LookAround, health::healthz))
         .route("/livez", get(A::LookAround, health::alive))
         .route("/readyz", get(A::LookAround, health::ready))
+}
+
+/// On every surface, unless the operator wants none.
+fn documentation() -> Paths {
+    Paths::new()
+        .route("/openapi.json", get(A::LookAround, docs::openapi_document))
+        .route("/docs", get(A::LookAround, docs::swagger_ui))
+        .route("/docs/{file}", get(A::LookAround, docs::swagger_ui_file))
+        .route("/redoc", get(A::LookAround, docs::redoc))
+        .route("/redoc/{file}", get(A::LookAround, docs::redoc_file))
 }
 
 /// For users, and apps that hold a key.

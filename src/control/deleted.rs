@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
@@ -22,6 +22,7 @@ use super::openapi::{
     words::{self, Pages},
 };
 use super::paging::Params;
+use super::paths::Path;
 use super::problem::Problem;
 use super::register::is_username;
 use super::violations::Violations;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use serde::Serialize;
@@ -14,6 +14,7 @@ use utoipa::ToSchema;
 use super::Control;
 use super::caller::{AdminSession, Origin};
 use super::openapi::refused;
+use super::paths::Path;
 use super::problem::Problem;
 use crate::clock::Timestamp;
 use crate::schedule::{NotRun, Reach, Standing};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use http::StatusCode;
 use serde::Serialize;
 use serde_json::json;
@@ -18,6 +18,7 @@ use super::me::Done;
 use super::my_key::may_reveal;
 use super::openapi::{refused, words};
 use super::paging::Params;
+use super::paths::Path;
 use super::problem::Problem;
 use crate::clock::Timestamp;
 use crate::ids::KeyId;

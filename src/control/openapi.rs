@@ -136,11 +136,15 @@ fn refuse(operation: &mut Operation, listed: &Listed, components: &mut Component
     }
 }
 
-/// What every call of this kind may meet.
+/// What every call of this kind may meet. A path that is not open to all may be missing from the listener
+/// that was asked, or switched off.
 fn met_by_all(operation: &Operation, listed: &Listed) -> Vec<Refusal> {
     let mut met = vec![Refusal::Internal];
     if listed.path.starts_with("/api/v1/") {
         met.extend([Refusal::TooFast, Refusal::AddressNotAllowed, Refusal::Unavailable]);
+    }
+    if !super::open_paths().into_list().iter().any(|open| open.path == listed.path) {
+        met.push(Refusal::NoSuchPath);
     }
     met.extend(access::refusals(listed));
     if operation.request_body.is_some() {

@@ -6,11 +6,14 @@
 
 use std::sync::Arc;
 
-use axum::extract::Extension;
+use axum::extract::{Extension, FromRequestParts};
 use axum::handler::Handler;
 use axum::routing::{MethodRouter, Router};
+use http::request::Parts;
+use serde::de::DeserializeOwned;
 
 use super::Control;
+use super::problem::Problem;
 use super::rights::Action;
 
 /// Paths put together, and the list of them.
@@ -41,6 +44,9 @@ pub(super) struct Guarded {
     methods: MethodRouter<Arc<Control>>,
     answers: Vec<Answer>,
 }
+
+/// What a path names, decoded. What is no text in UTF-8 names nothing.
+pub(super) struct Path<T>(pub(super) T);
 
 /// The methods a path may begin with.
 macro_rules! methods {
@@ -93,6 +99,17 @@ impl Guarded {
         post "POST";
         put "PUT";
         delete "DELETE";
+    }
+}
+
+// === impl Path ===
+
+impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let named = axum::extract::Path::<T>::from_request_parts(parts, state).await;
+        named.map(|axum::extract::Path(named)| Self(named)).map_err(|_| Problem::NoSuchPath)
     }
 }
 

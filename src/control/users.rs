@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use serde::Serialize;
 use serde_json::json;
@@ -18,6 +18,7 @@ use super::openapi::{
     words::{self, Pages},
 };
 use super::paging::Params;
+use super::paths::Path;
 use super::problem::Problem;
 use super::profile::AdminProfile;
 use super::register::is_username;

@@ -3,6 +3,7 @@
 mod admin_users;
 mod authz;
 mod deletion;
+mod docs;
 mod envelope;
 mod explain;
 mod health;

@@ -5,8 +5,9 @@ use utoipa::OpenApi;
 use super::words;
 use crate::control::problem::Document;
 use crate::control::{
-    audit, authz, deleted, exchanges, explain, health, info, jobs, key_self, keys, letters, me, messages,
-    metrics, my_account, my_key, register, renewal, reset, session, staff, totp, usage, users, verify,
+    audit, authz, deleted, docs, exchanges, explain, health, info, jobs, key_self, keys, letters, me,
+    messages, metrics, my_account, my_key, register, renewal, reset, session, staff, totp, usage, users,
+    verify,
 };
 
 /// Every handler; a test holds them against the paths there are.
@@ -15,6 +16,11 @@ use crate::control::{
     paths(
         info::root,
         info::info,
+        docs::openapi_document,
+        docs::swagger_ui,
+        docs::swagger_ui_file,
+        docs::redoc,
+        docs::redoc_file,
         health::health,
         health::healthz,
         health::alive,

@@ -105,8 +105,8 @@ refusals! {
     own RegistrationClosed = Problem::RegistrationClosed;
     /// The key itself is shown only right after a login.
     own LoginTooOld = Problem::LoginTooOld { within: Duration::from_mins(5) };
-    /// Nothing is at this path.
-    met NoSuchPath = Problem::NoSuchPath;
+    /// Nothing is at this path of this listener.
+    own NoSuchPath = Problem::NoSuchPath;
     /// What the path names is not there.
     own NotFound = Problem::NotFound("user");
     /// The body came too slowly.

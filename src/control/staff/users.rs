@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use serde_json::json;
 
@@ -16,6 +16,7 @@ use crate::control::openapi::{
     words::{self, Pages},
 };
 use crate::control::paging::Params;
+use crate::control::paths::Path;
 use crate::control::problem::Problem;
 use crate::control::profile::Profile;
 use crate::control::rights::{Action, Role};
