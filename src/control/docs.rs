@@ -3,6 +3,7 @@
 //! The pages load nothing from anywhere else, and their policy forbids it. What they need is put
 //! together once, with its digest as `ETag`.
 
+use std::fmt::Write;
 use std::sync::{Arc, LazyLock};
 
 use axum::response::{IntoResponse, Response};
@@ -176,8 +177,11 @@ fn swagger_file(name: &str) -> Option<Bytes> {
 
 impl Asset {
     fn new(path: &'static str, content_type: &'static str, bytes: Bytes) -> Self {
-        let digest: String =
-            Sha256::digest(&bytes).iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+        let digest = Sha256::digest(&bytes).iter().take(16).fold(String::new(), |mut text, byte| {
+            // Writing to a string cannot fail.
+            let _ = write!(text, "{byte:02x}");
+            text
+        });
         let etag = HeaderValue::try_from(format!("\"{digest}\""));
         Self { path, content_type, bytes, etag: etag.unwrap_or(HeaderValue::from_static("\"\"")) }
     }

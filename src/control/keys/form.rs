@@ -69,7 +69,7 @@ pub(in crate::control) struct ChangeForm {
 #[serde(deny_unknown_fields)]
 pub(in crate::control) struct RotationForm {
     /// Seconds that the old secret works on: 0 where it is left out, at most thirty days.
-    #[schema(minimum = 0, maximum = 2592000)]
+    #[schema(minimum = 0, maximum = 2_592_000)]
     grace_period: Option<u64>,
 }
 

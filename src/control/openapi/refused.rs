@@ -192,3 +192,27 @@ impl Refusal {
         self.example().status().as_u16()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::Refusal;
+
+    #[test]
+    fn every_problem_can_be_told_of_and_each_by_one_name() {
+        let codes: BTreeSet<&str> = Refusal::ALL.iter().map(|refusal| refusal.example().code()).collect();
+        assert_eq!(codes.len(), Refusal::ALL.len());
+        let table = include_str!("../problem.rs");
+        let there = table.split("=> (S::").skip(1).filter_map(|line| line.split('"').nth(1));
+        assert_eq!(there.collect::<BTreeSet<_>>(), codes);
+    }
+
+    #[test]
+    fn a_refusal_says_what_it_means() {
+        for refusal in Refusal::ALL {
+            assert!(refusal.meaning().ends_with('.') && refusal.status() >= 400, "{refusal:?}");
+            assert_eq!(Refusal::named(&format!("{refusal:?}")), Some(*refusal));
+        }
+    }
+}

@@ -71,7 +71,7 @@ fn files_of_others_are_as_they_came() {
     for file in files {
         let said = |key: &str| file[key].as_str().unwrap();
         let bytes = std::fs::read(folder.join(said("name"))).unwrap();
-        let digest: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        let digest = <[u8; 32]>::from(Sha256::digest(&bytes)).map(|byte| format!("{byte:02x}")).concat();
         assert_eq!(digest, said("sha256"), "{}", said("name"));
         for key in ["project", "version", "source", "licence"] {
             assert!(!said(key).is_empty(), "{} has no {key}", said("name"));
