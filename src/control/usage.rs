@@ -79,7 +79,15 @@ struct GroupName {
 #[schema(example = json!({
     "time_zone": "UTC", "day": "2026-10-01",
     "accounts": {"users": 3, "active_users": 3, "staff": 1, "admins": 1, "keys": 4},
-    "today": {"requests": 12, "conversations": 9, "refunded": 1, "prompt_tokens": 800, "completion_tokens": 420, "total_tokens": 1220, "cached_tokens": 0, "reasoning_tokens": 0, "bytes_in": 9000, "bytes_out": 42000, "average_latency_ms": 850},
+    "today": {"requests": 12, "conversations": 9, "refunded": 1, "prompt_tokens": 800, "completion_tokens": 420,
+        "total_tokens": 1220, "cached_tokens": 0, "reasoning_tokens": 0, "bytes_in": 9000, "bytes_out": 42000,
+        "average_latency_ms": 850},
+    "last_7_days": {"requests": 12, "conversations": 9, "refunded": 1, "prompt_tokens": 800, "completion_tokens": 420,
+        "total_tokens": 1220, "cached_tokens": 0, "reasoning_tokens": 0, "bytes_in": 9000, "bytes_out": 42000,
+        "average_latency_ms": 850},
+    "last_30_days": {"requests": 12, "conversations": 9, "refunded": 1, "prompt_tokens": 800, "completion_tokens": 420,
+        "total_tokens": 1220, "cached_tokens": 0, "reasoning_tokens": 0, "bytes_in": 9000, "bytes_out": 42000,
+        "average_latency_ms": 850},
     "top_models": [], "top_users": [], "outcomes": [],
 }))]
 pub(super) struct Statistics {

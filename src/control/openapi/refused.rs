@@ -205,6 +205,8 @@ mod tests {
         assert_eq!(codes.len(), Refusal::ALL.len());
         let table = include_str!("../problem.rs");
         let there = table.split("=> (S::").skip(1).filter_map(|line| line.split('"').nth(1));
+        // What a path answers to a method that it does not know belongs to no operation.
+        let there = there.filter(|code| *code != "method-not-allowed");
         assert_eq!(there.collect::<BTreeSet<_>>(), codes);
     }
 

@@ -99,6 +99,21 @@ fn every_reference_leads_somewhere() {
 }
 
 #[test]
+fn an_example_has_what_its_schema_requires() {
+    let document = document();
+    for (name, schema) in members(&document["components"]["schemas"]) {
+        let Some(example) = schema["example"].as_object() else { continue };
+        let parts = schema["allOf"].as_array().cloned().unwrap_or_else(|| vec![schema.clone()]);
+        for part in &parts {
+            let required = resolved(&document, part)["required"].as_array().cloned().unwrap_or_default();
+            for field in required {
+                assert!(example.contains_key(field.as_str().unwrap()), "{name} shows no {field}");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_body_names_the_fields_of_its_row_describes_them_and_shows_them() {
     let document = document();
     let describes = |property: &Value| {
