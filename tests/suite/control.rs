@@ -21,6 +21,7 @@ mod register;
 mod staff;
 mod staff_accounts;
 mod surfaces;
+mod timing;
 mod totp;
 mod trail;
 mod usage;
