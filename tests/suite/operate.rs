@@ -3,6 +3,7 @@
 pub(crate) mod child;
 pub(crate) mod demo;
 
+mod canaries;
 mod check;
 mod commands;
 mod first_start;

@@ -145,10 +145,11 @@ fn named(name: &'static str, path: &'static str, username: &str, password: &str)
 
 /// Gives a user's password a hash of another cost.
 async fn hash_anew(world: &World, email: &str, cost: u32) {
-    let user = users::by_email(world.db(), email).await.unwrap().unwrap();
+    let user = world.ask(users::by_email(world.db(), email)).await.unwrap().unwrap();
     let new = password::hash(&Password::check(PASSWORD).unwrap(), cost).unwrap();
     let (old, now) = (user.password_hash.as_str(), world.clock.now());
-    users::update_password_hash(world.db(), user.id, old, new.as_str(), now).await.unwrap();
+    let changed = users::update_password_hash(world.db(), user.id, old, new.as_str(), now);
+    world.ask(changed).await.unwrap();
 }
 
 async fn dearer() -> World {

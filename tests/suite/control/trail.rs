@@ -7,7 +7,7 @@ use crate::world::{ADMIN_PASSWORD, World};
 
 /// The trail in the order of writing, without registrations.
 async fn trail(world: &World, action: &str) -> Vec<AuditRow> {
-    let mut rows = audit::list(world.db(), 1000, 0).await.unwrap().rows;
+    let mut rows = world.ask(audit::list(world.db(), 1000, 0)).await.unwrap().rows;
     rows.retain(|row| row.action == action);
     rows.reverse();
     rows
@@ -77,7 +77,7 @@ async fn every_change_over_the_api_is_a_link_of_one_chain() {
     }
     world.post("/api/v1/auth/regenerate-key").bearer(&ann.jwt).send().await;
     world.post("/api/v1/admin/reset-limits").bearer(&admin).send().await;
-    let walked = chain::walk(world.db(), None).await.unwrap();
+    let walked = world.ask(chain::walk(world.db(), None)).await.unwrap();
     assert_eq!(walked.broken, None);
     assert!(walked.sound >= 24, "{walked:?}");
     assert_eq!(trail(&world, "user.update").await.len(), 21);
