@@ -22,7 +22,11 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Stand in front of the upstreams of a configuration file.
-    Serve(ConfigFile),
+    Serve {
+        /// The file; else $GATEWAY_CONFIG, ./gateway.toml, /etc/tollgate/gateway.toml.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
     /// Start in front of a small chat app of its own, with a user to try it.
     Demo {
         /// Where to listen.
@@ -69,7 +73,7 @@ const EX_CONFIG: u8 = 78;
 fn main() -> ExitCode {
     let Arguments { command } = Arguments::parse();
     let done = match command {
-        Command::Serve(ConfigFile { config, .. }) => commands::serve(config.as_deref()),
+        Command::Serve { config } => commands::serve(config.as_deref()),
         Command::Demo { listen, data } => commands::demo(listen, data),
         Command::Check(ConfigFile { config, json }) => commands::check(config.as_deref(), json),
         Command::Migrate(ConfigFile { config, json }) => commands::migrate(config.as_deref(), json),

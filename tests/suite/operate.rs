@@ -7,5 +7,6 @@ mod canaries;
 mod check;
 mod commands;
 mod first_start;
+mod json;
 mod secrecy;
 mod stop;
