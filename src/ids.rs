@@ -48,6 +48,13 @@ pub struct ExchangeId(pub Uuid);
 #[sqlx(transparent)]
 pub struct SessionId(pub Uuid);
 
+/// One run of the gateway, from its start to its end. Leases and spool files carry it, so that what a
+/// killed run held is known to the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, sqlx::Type)]
+#[serde(transparent)]
+#[sqlx(transparent)]
+pub struct RunId(pub Uuid);
+
 /// What `x-request-id` and `request-id` carry: 1 to 128 visible ASCII characters of
 /// `[A-Za-z0-9._-]`, given by someone we believe or made by us.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -83,6 +90,22 @@ impl SessionId {
 impl fmt::Display for SessionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.simple().fmt(f)
+    }
+}
+
+// === impl RunId ===
+
+impl RunId {
+    /// A new name, later than every one made before it on this machine.
+    #[must_use]
+    pub fn generate() -> Self {
+        Self(Uuid::now_v7())
+    }
+}
+
+impl fmt::Display for RunId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
     }
 }
 

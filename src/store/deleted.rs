@@ -71,7 +71,8 @@ pub enum RestoreUser {
 
 /// The tables that hold something of a user besides the user, in the order they are emptied. A test
 /// finds the ones that are missing.
-pub(super) const BELONGINGS: [&str; 7] = [
+pub(super) const BELONGINGS: [&str; 8] = [
+    "DELETE FROM leases WHERE user_id = $1",
     "DELETE FROM quota WHERE user_id = $1",
     "DELETE FROM keys WHERE user_id = $1",
     "DELETE FROM sessions WHERE audience = 'user' AND subject = $1",
