@@ -4,7 +4,9 @@
 //! `quota.charged` moves once, in the same transaction.
 
 use std::collections::{BTreeMap, HashSet};
+use std::pin::pin;
 
+use futures_util::{Stream, TryStreamExt};
 use sqlx::QueryBuilder;
 
 use super::text::storable;
@@ -172,20 +174,26 @@ const LIST: &str =
     concat!("SELECT ", columns!(), matching!(), " ORDER BY time DESC, id DESC LIMIT $5 OFFSET $6");
 const COUNT: &str = concat!("SELECT COUNT(*)", matching!());
 
-/// Exchanges that match, newest first.
+/// Most bytes of messages and answers that one page has, but for its first row.
+const PAGE_BYTES: usize = 8 << 20;
+
+/// Exchanges that match, newest first: as many as were asked for, or fewer where they are long. One page
+/// has 8 MiB of messages and answers, and one row at least, while there are any.
 ///
 /// # Errors
 /// [`StoreError`], when the database does not answer.
 pub async fn list(db: &Db, filter: &Filter) -> Result<Page<Exchange>, StoreError> {
-    let rows = on!(db, read pool => sqlx::query_as(LIST)
-        .bind(filter.username.as_deref().map(storable))
-        .bind(filter.model.as_deref().map(storable))
-        .bind(filter.since)
-        .bind(filter.until)
-        .bind(filter.limit)
-        .bind(filter.offset)
-        .fetch_all(pool)
-        .await)?;
+    let rows = on!(db, read pool => {
+        let found = sqlx::query_as(LIST)
+            .bind(filter.username.as_deref().map(storable))
+            .bind(filter.model.as_deref().map(storable))
+            .bind(filter.since)
+            .bind(filter.until)
+            .bind(filter.limit)
+            .bind(filter.offset)
+            .fetch(pool);
+        page_of(found).await
+    })?;
     let total = on!(db, read pool => sqlx::query_scalar(COUNT)
         .bind(filter.username.as_deref().map(storable))
         .bind(filter.model.as_deref().map(storable))
@@ -196,15 +204,32 @@ pub async fn list(db: &Db, filter: &Filter) -> Result<Page<Exchange>, StoreError
     Ok(Page { rows, total })
 }
 
+async fn page_of(
+    found: impl Stream<Item = Result<Exchange, sqlx::Error>>,
+) -> Result<Vec<Exchange>, sqlx::Error> {
+    let mut found = pin!(found);
+    let (mut rows, mut bytes) = (Vec::new(), 0);
+    while let Some(row) = found.try_next().await? {
+        bytes += said(&row);
+        if bytes > PAGE_BYTES && !rows.is_empty() {
+            break;
+        }
+        rows.push(row);
+    }
+    Ok(rows)
+}
+
+/// Bytes of messages and answer.
+fn said(row: &Exchange) -> usize {
+    row.messages.as_ref().map_or(0, String::len) + row.answer.as_ref().map_or(0, String::len)
+}
+
 /// How many rows the next statement takes: one at least, while there are any.
 fn batch_len(rows: &[Exchange]) -> usize {
-    let size = |row: &Exchange| {
-        row.messages.as_ref().map_or(0, String::len) + row.answer.as_ref().map_or(0, String::len)
-    };
     let mut bytes = 0;
     let fits = |row: &&Exchange| {
         let fits = bytes < BATCH_BYTES;
-        bytes += size(row);
+        bytes += said(row);
         fits
     };
     rows.iter().take(BATCH_ROWS).take_while(fits).count()
