@@ -25,7 +25,8 @@ use crate::credential::seal::Sealer;
 use crate::credential::ticket::TicketKey;
 use crate::credential::token::Tokens;
 use crate::identity::{Directory, Sources};
-use crate::jobs::{self, Jobs, deliveries};
+use crate::jobs::deliveries::{self, Queue};
+use crate::jobs::{self, Jobs};
 use crate::limits::Limits;
 use crate::listen::{self, Acceptor, ClientIps, Stop, TlsKeys};
 use crate::notify::mail::Mailer;
@@ -256,8 +257,9 @@ impl House {
         let quota = Quota::start(db.clone(), background, clock.clone(), Arc::clone(&metrics), seats);
         let chatlog = Chatlog::start(&config.message_log, db.clone(), background, Arc::clone(&metrics));
         let undelivered = CancellationToken::new();
-        let (queue, webhooks, stop) = (db.clone(), config.webhooks.as_ref(), undelivered.clone());
-        deliveries::start(background, queue, clock.clone(), webhooks, stop).await?;
+        let queue = Queue { db: db.clone(), clock: clock.clone(), metrics: Arc::clone(&metrics) };
+        let (webhooks, stop) = (config.webhooks.as_ref(), undelivered.clone());
+        deliveries::start(background, queue, webhooks, stop).await?;
         let mailer = Mailer::start(&config.mail, background, draining)?;
         let background = background.clone();
         Ok(Self { db, directory, limits, quota, chatlog, metrics, pepper, undelivered, mailer, background })

@@ -42,6 +42,7 @@ macro_rules! on {
     };
 }
 
+pub mod accounts;
 pub mod admins;
 pub mod audit;
 pub mod deleted;

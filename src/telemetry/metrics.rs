@@ -42,6 +42,10 @@ pub struct Metrics {
     pub log_dropped: Family<Reason, Counter>,
     /// `tollgate_message_log_written_total`
     pub log_written: Counter,
+    /// `tollgate_webhook_queue_depth`: events that wait to be told; at 10,000 no more are taken.
+    pub webhook_queue: Gauge,
+    /// `tollgate_webhooks_given_up_total`: events that no receiver took in time.
+    pub webhooks_given_up: Counter,
     /// `tollgate_store_errors_total`
     pub store_errors: Counter,
     /// `tollgate_upstream_up`: 1 after an answer, 0 after a failure to connect.
@@ -120,6 +124,8 @@ impl Metrics {
             log_bytes: Gauge::default(),
             log_dropped: Family::default(),
             log_written: Counter::default(),
+            webhook_queue: Gauge::default(),
+            webhooks_given_up: Counter::default(),
             store_errors: Counter::default(),
             upstream_up: Family::default(),
             credential_refused: Family::default(),
@@ -194,6 +200,8 @@ impl Metrics {
         r.register("upstream_up", "Whether the upstream was reached last time", self.upstream_up.clone());
         let help = "Our own credential refused by the upstream";
         r.register("upstream_credential_refused", help, self.credential_refused.clone());
+        r.register("webhook_queue_depth", "Events waiting to be told", self.webhook_queue.clone());
+        r.register("webhooks_given_up", "Events that could not be told", self.webhooks_given_up.clone());
         r.register("connections", "Open client connections", self.connections.clone());
         let help = "Client connections refused at a cap";
         r.register("connections_refused", help, self.connections_refused.clone());
