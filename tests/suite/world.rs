@@ -364,7 +364,7 @@ impl Remains {
         let Self { app, database, watch, url } = self;
         if let Some(app) = app {
             watch.search("the metrics", app.metrics_text().as_bytes());
-            tokio::time::timeout(Duration::from_secs(60), app.shutdown()).await.expect("the gateway stops");
+            tokio::time::timeout(Duration::from_mins(1), app.shutdown()).await.expect("the gateway stops");
         }
         watch.search_log();
         watch.search_columns(&url).await;

@@ -102,15 +102,15 @@ impl Lineup {
     }
 }
 
-/// The share of pairs in which one of `these` took longer than one of `those`: U over their product.
-fn longer(these: &[Duration], those: &[Duration]) -> f64 {
+/// The share of pairs in which one of `these` took longer than one of the `others`: U over their product.
+fn longer(these: &[Duration], others: &[Duration]) -> f64 {
     let score = |a: &Duration, b: &Duration| match a.cmp(b) {
         std::cmp::Ordering::Greater => 2_u32,
         std::cmp::Ordering::Equal => 1,
         std::cmp::Ordering::Less => 0,
     };
-    let sum: u32 = these.iter().map(|a| those.iter().map(|b| score(a, b)).sum::<u32>()).sum();
-    let pairs = u32::try_from(these.len() * those.len()).unwrap();
+    let sum: u32 = these.iter().map(|a| others.iter().map(|b| score(a, b)).sum::<u32>()).sum();
+    let pairs = u32::try_from(these.len() * others.len()).unwrap();
     f64::from(sum) / 2.0 / f64::from(pairs)
 }
 
