@@ -273,6 +273,7 @@ async fn beyond_its_bytes_nothing_begins_but_what_began_may_end() {
     spool.seal();
     assert_eq!(reader.next(), None);
     assert!(spool.has_room());
+    drop(writer);
     bed.end(spool, reader).await;
 }
 
