@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use sqlx::QueryBuilder;
 
+use super::ledger::trail::announce_removal;
 use super::text::storable;
 use super::{Db, Page, StoreError, Tx, webhooks};
 use crate::clock::Timestamp;
@@ -336,12 +337,16 @@ const FORGET_ROWS: &str =
     "DELETE FROM exchanges WHERE id IN (SELECT id FROM exchanges WHERE time < $1 LIMIT 1000)";
 
 /// Forgets what was said before `content`, and whole rows from before `rows`; a thousand in one
-/// statement, so that nobody waits long. Gives how many rows are gone.
+/// statement, so that nobody waits long. That rows go is recorded first, for whoever counts them. Gives
+/// how many rows are gone.
 ///
 /// # Errors
 /// [`StoreError`]: some may be gone, the rest is there for the next time.
-pub async fn forget(db: &Db, content: Timestamp, rows: Timestamp) -> Result<u64, StoreError> {
+pub async fn forget(db: &Db, content: Timestamp, rows: Timestamp, now: Timestamp) -> Result<u64, StoreError> {
     forget_by(db, FORGET_CONTENT, content).await?;
+    if !announce_removal(db, rows, now).await? {
+        return Ok(0);
+    }
     forget_by(db, FORGET_ROWS, rows).await
 }
 
