@@ -148,8 +148,9 @@ fn next_step(step: i64, weight: usize) -> i64 {
 impl Question {
     /// The users it is about: after the first number, up to the second.
     fn range(&self) -> (i64, i64) {
-        let (least, last) = self.only.map_or((i64::MIN, i64::MAX), |user| (user.0.saturating_sub(1), user.0));
-        (self.after.map_or(least, |user| user.0.max(least)), last)
+        let (before, last) =
+            self.only.map_or((i64::MIN, i64::MAX), |user| (user.0.saturating_sub(1), user.0));
+        (self.after.map_or(before, |user| user.0.max(before)), last)
     }
 }
 

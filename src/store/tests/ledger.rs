@@ -86,7 +86,9 @@ async fn verified(db: &Db) -> Verified {
 }
 
 /// What does not add up: whose, of which day and epoch, what, what it should be, what it is.
-fn told(found: &Verified) -> Vec<(i64, Option<i64>, Option<i64>, &'static str, i64, i64)> {
+type Told = (i64, Option<i64>, Option<i64>, &'static str, i64, i64);
+
+fn told(found: &Verified) -> Vec<Told> {
     let one = |of: &crate::store::ledger::Difference| {
         (of.user.0, of.day, of.epoch, of.what.as_str(), of.expected, of.found)
     };
@@ -174,7 +176,7 @@ async fn two_hundred_thousand_rows_are_walked_at_once_and_in_parts() {
     assert_eq!(told(&wrong)[0], (1, Some(TODAY), Some(0), "refunded", 10, 11));
 
     let mut question =
-        Question { only: None, after: None, patience: Some(std::time::Duration::from_secs(60)), now: NOW };
+        Question { only: None, after: None, patience: Some(std::time::Duration::from_mins(1)), now: NOW };
     let whole = verify(&world.db, &question).await.unwrap();
     assert_eq!((whole.total, whole.stopped_after), (1500, None));
     // Out of patience after each page, the walk goes on where it stopped and misses nobody.

@@ -1,9 +1,7 @@
 //! Each column that anybody could change behind the gateway's back.
 
-use super::{TODAY, balanced, fresh, keep, sql, told, user, uuid, verified};
+use super::{TODAY, Told, balanced, fresh, keep, sql, told, user, uuid, verified};
 use crate::store::Db;
-
-type Told = (i64, Option<i64>, Option<i64>, &'static str, i64, i64);
 
 /// Of ada today: 10 conversations, 8 given out: 3 charged, 4 held, 1 forfeited; 2 given back.
 const ADA: i64 = 1;
