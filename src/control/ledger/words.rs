@@ -31,6 +31,7 @@ fn happened(reason: &str) -> &str {
         "total_timeout" => "the answer took too long",
         "refused" => "refused while it came in",
         "cancelled_by_operator" => "the gateway was stopped",
+        "gateway_stopped" => "the gateway was killed, and nobody saw the end",
         "verify-key" => "an app had the key verified",
         "authz" => "a proxy asked for it",
         "log-message" => "an app logged it",

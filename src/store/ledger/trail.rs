@@ -26,10 +26,9 @@ pub(super) struct Trail {
 
 const DAY: i64 = 24 * 60 * 60 * 1000;
 const HOUR: i64 = 60 * 60 * 1000;
-/// A day begins so long before its midnight in UTC where it begins first, and ends so long after it where
-/// it ends last.
-const EARLIEST_ZONE: i64 = 14 * HOUR;
-const LATEST_ZONE: i64 = 12 * HOUR;
+/// How far zones are from UTC: to the east, where a day begins first, and to the west, where it ends last.
+const EASTERNMOST: i64 = 14 * HOUR;
+const WESTERNMOST: i64 = 12 * HOUR;
 /// The job that prunes counts days in its own zone, by its own clock.
 const PRUNED_EARLY: i64 = 2;
 
@@ -38,8 +37,10 @@ const REMOVAL: (&str, &str) = ("message_log.forget", "message log");
 
 const OLDER: &str = "SELECT COUNT(*) FROM (SELECT id FROM exchanges WHERE time < $1 LIMIT 1) AS older";
 
-/// Records that rows of the log from before this instant are about to be removed, if there are any. What
-/// is removed without this record shows as a difference.
+/// Records that rows of the log from before this instant are about to be removed, if there are any, and
+/// answers the last day whose rows may be among them: those of a later day have to stay, though they began
+/// before, as they do when a body comes in over midnight or a clock was wrong. What is removed without this
+/// record shows as a difference.
 ///
 /// # Errors
 /// [`StoreError`], when it was not recorded; then nothing may be removed.
@@ -47,24 +48,25 @@ pub(in crate::store) async fn announce_removal(
     db: &Db,
     before: Timestamp,
     now: Timestamp,
-) -> Result<bool, StoreError> {
+) -> Result<Option<i64>, StoreError> {
     let older: i64 = on!(db, read pool => sqlx::query_scalar(OLDER).bind(before).fetch_one(pool).await)?;
     if older == 0 {
-        return Ok(false);
+        return Ok(None);
     }
+    let last_day = before.0.saturating_add(EASTERNMOST).div_euclid(DAY);
     let (action, target) = REMOVAL;
     let entry = audit::Entry {
         actor: audit::Actor::System,
         actor_name: "tollgate".to_owned(),
         action,
         target: target.to_owned(),
-        detail: json!({ "before": before.0 }),
+        detail: json!({ "before": before, "last_day": last_day }),
         request_id: String::new(),
         client_ip: None,
         at: now,
     };
     audit::record(db, &entry).await?;
-    Ok(true)
+    Ok(Some(last_day))
 }
 
 const DETAILS: &str = "SELECT detail FROM audit WHERE target = $1 AND action = $2";
@@ -76,10 +78,10 @@ impl Reach {
     pub(super) async fn read(tx: &mut Tx, now: Timestamp) -> Result<Self, sqlx::Error> {
         let (action, target) = REMOVAL;
         let removed = details(tx, target, action).await?;
-        let before = removed.iter().filter_map(|detail| detail.get("before")?.as_i64()).max();
+        let last_day = removed.iter().filter_map(|detail| detail.get("last_day")?.as_i64()).max();
         let today = now.0.div_euclid(DAY);
         let first_balance = today - quota::KEPT_DAYS + PRUNED_EARLY;
-        Ok(Self { first_day: before.map(first_whole_day), first_balance })
+        Ok(Self { first_day: last_day.map(|day| day.saturating_add(1)), first_balance })
     }
 
     /// Whether the log has forgotten nothing of a day.
@@ -91,13 +93,6 @@ impl Reach {
     pub(super) fn has_every_balance_of(&self, day: i64) -> bool {
         day >= self.first_balance
     }
-}
-
-/// The first day none of whose rows can have begun before this instant. Wherever it begins, it begins 14
-/// hours before its midnight in UTC at the earliest; and a conversation may have begun hours before it
-/// was reserved, while its body came in.
-fn first_whole_day(before: i64) -> i64 {
-    before.div_euclid(DAY) + i64::from(before.rem_euclid(DAY) > 0) + 1
 }
 
 // === impl Trail ===
@@ -118,7 +113,7 @@ impl Trail {
         match (difference.what, difference.day, difference.epoch) {
             (What::AboveAllowance, Some(day), _) => {
                 let begins = day.saturating_mul(DAY);
-                let (since, until) = (begins - EARLIEST_ZONE, begins + DAY + LATEST_ZONE);
+                let (since, until) = (begins - EASTERNMOST, begins + DAY + WESTERNMOST);
                 let moved: i64 = on!(tx, within conn => sqlx::query_scalar(MOVED)
                     .bind(&owner.username).bind(since).bind(until).fetch_one(conn).await)?;
                 Ok(moved > 0)
@@ -153,17 +148,4 @@ async fn details(tx: &mut Tx, target: &str, action: &str) -> Result<Vec<Value>, 
     let texts: Vec<String> = on!(tx, within conn => sqlx::query_scalar(DETAILS)
         .bind(target).bind(action).fetch_all(conn).await)?;
     Ok(texts.iter().filter_map(|text| serde_json::from_str(text).ok()).collect())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{DAY, first_whole_day};
-
-    #[test]
-    fn a_day_is_whole_when_none_of_its_rows_can_be_older_than_what_was_removed() {
-        assert_eq!(first_whole_day(10 * DAY), 11);
-        assert_eq!(first_whole_day(10 * DAY + 1), 12);
-        assert_eq!(first_whole_day(11 * DAY - 1), 12);
-        assert_eq!(first_whole_day(-1), 1);
-    }
 }

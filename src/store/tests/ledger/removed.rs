@@ -26,12 +26,12 @@ async fn days_the_log_has_forgotten_are_out_of_reach_and_said_to_be() {
     assert_eq!((forget().await, forget().await), (20, 0));
     let found = verified(&world.db).await;
     assert_eq!(told(&found), []);
-    // Those of five days ago that began after noon are there, but not what may have gone before.
+    // At noon in UTC the next day had begun in the far east.
     assert_eq!((found.first_day, found.balances, found.out_of_reach), (Some(TODAY - 3), 10, 6));
     let recorded = audit::list(&world.db, 1, 0).await.unwrap().rows.remove(0);
     assert_eq!(
         (recorded.action.as_str(), &recorded.detail),
-        ("message_log.forget", &json!({"before": noon.0}))
+        ("message_log.forget", &json!({"before": noon, "last_day": TODAY - 4}))
     );
     assert_eq!(chain::walk(&world.db, None).await.unwrap().broken, None);
     assert_eq!(audit::list(&world.db, 9, 0).await.unwrap().total, 2, "nothing to remove, nothing to record");
@@ -140,4 +140,19 @@ async fn a_smaller_plan_explains_a_day_that_was_given_out_beyond_it() {
     sql(&world.db, "UPDATE quota SET allowance = 3").await;
     let lowered = (ada.0, Some(TODAY - 5), Some(0), "above_allowance", 3, 8);
     assert_eq!(told(&verified(&world.db).await), [lowered], "another day is not explained");
+}
+
+#[tokio::test]
+async fn what_is_of_a_later_day_than_is_recorded_stays() {
+    let world = fresh().await;
+    let ada = user(&world.db, "ada").await;
+    for day in [TODAY - 9, TODAY] {
+        keep(&world.db, (ada, day, 0, [5, 2, 2, 0, 0]), &[]).await;
+    }
+    // As after a clock that went back: today's conversations began long ago.
+    sql(&world.db, "UPDATE exchanges SET time = 1000").await;
+    let noon = Timestamp((TODAY - 5) * DAY + DAY / 2);
+    assert_eq!(exchanges::forget(&world.db, noon, noon, NOW).await.unwrap(), 2);
+    let found = verified(&world.db).await;
+    assert_eq!((told(&found), found.out_of_reach), (vec![], 1));
 }
