@@ -12,6 +12,7 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::background::Background;
@@ -304,6 +305,7 @@ impl House {
             },
             scheduler_running: jobs.running(),
             schedule: jobs.schedule().clone(),
+            verifying: Semaphore::new(1),
             draining,
         })
     }

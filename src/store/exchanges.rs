@@ -9,6 +9,7 @@ use std::pin::pin;
 use futures_util::{Stream, TryStreamExt};
 use sqlx::QueryBuilder;
 
+use super::ledger::trail::announce_removal;
 use super::text::storable;
 use super::{Db, Page, StoreError, Tx, webhooks};
 use crate::clock::Timestamp;
@@ -357,23 +358,34 @@ impl Exchange {
 
 const FORGET_CONTENT: &str = "UPDATE exchanges SET messages = NULL, answer = NULL \
      WHERE id IN (SELECT id FROM exchanges WHERE time < $1 AND (messages IS NOT NULL OR answer IS NOT NULL) LIMIT 1000)";
-const FORGET_ROWS: &str =
-    "DELETE FROM exchanges WHERE id IN (SELECT id FROM exchanges WHERE time < $1 LIMIT 1000)";
+const FORGET_ROWS: &str = "DELETE FROM exchanges WHERE id IN (SELECT id FROM exchanges
+    WHERE time < $1 AND (quota_day IS NULL OR quota_day <= $2) LIMIT 1000)";
 
 /// Forgets what was said before `content`, and whole rows from before `rows`; a thousand in one
-/// statement, so that nobody waits long. Gives how many rows are gone.
+/// statement, so that nobody waits long. That rows go is recorded first, for whoever counts them. Gives
+/// how many rows are gone.
 ///
 /// # Errors
 /// [`StoreError`]: some may be gone, the rest is there for the next time.
-pub async fn forget(db: &Db, content: Timestamp, rows: Timestamp) -> Result<u64, StoreError> {
-    forget_by(db, FORGET_CONTENT, content).await?;
-    forget_by(db, FORGET_ROWS, rows).await
+pub async fn forget(db: &Db, content: Timestamp, rows: Timestamp, now: Timestamp) -> Result<u64, StoreError> {
+    forget_by(db, FORGET_CONTENT, content, None).await?;
+    let Some(last_day) = announce_removal(db, rows, now).await? else { return Ok(0) };
+    forget_by(db, FORGET_ROWS, rows, Some(last_day)).await
 }
 
-async fn forget_by(db: &Db, sql: &'static str, before: Timestamp) -> Result<u64, StoreError> {
+async fn forget_by(
+    db: &Db,
+    sql: &'static str,
+    before: Timestamp,
+    last_day: Option<i64>,
+) -> Result<u64, StoreError> {
     let mut gone = 0;
     loop {
-        let done = on!(db, write pool => sqlx::query(sql).bind(before).execute(pool).await?.rows_affected());
+        let done = on!(db, write pool => {
+            let query = sqlx::query(sql).bind(before);
+            let query = if let Some(day) = last_day { query.bind(day) } else { query };
+            query.execute(pool).await?.rows_affected()
+        });
         gone += done;
         if done == 0 {
             return Ok(gone);

@@ -216,6 +216,9 @@ pub async fn reset_all(db: &Db, entry: &audit::Entry) -> Result<u64, StoreError>
     Ok(users)
 }
 
+/// Days of quota that are kept: what a user is told of their month, and some.
+pub const KEPT_DAYS: i64 = 100;
+
 const PRUNE: &str = "DELETE FROM quota WHERE (user_id, day, epoch) IN
     (SELECT user_id, day, epoch FROM quota WHERE day < $1 LIMIT 1000)";
 

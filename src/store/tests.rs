@@ -22,6 +22,7 @@ mod audit;
 mod deleted;
 mod exchanges;
 mod keys;
+mod ledger;
 mod quota;
 mod schema;
 mod sessions;

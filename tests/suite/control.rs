@@ -9,6 +9,7 @@ mod health;
 mod jobs;
 mod key_self;
 mod keys;
+mod ledger;
 mod log_message;
 mod login;
 mod mail;

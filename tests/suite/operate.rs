@@ -8,5 +8,6 @@ mod check;
 mod commands;
 mod first_start;
 mod json;
+mod ledger;
 mod secrecy;
 mod stop;
