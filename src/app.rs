@@ -222,7 +222,9 @@ impl App {
         }
         self.jobs.stop().await;
         self.undelivered.cancel();
-        self.quota.close().await;
+        if tokio::time::timeout(LAST_ROWS, self.quota.close()).await.is_err() {
+            tracing::error!("the conversations in hand could not be given back in time");
+        }
         let Self { background, db, run, runtime, .. } = self;
         if tokio::time::timeout(LAST_ROWS, background.finish()).await.is_err() {
             tracing::error!("the last rows could not be written in time");
