@@ -86,8 +86,7 @@ impl Teller {
                 let units = answers.iter().map(|answer| answer.units).sum::<i64>();
                 self.metrics.grants.inc_by(asks.len() as u64);
                 self.metrics.units_granted.inc_by(u64::try_from(units).unwrap_or(0));
-                let answers: HashMap<_, _> =
-                    answers.iter().map(|answer| (answer.user_id, answer)).collect();
+                let answers: HashMap<_, _> = answers.iter().map(|answer| (answer.user_id, answer)).collect();
                 for ask in asks {
                     holdings.answered(ask.user, answers.get(&ask.user).copied(), moment);
                 }
@@ -124,7 +123,9 @@ impl Teller {
             while !self.give_back(group).await {
                 tries += 1;
                 if tries == LAST_TRIES {
-                    tracing::error!("units in hand stay granted; the next start of this node takes them back");
+                    tracing::error!(
+                        "units in hand stay granted; the next start of this node takes them back"
+                    );
                     return;
                 }
                 tokio::time::sleep(RETRY).await;
