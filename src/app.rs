@@ -6,6 +6,7 @@
 //! ended with a word; what is still to be written is written.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::background::Background;
-use crate::chatlog::Chatlog;
+use crate::chatlog::{self, Chatlog};
 use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::control::{self, Control, Surface};
@@ -26,11 +27,13 @@ use crate::credential::ticket::TicketKey;
 use crate::credential::token::Tokens;
 use crate::identity::{Directory, Sources};
 use crate::jobs::{self, Jobs, deliveries};
+use crate::ids::RunId;
 use crate::limits::Limits;
 use crate::listen::{self, Acceptor, ClientIps, Stop, TlsKeys};
 use crate::notify::mail::Mailer;
 use crate::proxy;
 use crate::quota::Quota;
+use crate::spool::{self, Spool};
 use crate::store::Db;
 use crate::telemetry::Metrics;
 
@@ -235,9 +238,11 @@ impl House {
         background: &Background,
         draining: CancellationToken,
     ) -> anyhow::Result<Self> {
+        let metrics = Arc::new(Metrics::new());
+        let run = RunId::generate();
+        let (spool, reader, poison) = open_spool(config, run, background, &metrics).await?;
         let database = config.database.clone();
         let db = background.run(async move { Db::connect(&database).await }).await??;
-        let metrics = Arc::new(Metrics::new());
         first_admin::ensure(&db, &config.security, background, clock.now()).await?;
         let pepper = Pepper::derive(&config.security.encryption_key);
         let directory = Directory::new(Sources {
@@ -254,7 +259,9 @@ impl House {
         let limits = Arc::new(Limits::new(&config.limits, &config.plans, clock));
         let seats = config.limits.max_parallel;
         let quota = Quota::start(db.clone(), background, clock.clone(), Arc::clone(&metrics), seats);
-        let chatlog = Chatlog::start(&config.message_log, db.clone(), background, Arc::clone(&metrics));
+        let is_told = config.webhooks.as_ref().is_some_and(config::Webhooks::tells_of_rows);
+        let sources = chatlog::Sources { db: db.clone(), spool, reader, run, poison, is_told };
+        let chatlog = Chatlog::start(&config.message_log, sources, background, Arc::clone(&metrics));
         let undelivered = CancellationToken::new();
         let (queue, webhooks, stop) = (db.clone(), config.webhooks.as_ref(), undelivered.clone());
         deliveries::start(background, queue, clock.clone(), webhooks, stop).await?;
@@ -322,6 +329,21 @@ impl House {
             cut,
         }
     }
+}
+
+/// The log's folder, locked; before anything else is touched.
+async fn open_spool(
+    config: &Config,
+    run: RunId,
+    background: &Background,
+    metrics: &Arc<Metrics>,
+) -> anyhow::Result<(Spool, spool::Reader, PathBuf)> {
+    let folder = config.server.data_dir.join("spool");
+    let poison = folder.join("poison");
+    let options = spool::Options::new(folder, run);
+    let (behind, metrics) = (background.clone(), Arc::clone(metrics));
+    let opened = background.run(async move { Spool::open(options, &behind, &metrics) }).await??;
+    Ok((opened.0, opened.1, poison))
 }
 
 fn load_tls(

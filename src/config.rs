@@ -209,8 +209,6 @@ pub struct MessageLog {
     pub max_answer_size: u64,
     /// Most bytes kept over all conversations at a time; beyond, rows are metadata only.
     pub max_memory: u64,
-    /// Most rows waiting; beyond, new conversations are answered 503.
-    pub max_queue: usize,
 }
 
 /// When a row counts as written.

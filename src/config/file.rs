@@ -259,7 +259,6 @@ fn message_log(mut s: Section<'_>) -> MessageLog {
         capture: s.value_or("capture", forms::choice(CAPTURES), Capture::Full),
         max_answer_size: s.value_or("max_answer_size", forms::size, 8 * MIB),
         max_memory: s.value_or("max_memory", forms::size, memory_threshold.max(256 * MIB)),
-        max_queue: s.value_or("max_queue", forms::whole(1..=MANY), 10_000),
     };
     s.finish();
     message_log

@@ -319,6 +319,12 @@ impl From<StoreError> for Problem {
     }
 }
 
+impl From<crate::chatlog::LogFull> for Problem {
+    fn from(error: crate::chatlog::LogFull) -> Self {
+        Self::Unavailable(error.to_string())
+    }
+}
+
 impl From<IdentifyError> for Problem {
     fn from(error: IdentifyError) -> Self {
         match error {

@@ -27,7 +27,7 @@ struct Verified<'s> {
     remaining_conversations: i64,
 }
 
-/// Takes one conversation. Its row is written before the answer, so that the ledger can be computed
+/// Takes one conversation. Its row is recorded before the answer, so that the ledger can be computed
 /// again from the log.
 pub(super) async fn verify_key(
     State(control): State<Arc<Control>>,
@@ -63,9 +63,9 @@ pub(super) async fn charge(
         quota_epoch: Some(epoch),
         ..own_row(subject, origin, call)
     };
-    // Writing goes on when the client leaves, and so must the charge.
+    // Recorded is charged, also when nobody waits for the disk any more.
     reservation.dispatched();
-    if let Err(error) = control.chatlog.write(vec![row]).await {
+    if let Err(error) = control.chatlog.log(&row).await {
         reservation.settle(Verdict::Refunded);
         return Err(error.into());
     }

@@ -1,34 +1,58 @@
 //! The copy of an answer: its beginning, and, where that is not all, its last bytes.
 //!
-//! Keeping a copy never delays, alters or ends a stream: what does not fit is not kept, and the row
-//! says so.
+//! Little of it is kept in memory: the beginning goes to the log in parts, when enough has come or some
+//! time has passed. Keeping a copy never delays, alters or ends a stream: what does not fit is not
+//! kept, and the row says so.
 
-use crate::chatlog::{Answer, Share};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::chatlog::{Answer, Level, Place};
 
 /// What is being kept of an answer.
 #[derive(Default)]
 pub(super) struct Capture {
-    head: Vec<u8>,
+    /// Of the beginning, what is not yet with the log.
+    rest: Vec<u8>,
+    /// Bytes of the beginning, those with the log included.
+    head: u64,
     tail: Vec<u8>,
     max: u64,
     cut: bool,
     bytes: u64,
     counted: u64,
+    parts: u32,
+    due: Option<Instant>,
 }
 
-/// What was kept of an answer.
+/// What was kept of an answer, and is not yet with the log.
 #[derive(Default)]
 pub(super) struct Kept {
-    head: Vec<u8>,
-    tail: Vec<u8>,
-    cut: bool,
-    bytes: u64,
+    pub(super) rest: Vec<u8>,
+    pub(super) tail: Vec<u8>,
+    pub(super) head: u64,
+    pub(super) cut: bool,
+    pub(super) bytes: u64,
+}
+
+/// Where the copy goes.
+pub(super) struct Paper<'a> {
+    pub(super) place: &'a mut Place,
+    pub(super) answer: Option<&'a Answer>,
 }
 
 /// Of a cut answer as many last bytes are kept: usage and the reason to stop stand at the end.
 const TAIL: usize = 16 * 1024;
 /// Bytes are counted into the budget in steps, not chunk by chunk.
 const STEP: u64 = 16 * 1024;
+/// Most bytes kept in memory of the beginning, and most of them while memory is short.
+const MOST: usize = 64 * 1024;
+const MOST_WHEN_TIGHT: usize = 4 * 1024;
+/// A slow answer's first bytes are with the log after this long, later ones after longer and longer: a
+/// killed gateway loses no more of it.
+const FIRST_PART: Duration = Duration::from_secs(1);
+const LONGEST_STEPS: u32 = 3;
 
 // === impl Capture ===
 
@@ -39,31 +63,69 @@ impl Capture {
     }
 
     /// Keeps a copy of the next bytes, if it may.
-    pub(super) fn copy(&mut self, chunk: &[u8], share: &mut Share) {
+    pub(super) fn copy(&mut self, chunk: &[u8], mut paper: Paper<'_>) {
         self.bytes += chunk.len() as u64;
         if self.max == 0 {
             return;
         }
-        if !self.cut && self.fits(chunk.len() as u64, share) {
-            self.head.extend_from_slice(chunk);
-            return;
+        let level = paper.place.share().level();
+        if self.cut || self.head + chunk.len() as u64 > self.max || level >= Level::Bare {
+            self.cut = true;
+            return self.keep_last(chunk);
         }
-        self.cut = true;
-        self.keep_last(chunk);
+        let most = match level {
+            Level::Calm => MOST,
+            Level::Tight => MOST_WHEN_TIGHT,
+            _ => 0,
+        };
+        if self.rest.len() + chunk.len() <= most && self.fits(chunk.len(), &mut paper) {
+            self.rest.extend_from_slice(chunk);
+        } else if !self.spill(chunk, &mut paper) {
+            self.cut = true;
+            return self.keep_last(chunk);
+        }
+        self.head += chunk.len() as u64;
+    }
+
+    /// When what is kept should be with the log, should nothing more come until then.
+    pub(super) fn due(&mut self) -> Option<Instant> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let wait = FIRST_PART * (1 << self.parts.min(LONGEST_STEPS));
+        Some(*self.due.get_or_insert_with(|| Instant::now() + wait))
+    }
+
+    /// Hands what is kept to the log; where the log cannot take it, later.
+    pub(super) fn hand_over(&mut self, mut paper: Paper<'_>) {
+        if !self.spill(&[], &mut paper) {
+            self.due = None;
+        }
     }
 
     pub(super) fn finish(self) -> Kept {
-        Kept { head: self.head, tail: self.tail, cut: self.cut, bytes: self.bytes }
+        Kept { rest: self.rest, tail: self.tail, head: self.head, cut: self.cut, bytes: self.bytes }
     }
 
-    fn fits(&mut self, more: u64, share: &mut Share) -> bool {
-        let size = self.head.len() as u64 + more;
-        if size > self.max {
+    /// Writes what is kept, and `chunk` after it; whether that was possible.
+    fn spill(&mut self, chunk: &[u8], paper: &mut Paper<'_>) -> bool {
+        let answer = paper.answer.filter(|_| self.parts == 0);
+        if !paper.place.answer(answer, &[&self.rest, chunk]) {
             return false;
         }
+        self.parts += 1;
+        self.rest = Vec::new();
+        self.due = None;
+        self.counted = 0;
+        paper.place.share().release();
+        true
+    }
+
+    fn fits(&mut self, more: usize, paper: &mut Paper<'_>) -> bool {
+        let size = (self.rest.len() + more) as u64;
         if size > self.counted {
             let step = (size - self.counted).max(STEP);
-            if !share.grow(step) {
+            if !paper.place.share().grow(step) {
                 return false;
             }
             self.counted += step;
@@ -78,17 +140,6 @@ impl Capture {
             self.tail.drain(..surplus.min(self.tail.len()));
         }
         self.tail.extend_from_slice(chunk);
-    }
-}
-
-// === impl Kept ===
-
-impl Kept {
-    pub(super) fn put_into(self, answer: &mut Answer) {
-        answer.head = self.head;
-        answer.tail = self.tail;
-        answer.cut = self.cut;
-        answer.bytes = self.bytes;
     }
 }
 

@@ -37,6 +37,12 @@ pub struct Metrics {
     pub log_bytes: Gauge,
     /// `tollgate_message_log_dropped_total`: what was not kept, and why.
     pub log_dropped: Family<Reason, Counter>,
+    /// `tollgate_message_log_set_aside_total`: conversations that could not become rows.
+    pub log_set_aside: Counter,
+    /// `tollgate_message_log_damaged_records`: records of the spool that were lost on the disk.
+    pub log_damaged: Gauge,
+    /// `tollgate_message_log_oldest_seconds`: how long the oldest conversation without a row has waited.
+    pub log_oldest: Gauge,
     /// `tollgate_message_log_written_total`
     pub log_written: Counter,
     /// `tollgate_store_errors_total`
@@ -104,6 +110,9 @@ impl Metrics {
             log_queue: Gauge::default(),
             log_bytes: Gauge::default(),
             log_dropped: Family::default(),
+            log_set_aside: Counter::default(),
+            log_damaged: Gauge::default(),
+            log_oldest: Gauge::default(),
             log_written: Counter::default(),
             store_errors: Counter::default(),
             upstream_up: Family::default(),
@@ -169,6 +178,12 @@ impl Metrics {
         r.register("message_log_queue_depth", "Rows waiting to be written", self.log_queue.clone());
         r.register("message_log_bytes", "Bytes of conversations kept in memory", self.log_bytes.clone());
         r.register("message_log_dropped", "What was not kept", self.log_dropped.clone());
+        let help = "Conversations that could not become rows and were set aside";
+        r.register("message_log_set_aside", help, self.log_set_aside.clone());
+        let help = "Records of the spool lost on the disk since the start";
+        r.register("message_log_damaged_records", help, self.log_damaged.clone());
+        let help = "How long the oldest conversation without a row has waited";
+        r.register_with_unit("message_log_oldest", help, Unit::Seconds, self.log_oldest.clone());
         r.register("message_log_written", "Rows written", self.log_written.clone());
         r.register("store_errors", "Database calls that failed", self.store_errors.clone());
     }
