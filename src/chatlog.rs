@@ -147,3 +147,6 @@ impl Chatlog {
         self.backlog().freshen().await;
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -142,7 +142,8 @@ impl Drain {
                     self.metrics.log_written.inc_by(inserted);
                     return Ok(Ok(()));
                 }
-                Err(StoreError::Unavailable(error)) => {
+                Err(error @ StoreError::Refused(_)) => return Ok(Err(error)),
+                Err(error) => {
                     self.metrics.store_errors.inc();
                     tracing::error!(%error, waiting = self.backlog.rows(), "the message log cannot be written; trying again");
                     last_tries += u32::from(self.open.is_closed());
@@ -153,7 +154,6 @@ impl Drain {
                     self.look();
                     sleep(RETRY).await;
                 }
-                Err(error) => return Ok(Err(error)),
             }
         }
     }

@@ -314,7 +314,7 @@ impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Unavailable(_) => Self::Unavailable(error.to_string()),
-            StoreError::Damaged { .. } => Self::Internal(error.to_string()),
+            StoreError::Damaged { .. } | StoreError::Refused(_) => Self::Internal(error.to_string()),
         }
     }
 }

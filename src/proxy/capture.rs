@@ -145,46 +145,86 @@ impl Capture {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use super::{Capture, Kept, MOST, Paper, TAIL};
+    use crate::chatlog::Place;
+    use crate::chatlog::tests::{Bench, bench};
+    use crate::spool::Kind;
 
-    use super::{Capture, TAIL};
-    use crate::chatlog::Budget;
-    use crate::telemetry::Metrics;
-
-    fn kept(chunks: &[&[u8]], max: u64, budget: u64) -> (Vec<u8>, Vec<u8>, bool, u64) {
-        let budget = Budget::new(budget, Arc::new(Metrics::new()));
-        let mut share = budget.share();
+    fn copied(bench: &Bench, chunks: &[&[u8]], max: u64) -> (Kept, Place) {
+        let mut place = bench.scribe.place().unwrap();
         let mut capture = Capture::new(max);
         for chunk in chunks {
-            capture.copy(chunk, &mut share);
+            capture.copy(chunk, Paper { place: &mut place, answer: None });
         }
-        let kept = capture.finish();
-        (kept.head, kept.tail, kept.cut, kept.bytes)
+        (capture.finish(), place)
     }
 
-    #[test]
-    fn what_fits_is_kept_whole() {
-        assert_eq!(kept(&[b"ab", b"cd"], 4, 1 << 20), (b"abcd".to_vec(), vec![], false, 4));
+    /// Bytes of parts that stand in the spool, their facts included.
+    fn parts(bench: &mut Bench) -> Vec<usize> {
+        let mut sizes = Vec::new();
+        while let Some(entry) = bench.reader.next() {
+            assert_eq!(entry.kind, Kind::Part);
+            sizes.push(bench.reader.payload(&entry.at).unwrap().len());
+        }
+        sizes
     }
 
-    #[test]
-    fn of_what_does_not_fit_the_end_is_kept() {
-        assert_eq!(kept(&[b"ab", b"cde", b"fg"], 4, 1 << 20), (b"ab".to_vec(), b"cdefg".to_vec(), true, 7));
+    #[tokio::test]
+    async fn what_fits_is_kept_whole() {
+        let (kept, _) = copied(&bench(1 << 20), &[b"ab", b"cd"], 4);
+        assert_eq!((&kept.rest[..], &kept.tail[..], kept.cut, kept.bytes, kept.head), (&b"abcd"[..], &b""[..], false, 4, 4));
+    }
+
+    #[tokio::test]
+    async fn of_what_does_not_fit_the_end_is_kept() {
+        let bench = bench(1 << 20);
+        let (kept, _) = copied(&bench, &[b"ab", b"cde", b"fg"], 4);
+        assert_eq!((&kept.rest[..], &kept.tail[..], kept.cut, kept.bytes), (&b"ab"[..], &b"cdefg"[..], true, 7));
         let long: Vec<u8> = (0..100_000_u32).map(|n| n.to_le_bytes()[0]).collect();
         let chunks: Vec<&[u8]> = long.chunks(777).collect();
-        let (_, tail, cut, bytes) = kept(&chunks, 10, 1 << 20);
-        assert!(cut && bytes == 100_000 && tail.len() >= TAIL && tail.len() <= 2 * TAIL);
-        assert!(long.ends_with(&tail));
+        let (kept, _) = copied(&bench, &chunks, 10);
+        assert!(kept.cut && kept.bytes == 100_000 && (TAIL..=2 * TAIL).contains(&kept.tail.len()));
+        assert!(long.ends_with(&kept.tail));
     }
 
-    #[test]
-    fn without_budget_nothing_is_kept_and_it_is_said() {
-        let (head, _, cut, _) = kept(&[b"abc"], 100, 10);
-        assert!(head.is_empty() && cut);
+    #[tokio::test]
+    async fn a_long_answer_stands_in_the_spool_and_little_of_it_in_memory() {
+        let mut bench = bench(1 << 20);
+        let chunk = vec![7; 1 << 10];
+        let chunks: Vec<&[u8]> = std::iter::repeat_n(&chunk[..], 8 << 10).collect();
+        let (kept, place) = copied(&bench, &chunks, 8 << 20);
+        assert!(!kept.cut && kept.head == 8 << 20 && kept.rest.len() <= MOST, "{}", kept.rest.len());
+        assert!(bench.budget.used() <= 2 * MOST as u64, "{}", bench.budget.used());
+        let spilled: usize = parts(&mut bench).iter().sum();
+        assert!(spilled + kept.rest.len() >= 8 << 20);
+        drop(place);
+        assert_eq!(bench.budget.used(), 0);
     }
 
-    #[test]
-    fn keeping_nothing_on_purpose_is_no_loss() {
-        assert_eq!(kept(&[b"abc"], 0, 10), (vec![], vec![], false, 3));
+    #[tokio::test]
+    async fn the_shorter_memory_is_the_smaller_are_the_parts() {
+        for (used, expected) in [(0, vec![]), (720, vec![5000]), (880, vec![1000; 5])] {
+            let mut bench = bench(1_000_000);
+            let mut others = bench.budget.share();
+            assert!(others.grow(used * 1000));
+            let (kept, _place) = copied(&bench, &[&[7_u8; 1000][..]; 5], 1 << 20);
+            let written: Vec<usize> = parts(&mut bench).iter().map(|size| size / 1000 * 1000).collect();
+            assert_eq!((written, kept.cut), (expected, false), "{used}");
+        }
+    }
+
+    #[tokio::test]
+    async fn when_memory_is_nearly_full_nothing_is_kept_and_it_is_said() {
+        let mut bench = bench(1000);
+        let mut others = bench.budget.share();
+        assert!(others.grow(960));
+        let (kept, _place) = copied(&bench, &[b"abc"], 100);
+        assert!(kept.rest.is_empty() && kept.cut && parts(&mut bench).is_empty());
+    }
+
+    #[tokio::test]
+    async fn keeping_nothing_on_purpose_is_no_loss() {
+        let (kept, _) = copied(&bench(10), &[b"abc"], 0);
+        assert_eq!((kept.rest.len(), kept.cut, kept.bytes), (0, false, 3));
     }
 }

@@ -144,6 +144,25 @@ pub(crate) fn exchange(time: i64) -> super::exchanges::Exchange {
     }
 }
 
+impl Db {
+    /// From now on rows of the log with this model are against the schema.
+    pub(crate) async fn refuse_model(&self, model: &str) {
+        match self {
+            Self::Sqlite { writer, .. } => {
+                let rule = format!(
+                    "CREATE TRIGGER refuse BEFORE INSERT ON exchanges WHEN NEW.model = '{model}' \
+                     BEGIN SELECT RAISE(ABORT, 'refused'); END"
+                );
+                sqlx::query(AssertSqlSafe(rule)).execute(writer).await.unwrap();
+            }
+            Self::Postgres(pool) => {
+                let rule = format!("ALTER TABLE exchanges ADD CONSTRAINT refuse CHECK (model <> '{model}')");
+                sqlx::query(AssertSqlSafe(rule)).execute(pool).await.unwrap();
+            }
+        }
+    }
+}
+
 async fn fresh_postgres() -> String {
     let server = std::env::var("TOLLGATE_TEST_POSTGRES")
         .expect("TOLLGATE_TEST_DATABASE=postgres needs TOLLGATE_TEST_POSTGRES=postgres://user@host:port/");
