@@ -10,7 +10,7 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use thiserror::Error;
@@ -19,17 +19,32 @@ use crate::background::Background;
 use crate::ids::{ExchangeId, RunId};
 use crate::telemetry::Metrics;
 
+mod aside;
+mod cursor;
+mod disk;
+mod folder;
+mod frame;
 mod reader;
+mod room;
+mod segment;
+mod shared;
+mod sync;
+#[cfg(test)]
+mod tests;
+mod window;
 mod writer;
 
+use disk::{Disk, Machine};
 pub use reader::{Damage, Reader};
+use shared::{Owner, Shared};
+use sync::Task;
 pub use writer::Writer;
 
 /// The folder. Clones are the same one; the last clone, of it and of its writers, to be dropped ends
 /// the task that syncs, after a last sync.
 #[derive(Clone)]
 pub struct Spool {
-    pub(crate) queue: writer::Queue,
+    owner: Arc<Owner>,
 }
 
 /// Where the spool is, and its bounds.
@@ -175,36 +190,57 @@ impl Spool {
     /// See [`OpenError`].
     pub fn open(
         options: Options,
-        _background: &Background,
-        _metrics: &Arc<Metrics>,
+        background: &Background,
+        metrics: &Arc<Metrics>,
     ) -> Result<(Self, Reader), OpenError> {
-        let queue = writer::Queue::default();
-        let reader = Reader::new(options.run, Arc::clone(&queue));
-        Ok((Self { queue }, reader))
+        Self::open_on(Arc::new(Machine), options, background, metrics)
+    }
+
+    fn open_on(
+        disk: Arc<dyn Disk>,
+        options: Options,
+        background: &Background,
+        metrics: &Arc<Metrics>,
+    ) -> Result<(Self, Reader), OpenError> {
+        let (lock, old) = folder::open(&options, &*disk)?;
+        let shared = Arc::new(Shared::new(options, disk, Arc::clone(metrics), lock));
+        for file in &old {
+            shared.room.add(file.bytes);
+        }
+        let reader = Reader::new(Arc::clone(&shared), old);
+        let mut task = Task::new(Arc::clone(&shared));
+        task.look();
+        background.spawn(task.run());
+        Ok((Self { owner: Arc::new(Owner(shared)) }, reader))
     }
 
     /// A writer with a file of its own, which begins with its first record.
     #[must_use]
     pub fn writer(&self) -> Writer {
-        Writer { queue: Arc::clone(&self.queue) }
+        Writer::new(Arc::clone(&self.owner))
     }
 
     /// Whether a conversation may begin: within the disk quota, the disk above its floor, and what
     /// was written durable. One atomic read.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        true
+        self.owner.0.room.is_there()
     }
 
     /// Bytes of all files now.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        0
+        self.owner.0.room.bytes()
     }
 
     /// Every file of this run ends here; the next record begins a new one. Then the reader can
     /// finish, and remove, all that was appended before.
-    pub fn seal(&self) {}
+    pub fn seal(&self) {
+        let seats: Vec<_> = lock(&self.owner.0.seats).iter().filter_map(Weak::upgrade).collect();
+        for seat in seats {
+            seat.seal();
+        }
+    }
 }
 
 // === impl Options ===
@@ -224,4 +260,9 @@ impl Options {
             segment_bytes: 64 << 20,
         }
     }
+}
+
+/// What a thread that panicked left is whole: everything here is changed in one step, or not at all.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -45,6 +45,21 @@ pub struct Metrics {
     pub log_oldest: Gauge,
     /// `tollgate_message_log_written_total`
     pub log_written: Counter,
+    /// `tollgate_spool_bytes`: of all files of the spool.
+    pub spool_bytes: Gauge,
+    /// `tollgate_spool_records_total`: appended.
+    pub spool_records: Counter,
+    /// `tollgate_spool_refused_total`: records that were not appended because the spool or the disk
+    /// was full.
+    pub spool_full: Counter,
+    /// `tollgate_spool_sync_errors_total`
+    pub spool_sync_errors: Counter,
+    /// `tollgate_spool_lost_records_total`: found damaged when they were read.
+    pub spool_lost_records: Counter,
+    /// `tollgate_spool_lost_bytes_total`
+    pub spool_lost_bytes: Counter,
+    /// `tollgate_spool_lost_files_total`
+    pub spool_lost_files: Counter,
     /// `tollgate_store_errors_total`
     pub store_errors: Counter,
     /// `tollgate_upstream_up`: 1 after an answer, 0 after a failure to connect.
@@ -114,6 +129,13 @@ impl Metrics {
             log_damaged: Gauge::default(),
             log_oldest: Gauge::default(),
             log_written: Counter::default(),
+            spool_bytes: Gauge::default(),
+            spool_records: Counter::default(),
+            spool_full: Counter::default(),
+            spool_sync_errors: Counter::default(),
+            spool_lost_records: Counter::default(),
+            spool_lost_bytes: Counter::default(),
+            spool_lost_files: Counter::default(),
             store_errors: Counter::default(),
             upstream_up: Family::default(),
             credential_refused: Family::default(),
@@ -122,6 +144,7 @@ impl Metrics {
         };
         metrics.register_data_plane();
         metrics.register_log();
+        metrics.register_spool();
         metrics.register_outside();
         metrics
     }
@@ -186,6 +209,17 @@ impl Metrics {
         r.register_with_unit("message_log_oldest", help, Unit::Seconds, self.log_oldest.clone());
         r.register("message_log_written", "Rows written", self.log_written.clone());
         r.register("store_errors", "Database calls that failed", self.store_errors.clone());
+    }
+
+    fn register_spool(&mut self) {
+        let r = &mut self.registry;
+        r.register("spool_bytes", "Bytes of the spool's files", self.spool_bytes.clone());
+        r.register("spool_records", "Records appended to the spool", self.spool_records.clone());
+        r.register("spool_refused", "Records refused by a full spool", self.spool_full.clone());
+        r.register("spool_sync_errors", "Syncs that the disk refused", self.spool_sync_errors.clone());
+        r.register("spool_lost_records", "Damaged records", self.spool_lost_records.clone());
+        r.register("spool_lost_bytes", "Damaged bytes", self.spool_lost_bytes.clone());
+        r.register("spool_lost_files", "Files of which nothing can be read", self.spool_lost_files.clone());
     }
 
     fn register_outside(&mut self) {
