@@ -24,6 +24,7 @@ mod aside;
 mod backlog;
 mod budget;
 mod drain;
+mod erase;
 mod exchange;
 mod gather;
 mod place;
@@ -33,6 +34,7 @@ mod unwritten;
 
 pub use backlog::Backlog;
 pub use budget::{Budget, Level, Share};
+pub use erase::StillThere;
 pub use exchange::{Answer, Asked, Ending, Waited};
 pub use place::{LogFull, Place, Scribe, Synced};
 pub use record::{Begin, End};
@@ -135,6 +137,16 @@ impl Chatlog {
             synced.await;
         }
         Ok(())
+    }
+
+    /// Bytes of the spool on the disk.
+    pub fn spool_bytes(&self) -> u64 {
+        self.scribe.desk.spool.bytes()
+    }
+
+    /// Whether a conversation could be recorded now.
+    pub fn has_room(&self) -> bool {
+        self.scribe.has_room()
     }
 
     /// See [`Backlog::flush`].

@@ -8,6 +8,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::Budget;
+use super::erase::Erasure;
 use super::unwritten::Unwritten;
 use crate::telemetry::Metrics;
 
@@ -25,6 +26,8 @@ pub(super) struct State {
     bytes: AtomicU64,
     /// Passes asked for; each asks for one that begins later.
     asked: AtomicU64,
+    /// When the first one ended that waits: for the pass that is under way, and for the one after it.
+    first: Mutex<(Option<Instant>, Option<Instant>)>,
     /// The last one that was asked for before a pass that is over began, and when that one began.
     done: watch::Sender<Pass>,
     pub(super) hurry: Notify,
@@ -32,6 +35,7 @@ pub(super) struct State {
     memory_threshold: u64,
     pub(super) budget: Budget,
     pub(super) unwritten: Mutex<Unwritten>,
+    pub(super) erasures: Mutex<Vec<Erasure>>,
     pub(super) metrics: Arc<Metrics>,
 }
 
@@ -61,12 +65,14 @@ impl Backlog {
             waiting: AtomicU64::new(0),
             fresh: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
+            first: Mutex::new((None, None)),
             asked: AtomicU64::new(0),
             done: watch::Sender::new(Pass { answers: 0, began: None }),
             hurry: Notify::new(),
             batch_size: batch_size as u64,
             memory_threshold,
             unwritten: Mutex::new(Unwritten::new(&budget)),
+            erasures: Mutex::default(),
             budget,
             metrics,
         }))
@@ -119,14 +125,30 @@ impl Backlog {
     /// A conversation ended in this run.
     pub(super) fn ended(&self) {
         self.0.waiting.fetch_add(1, Ordering::AcqRel);
-        if self.0.fresh.fetch_add(1, Ordering::Relaxed) + 1 == self.0.batch_size {
+        let fresh = self.0.fresh.fetch_add(1, Ordering::Relaxed) + 1;
+        if fresh == 1
+            && let Ok(mut first) = self.0.first.lock()
+        {
+            first.1 = Some(Instant::now());
+        }
+        if fresh == self.0.batch_size {
             self.0.hurry.notify_one();
         }
+    }
+
+    /// How long the oldest conversation without a row has waited; at least, if it is of an earlier run.
+    pub fn oldest(&self) -> Duration {
+        let Ok(first) = self.0.first.lock() else { return Duration::ZERO };
+        let oldest = first.0.or(first.1).filter(|_| self.rows() > 0);
+        oldest.map_or(Duration::ZERO, |ended| ended.elapsed())
     }
 
     /// Conversations of an earlier run were found.
     pub(super) fn found(&self, conversations: u64) {
         self.0.waiting.fetch_add(conversations, Ordering::AcqRel);
+        if let Ok(mut first) = self.0.first.lock() {
+            first.0.get_or_insert_with(Instant::now);
+        }
     }
 
     /// Conversations have their rows now, or will never have one.
@@ -142,12 +164,18 @@ impl Backlog {
     }
 
     pub(super) fn begin_pass(&self) -> Passing {
+        if let Ok(mut first) = self.0.first.lock() {
+            *first = (first.0.or(first.1), None);
+        }
         self.0.fresh.store(0, Ordering::Relaxed);
         self.0.bytes.store(0, Ordering::Relaxed);
         Passing { answers: self.0.asked.load(Ordering::Acquire), began: Instant::now() }
     }
 
     pub(super) fn end_pass(&self, pass: &Passing) {
+        if let Ok(mut first) = self.0.first.lock() {
+            first.0 = None;
+        }
         self.0.done.send_replace(Pass { answers: pass.answers, began: Some(pass.began) });
     }
 }

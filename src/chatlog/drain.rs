@@ -33,7 +33,7 @@ pub(super) struct Drain {
 
 /// The drain goes on no longer: its work panicked, or the runtime is gone, or the database is away and
 /// the gateway stops. What is in the spool stays there.
-struct Ended;
+pub(super) struct Ended;
 
 /// How often it is looked whether something is due.
 const TICK: Duration = Duration::from_secs(1);
@@ -88,6 +88,16 @@ impl Drain {
     async fn pass(&mut self) -> Result<(), Ended> {
         let pass = self.backlog.begin_pass();
         self.backlog.write_kept();
+        self.write_all().await?;
+        if !*self.recovered.borrow() && self.blocking(|gatherer| gatherer.has_recovered()).await? {
+            self.recovered.send_replace(true);
+        }
+        self.backlog.end_pass(&pass);
+        self.look();
+        self.erase().await
+    }
+
+    pub(super) async fn write_all(&mut self) -> Result<(), Ended> {
         loop {
             let has_more = self.blocking(Gatherer::scan).await?;
             while let Some(batch) = self.blocking(Gatherer::batch).await? {
@@ -95,15 +105,9 @@ impl Drain {
                 self.blocking(move |gatherer| gatherer.done(&batch)).await?;
             }
             if !has_more {
-                break;
+                return Ok(());
             }
         }
-        if !*self.recovered.borrow() && self.blocking(|gatherer| gatherer.has_recovered()).await? {
-            self.recovered.send_replace(true);
-        }
-        self.backlog.end_pass(&pass);
-        self.look();
-        Ok(())
     }
 
     async fn write(&mut self, batch: &Batch) -> Result<(), Ended> {
@@ -159,7 +163,7 @@ impl Drain {
     }
 
     /// Ends the files, so that those go of which everything is written.
-    async fn seal(&mut self) -> Result<(), Ended> {
+    pub(super) async fn seal(&mut self) -> Result<(), Ended> {
         self.spool.seal();
         self.blocking(Gatherer::scan).await.map(drop)
     }
@@ -183,10 +187,11 @@ impl Drain {
         let shown = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
         self.metrics.log_queue.set(shown(self.backlog.rows()));
         self.metrics.log_bytes.set(shown(self.backlog.0.budget.used()));
+        self.metrics.log_oldest.set(shown(self.backlog.oldest().as_secs()));
     }
 
     /// Work that waits for the disk, on a thread that may.
-    async fn blocking<T: Send + 'static>(
+    pub(super) async fn blocking<T: Send + 'static>(
         &mut self,
         work: impl FnOnce(&mut Gatherer) -> T + Send + 'static,
     ) -> Result<T, Ended> {

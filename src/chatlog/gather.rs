@@ -16,11 +16,11 @@ use crate::store::exchanges::{Exchange, Verdict};
 
 /// What the drain knows of the spool. Of conversations it keeps where they stand, and no bytes.
 pub(super) struct Gatherer {
-    reader: Reader,
+    pub(super) reader: Reader,
     run: RunId,
     backlog: Backlog,
     /// Begun, and not ended yet as far as was read.
-    open: HashMap<ExchangeId, Found>,
+    pub(super) open: HashMap<ExchangeId, Found>,
     /// Ended, and without a row.
     ended: VecDeque<Found>,
     /// The last ones that ended, with a row or without: a copy of a record may come late.
@@ -34,8 +34,8 @@ pub(super) struct Gatherer {
 pub(super) struct Found {
     id: ExchangeId,
     run: RunId,
-    begin: Option<Location>,
-    parts: Vec<Location>,
+    pub(super) begin: Option<Location>,
+    pub(super) parts: Vec<Location>,
     /// Its `End`, or its `Whole`.
     end: Option<(Kind, Location)>,
     /// Of records that were written again because they might not have been durable.
@@ -100,7 +100,6 @@ impl Gatherer {
         while self.ended.len() < MOST_ENDED {
             let Some(entry) = self.reader.next() else {
                 self.finish_old_runs();
-                self.report_damage();
                 return false;
             };
             if !self.is_recovered && entry.run == self.run {
@@ -162,7 +161,7 @@ impl Gatherer {
     fn note(&mut self, entry: &Entry) {
         let Entry { kind, id, run, at } = *entry;
         if !self.open.contains_key(&id) && self.known.names.contains(&id) {
-            return self.note_copy(id, at);
+            return self.note_copy(entry);
         }
         let found = self.open.entry(id).or_insert_with(|| Found::new(id, run));
         match kind {
@@ -184,10 +183,11 @@ impl Gatherer {
     }
 
     /// A record that was written again stays as long as its conversation has no row.
-    fn note_copy(&mut self, id: ExchangeId, at: Location) {
-        match self.ended.iter_mut().find(|found| found.id == id) {
-            Some(found) => found.copies.push(at),
-            None => self.reader.done(&at),
+    fn note_copy(&mut self, entry: &Entry) {
+        match self.ended.iter_mut().find(|found| found.id == entry.id) {
+            Some(found) if entry.kind == Kind::Part => found.parts.push(entry.at),
+            Some(found) => found.copies.push(entry.at),
+            None => self.reader.done(&entry.at),
         }
     }
 
@@ -272,12 +272,6 @@ impl Gatherer {
         let payloads = found.records().filter_map(|at| self.reader.payload(&at).ok());
         let bytes: Vec<u8> = payloads.flatten().collect();
         self.aside.keep(found.id, "records", &bytes);
-    }
-
-    fn report_damage(&self) {
-        let damage = self.reader.damage();
-        let metrics = &self.backlog.0.metrics;
-        metrics.log_damaged.set(i64::try_from(damage.records).unwrap_or(i64::MAX));
     }
 }
 

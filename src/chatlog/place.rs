@@ -59,12 +59,15 @@ impl Scribe {
     ///
     /// [`LogFull`]: no conversation goes unrecorded, so a request without room is refused.
     pub fn place(&self) -> Result<Place, LogFull> {
-        let budget = &self.desk.backlog.0.budget;
-        if budget.level() == Level::Full || !self.desk.spool.has_room() {
+        if !self.has_room() {
             return Err(LogFull);
         }
-        let (id, share) = (ExchangeId::generate(), budget.share());
+        let (id, share) = (ExchangeId::generate(), self.desk.backlog.0.budget.share());
         Ok(Place { id, scribe: self.clone(), share, parts: 0, is_begun: false })
+    }
+
+    pub(super) fn has_room(&self) -> bool {
+        self.desk.backlog.0.budget.level() < Level::Full && self.desk.spool.has_room()
     }
 
     /// Records a call that ends here, as the row it will be. Once it is recorded it survives the end of

@@ -325,6 +325,12 @@ impl From<crate::chatlog::LogFull> for Problem {
     }
 }
 
+impl From<crate::chatlog::StillThere> for Problem {
+    fn from(_: crate::chatlog::StillThere) -> Self {
+        Self::Busy("what this user said is still on its way to the log")
+    }
+}
+
 impl From<IdentifyError> for Problem {
     fn from(error: IdentifyError) -> Self {
         match error {

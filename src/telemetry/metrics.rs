@@ -39,8 +39,6 @@ pub struct Metrics {
     pub log_dropped: Family<Reason, Counter>,
     /// `tollgate_message_log_set_aside_total`: conversations that could not become rows.
     pub log_set_aside: Counter,
-    /// `tollgate_message_log_damaged_records`: records of the spool that were lost on the disk.
-    pub log_damaged: Gauge,
     /// `tollgate_message_log_oldest_seconds`: how long the oldest conversation without a row has waited.
     pub log_oldest: Gauge,
     /// `tollgate_message_log_written_total`
@@ -126,7 +124,6 @@ impl Metrics {
             log_bytes: Gauge::default(),
             log_dropped: Family::default(),
             log_set_aside: Counter::default(),
-            log_damaged: Gauge::default(),
             log_oldest: Gauge::default(),
             log_written: Counter::default(),
             spool_bytes: Gauge::default(),
@@ -203,8 +200,6 @@ impl Metrics {
         r.register("message_log_dropped", "What was not kept", self.log_dropped.clone());
         let help = "Conversations that could not become rows and were set aside";
         r.register("message_log_set_aside", help, self.log_set_aside.clone());
-        let help = "Records of the spool lost on the disk since the start";
-        r.register("message_log_damaged_records", help, self.log_damaged.clone());
         let help = "How long the oldest conversation without a row has waited";
         r.register_with_unit("message_log_oldest", help, Unit::Seconds, self.log_oldest.clone());
         r.register("message_log_written", "Rows written", self.log_written.clone());
