@@ -108,12 +108,10 @@ impl Chatlog {
         Scribe { desk: Arc::clone(&self.scribe.desk), writer: self.scribe.desk.spool.writer() }
     }
 
-    /// Done when everything that earlier runs left is in the database.
-    pub fn recovered(&self) -> impl Future<Output = ()> + Send + use<> {
+    /// Done when everything that earlier runs left is in the database; `false`: the log stopped before.
+    pub fn recovered(&self) -> impl Future<Output = bool> + Send + use<> {
         let mut recovered = self.recovered.clone();
-        async move {
-            let _ = recovered.wait_for(|recovered| *recovered).await;
-        }
+        async move { recovered.wait_for(|recovered| *recovered).await.is_ok() }
     }
 
     /// What is on its way to the database.
@@ -126,6 +124,15 @@ impl Chatlog {
         self.backlog().rows()
     }
 
+    /// See [`Scribe::record`].
+    ///
+    /// # Errors
+    ///
+    /// [`LogFull`]: nothing was recorded.
+    pub fn record(&self, row: &Exchange) -> Result<Option<Synced>, LogFull> {
+        self.scribe.record(row)
+    }
+
     /// Records a call that ends here, as the row it will be. When this returns it survives the end of
     /// this process, and in strict mode that of the machine.
     ///
@@ -133,7 +140,7 @@ impl Chatlog {
     ///
     /// [`LogFull`]: nothing was recorded.
     pub async fn log(&self, row: &Exchange) -> Result<(), LogFull> {
-        if let Some(synced) = self.scribe.log(row)? {
+        if let Some(synced) = self.record(row)? {
             synced.await;
         }
         Ok(())

@@ -60,7 +60,12 @@ const FRESH_FOR: Duration = Duration::from_secs(1);
 // === impl Backlog ===
 
 impl Backlog {
-    pub(super) fn new(batch_size: usize, memory_threshold: u64, budget: Budget, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(
+        batch_size: usize,
+        memory_threshold: u64,
+        budget: Budget,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Self(Arc::new(State {
             waiting: AtomicU64::new(0),
             fresh: AtomicU64::new(0),

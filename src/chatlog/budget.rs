@@ -144,15 +144,18 @@ mod tests {
             assert!(share.grow(50));
             seen.push(share.level());
         }
-        assert_eq!(seen[12..], [
-            Level::Calm,
-            Level::Tight,
-            Level::Tight,
-            Level::Tight,
-            Level::Short,
-            Level::Short,
-            Level::Bare,
-            Level::Full
-        ]);
+        assert_eq!(
+            seen[12..],
+            [
+                Level::Calm,
+                Level::Tight,
+                Level::Tight,
+                Level::Tight,
+                Level::Short,
+                Level::Short,
+                Level::Bare,
+                Level::Full
+            ]
+        );
     }
 }

@@ -138,10 +138,9 @@ impl Drain {
         batch: &Batch,
         rows: &[store::exchanges::Exchange],
     ) -> Result<Result<(), StoreError>, Ended> {
-        let _ = batch.run;
         let mut last_tries = 0;
         loop {
-            match store::exchanges::append(&self.db, rows).await {
+            match store::exchanges::append(&self.db, batch.run, rows).await {
                 Ok(inserted) => {
                     self.metrics.log_written.inc_by(inserted);
                     return Ok(Ok(()));
@@ -173,7 +172,10 @@ impl Drain {
         let _ = self.seal().await;
         let lost = self.backlog.give_up_kept();
         if lost > 0 {
-            tracing::error!(conversations = lost, "the disk did not take their end; the next start calls them unfinished");
+            tracing::error!(
+                conversations = lost,
+                "the disk did not take their end; the next start calls them unfinished"
+            );
         }
         let waiting = self.backlog.rows();
         if waiting > 0 {

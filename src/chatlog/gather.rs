@@ -240,7 +240,8 @@ impl Gatherer {
             Some(payload) => record::read::<End>(payload)?,
             None => (End::unseen(&begin), &[][..]),
         };
-        let (rest, tail) = later.split_at_checked(usize::try_from(end.rest).unwrap_or(0)).unwrap_or((later, &[]));
+        let (rest, tail) =
+            later.split_at_checked(usize::try_from(end.rest).unwrap_or(0)).unwrap_or((later, &[]));
         pieces.head.extend_from_slice(rest);
         begin.cut |= (pieces.asked.len() as u64) < begin.kept;
         end.cut |= pieces.is_gappy || (pieces.head.len() as u64) < end.head;

@@ -76,7 +76,7 @@ impl Scribe {
     /// # Errors
     ///
     /// [`LogFull`]: nothing was recorded.
-    pub fn log(&self, row: &Exchange) -> Result<Option<Synced>, LogFull> {
+    pub fn record(&self, row: &Exchange) -> Result<Option<Synced>, LogFull> {
         let facts = Whole::row(row);
         let mark = self.writer.append(Kind::Whole, row.id, &[&facts])?;
         self.desk.backlog.appended(facts.len());
@@ -140,7 +140,8 @@ impl Place {
     /// Records, all at once, a conversation that was never forwarded.
     pub fn end_unbegun(self, begin: &Begin<'_>, body: &[u8], end: &End) -> Option<Synced> {
         let kept = body.get(..PIECE).unwrap_or(body);
-        let begin = Begin { cut: begin.cut || kept.len() < body.len(), kept: kept.len() as u64, ..begin.clone() };
+        let begin =
+            Begin { cut: begin.cut || kept.len() < body.len(), kept: kept.len() as u64, ..begin.clone() };
         self.close(Kind::Whole, &[&Whole::conversation(&begin, end), kept])
     }
 
@@ -188,7 +189,10 @@ impl Place {
 
 impl fmt::Debug for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Place").field("id", &self.id).field("is_begun", &self.is_begun).finish_non_exhaustive()
+        f.debug_struct("Place")
+            .field("id", &self.id)
+            .field("is_begun", &self.is_begun)
+            .finish_non_exhaustive()
     }
 }
 

@@ -47,11 +47,13 @@ pub(super) fn of(conversation: Said<'_>) -> exchanges::Exchange {
         request_id: begin.request_id.to_owned(),
         route: begin.route.to_owned(),
         call: begin.call.name().to_owned(),
-        model: begin.model.map(str::to_owned).or(said.and_then(|said| said.model.clone())).unwrap_or_default(),
+        model: begin
+            .model
+            .map(str::to_owned)
+            .or(said.and_then(|said| said.model.clone()))
+            .unwrap_or_default(),
         messages: messages(begin.call, body),
-        answer: said
-            .filter(|_| !head.is_empty())
-            .map(|said| Value::Array(said.messages.clone()).to_string()),
+        answer: said.filter(|_| !head.is_empty()).map(|said| Value::Array(said.messages.clone()).to_string()),
         research_model: begin.research,
         time: begin.started,
         status: answer.map(|answer| i64::from(answer.status)),

@@ -38,12 +38,7 @@ pub(crate) fn bench(max_memory: u64) -> Bench {
     Bench { scribe: Scribe { desk, writer }, reader, budget, _folder: folder, _nobody: nobody }
 }
 
-fn open(
-    folder: &TempDir,
-    run: RunId,
-    background: &Background,
-    metrics: &Arc<Metrics>,
-) -> (Spool, Reader) {
+fn open(folder: &TempDir, run: RunId, background: &Background, metrics: &Arc<Metrics>) -> (Spool, Reader) {
     let options = Options { min_free: 0, ..Options::new(folder.path().join("spool"), run) };
     Spool::open(options, background, metrics).unwrap()
 }
@@ -132,7 +127,10 @@ async fn what_was_said_is_put_together_from_its_records() {
     let mut here = run.log.scribe().place().unwrap();
     let id = here.id();
     here.begin(&place.begin(), br#"{"messages":[{"role":"user","content":"Hi"}]}"#).unwrap();
-    assert!(here.answer(Some(&answer()), &[b"data: {\"choices\":[{\"index\":0,\"del", b"ta\":{\"content\":\"Hel\"}}]}\n\n"]));
+    assert!(here.answer(
+        Some(&answer()),
+        &[b"data: {\"choices\":[{\"index\":0,\"del", b"ta\":{\"content\":\"Hel\"}}]}\n\n"]
+    ));
     assert!(here.answer(None, &[b"data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"lo\"}}]}\n\n"]));
     assert_eq!(run.log.waiting(), 0, "it has not ended");
     let rest = b"data: [DONE]\n\n";

@@ -53,8 +53,7 @@ pub(super) async fn charge(
     origin: &Origin,
     call: &str,
 ) -> Result<Day, Problem> {
-    let seat = control.quota.seat()?;
-    let reserved = control.quota.reserve(subject.user, &subject.allowance, seat).await;
+    let reserved = control.quota.reserve(subject.user, &subject.allowance).await;
     let mut reservation = reserved.map_err(|error| used_up_or(error, origin.at))?;
     let (day, epoch) = reservation.ledger();
     let row = Exchange {
@@ -63,14 +62,14 @@ pub(super) async fn charge(
         quota_epoch: Some(epoch),
         ..own_row(subject, origin, call)
     };
-    // Recorded is charged, also when nobody waits for the disk any more.
-    reservation.dispatched();
-    if let Err(error) = control.chatlog.log(&row).await {
-        reservation.settle(Verdict::Refunded);
-        return Err(error.into());
-    }
+    // Not recorded, it goes back; recorded, it is charged, also when nobody waits for the disk any more.
+    let synced = control.chatlog.record(&row)?;
     let day = Day::of(reservation.limit(), reservation.left(), reservation.resets_at(), origin.at);
+    reservation.dispatched();
     reservation.settle(Verdict::Charged);
+    if let Some(synced) = synced {
+        synced.await;
+    }
     Ok(day)
 }
 

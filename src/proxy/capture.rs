@@ -172,14 +172,20 @@ mod tests {
     #[tokio::test]
     async fn what_fits_is_kept_whole() {
         let (kept, _) = copied(&bench(1 << 20), &[b"ab", b"cd"], 4);
-        assert_eq!((&kept.rest[..], &kept.tail[..], kept.cut, kept.bytes, kept.head), (&b"abcd"[..], &b""[..], false, 4, 4));
+        assert_eq!(
+            (&kept.rest[..], &kept.tail[..], kept.cut, kept.bytes, kept.head),
+            (&b"abcd"[..], &b""[..], false, 4, 4)
+        );
     }
 
     #[tokio::test]
     async fn of_what_does_not_fit_the_end_is_kept() {
         let bench = bench(1 << 20);
         let (kept, _) = copied(&bench, &[b"ab", b"cde", b"fg"], 4);
-        assert_eq!((&kept.rest[..], &kept.tail[..], kept.cut, kept.bytes), (&b"ab"[..], &b"cdefg"[..], true, 7));
+        assert_eq!(
+            (&kept.rest[..], &kept.tail[..], kept.cut, kept.bytes),
+            (&b"ab"[..], &b"cdefg"[..], true, 7)
+        );
         let long: Vec<u8> = (0..100_000_u32).map(|n| n.to_le_bytes()[0]).collect();
         let chunks: Vec<&[u8]> = long.chunks(777).collect();
         let (kept, _) = copied(&bench, &chunks, 10);

@@ -91,7 +91,11 @@ impl Meter {
     pub(super) fn dispatched(&mut self) -> Result<(), LogFull> {
         let Some(open) = &mut self.open else { return Ok(()) };
         if let Some(mut place) = open.admitted.place.take() {
-            place.begin(&open.begin(), &open.asked.body)?;
+            if let Err(full) = place.begin(&open.begin(), &open.asked.body) {
+                // Without a row there is nothing to settle: the unit was never used.
+                open.admitted.reservation = None;
+                return Err(full);
+            }
             open.admitted.place = Some(place);
             open.asked.body = Bytes::new();
         }
