@@ -58,6 +58,10 @@ impl Budget {
         self.0.used.load(Ordering::Relaxed)
     }
 
+    fn show(&self) {
+        self.0.metrics.log_bytes.set(i64::try_from(self.used()).unwrap_or(i64::MAX));
+    }
+
     /// How short memory is now.
     #[must_use]
     pub fn level(&self) -> Level {
@@ -86,12 +90,16 @@ impl Share {
             return false;
         }
         self.bytes += more;
+        self.budget.show();
         true
     }
 
     /// Gives everything back: it stands elsewhere now.
     pub fn release(&mut self) {
-        self.budget.0.used.fetch_sub(std::mem::take(&mut self.bytes), Ordering::Relaxed);
+        if self.bytes > 0 {
+            self.budget.0.used.fetch_sub(std::mem::take(&mut self.bytes), Ordering::Relaxed);
+            self.budget.show();
+        }
     }
 
     /// How short memory is now.

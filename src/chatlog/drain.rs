@@ -40,7 +40,7 @@ const TICK: Duration = Duration::from_secs(1);
 /// A database that does not answer is asked again after this long.
 const RETRY: Duration = Duration::from_millis(500);
 /// So often, once the gateway stops.
-const LAST_TRIES: u32 = 3;
+const LAST_TRIES: u32 = 2;
 
 // === impl Drain ===
 
@@ -188,7 +188,6 @@ impl Drain {
         self.backlog.write_kept();
         let shown = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
         self.metrics.log_queue.set(shown(self.backlog.rows()));
-        self.metrics.log_bytes.set(shown(self.backlog.0.budget.used()));
         self.metrics.log_oldest.set(shown(self.backlog.oldest().as_secs()));
     }
 

@@ -11,7 +11,7 @@ use super::{Backlog, Begin, Budget, Chatlog, End, Ending, Level, Scribe, Sources
 use crate::background::Background;
 use crate::config::{self, MessageLog};
 use crate::ids::{ExchangeId, RunId, UserId};
-use crate::spool::{Options, Reader, Spool};
+use crate::spool::{Kind, Options, Reader, Spool};
 use crate::store::exchanges::{Exchange, Filter, Verdict, by_id, list};
 use crate::store::tests::{Fresh, exchange, fresh, user};
 use crate::telemetry::Metrics;
@@ -21,12 +21,15 @@ pub(crate) struct Bench {
     pub(crate) scribe: Scribe,
     pub(crate) reader: Reader,
     pub(crate) budget: Budget,
-    _folder: TempDir,
+    folder: TempDir,
     _nobody: mpsc::Receiver<std::convert::Infallible>,
 }
 
 pub(crate) fn bench(max_memory: u64) -> Bench {
-    let folder = tempfile::tempdir().unwrap();
+    bench_in(tempfile::tempdir().unwrap(), max_memory, false).0
+}
+
+fn bench_in(folder: TempDir, max_memory: u64, strict: bool) -> (Bench, Background) {
     let background = Background::new(tokio::runtime::Handle::current());
     let metrics = Arc::new(Metrics::new());
     let (spool, reader) = open(&folder, RunId::generate(), &background, &metrics);
@@ -34,8 +37,9 @@ pub(crate) fn bench(max_memory: u64) -> Bench {
     let backlog = Backlog::new(500, 1 << 30, budget.clone(), metrics);
     let (open, nobody) = mpsc::channel(1);
     let writer = spool.writer();
-    let desk = Arc::new(place::Desk { backlog, spool, strict: false, _open: open });
-    Bench { scribe: Scribe { desk, writer }, reader, budget, _folder: folder, _nobody: nobody }
+    let desk = Arc::new(place::Desk { backlog, spool, strict, _open: open });
+    let bench = Bench { scribe: Scribe { desk, writer }, reader, budget, folder, _nobody: nobody };
+    (bench, background)
 }
 
 fn open(folder: &TempDir, run: RunId, background: &Background, metrics: &Arc<Metrics>) -> (Spool, Reader) {
@@ -48,7 +52,6 @@ struct Run {
     log: Chatlog,
     background: Background,
     metrics: Arc<Metrics>,
-    id: RunId,
 }
 
 struct Place {
@@ -91,7 +94,25 @@ impl Place {
         let db = self.database.db.clone();
         let sources = Sources { db, spool, reader, run: id, poison, is_told: false };
         let log = Chatlog::start(&config, sources, &background, Arc::clone(&metrics));
-        Run { log, background, metrics, id }
+        Run { log, background, metrics }
+    }
+
+    /// A run that writes this and is killed.
+    async fn killed(mut self, write: impl FnOnce(&Self, &Scribe)) -> Self {
+        let (bench, background) = bench_in(self.folder, 1 << 30, false);
+        self.folder = tempfile::tempdir().unwrap();
+        write(&self, &bench.scribe);
+        let Bench { scribe, reader, folder, .. } = bench;
+        drop((scribe, reader));
+        background.finish().await;
+        Self { folder, ..self }
+    }
+
+    fn files(&self) -> usize {
+        let files = std::fs::read_dir(self.folder.path().join("spool")).unwrap();
+        files
+            .filter(|file| file.as_ref().unwrap().path().extension().is_some_and(|kind| kind == "seg"))
+            .count()
     }
 
     fn begin(&self) -> Begin<'static> {
@@ -218,4 +239,100 @@ async fn a_full_memory_takes_no_conversation() {
     assert!(bench.scribe.place().is_err());
     drop(all);
     assert!(bench.scribe.place().is_ok());
+}
+
+const HEL: &[u8] = b"data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"Hel\"}}]}\n\n";
+const HI: &[u8] = br#"{"messages":[{"role":"user","content":"Hi"}]}"#;
+
+#[tokio::test]
+async fn what_a_killed_run_left_is_written_once_and_the_unfinished_is_charged() {
+    let mut names = Vec::new();
+    let place = Place::new().await;
+    let place = place
+        .killed(|place, scribe| {
+            for _ in 0..3 {
+                let mut here = scribe.place().unwrap();
+                names.push(here.id());
+                here.begin(&place.begin(), HI).unwrap();
+                here.answer(Some(&answer()), &[HEL]);
+                here.end(&free(), &[], &[]);
+            }
+            let mut running = scribe.place().unwrap();
+            names.push(running.id());
+            running.begin(&Begin { ledger: Some((20_727, 0)), ..place.begin() }, HI).unwrap();
+            running.answer(Some(&answer()), &[HEL]);
+            let mut silent = scribe.place().unwrap();
+            names.push(silent.id());
+            silent.begin(&place.begin(), HI).unwrap();
+        })
+        .await;
+    for _ in 0..2 {
+        let run = place.run();
+        assert!(run.log.recovered().await);
+        assert_eq!((place.rows().await.len(), run.log.waiting()), (5, 0));
+        run.stop().await;
+        assert_eq!(place.files(), 0);
+    }
+    let running = place.row(names[3]).await.unwrap();
+    assert_eq!((running.outcome.as_str(), running.reason.as_str()), ("gateway_stopped", "gateway_stopped"));
+    assert_eq!((running.verdict, running.truncated, running.status), (Verdict::Charged, true, Some(200)));
+    assert!(running.answer.unwrap().contains("Hel") && running.messages.unwrap().contains("Hi"));
+    let silent = place.row(names[4]).await.unwrap();
+    assert_eq!((silent.verdict, silent.status, silent.answer), (Verdict::Free, None, None));
+}
+
+#[tokio::test]
+async fn a_record_that_stands_twice_or_cannot_be_read_holds_nothing_up() {
+    let place = Place::new().await;
+    let run = place.run();
+    let scribe = run.log.scribe();
+    let told = exchange(7);
+    scribe.record(&told).unwrap();
+    run.log.flush().await;
+    scribe.record(&told).unwrap();
+    run.log.backlog().settled(1);
+    scribe.writer.append(Kind::Whole, ExchangeId::generate(), &[b"\x09 none of ours"]).unwrap();
+    run.log.backlog().ended();
+    scribe.record(&exchange(8)).unwrap();
+    run.log.flush().await;
+    assert_eq!((place.rows().await.len(), run.log.waiting(), run.metrics.log_set_aside.get()), (2, 0, 1));
+    drop(scribe);
+    run.stop().await;
+    assert_eq!(place.files(), 0);
+}
+
+#[tokio::test]
+async fn somebody_is_forgotten_though_others_go_on() {
+    let place = Place::new().await;
+    let run = place.run();
+    let mut other = run.log.scribe().place().unwrap();
+    let name = other.id();
+    other.begin(&Begin { user: UserId(99), ..place.begin() }, HI).unwrap();
+    other.answer(Some(&answer()), &[HEL]);
+    let mut here = run.log.scribe().place().unwrap();
+    here.begin(&place.begin(), b"what she said").unwrap();
+    assert!(run.log.forget(place.ann).await.is_err(), "she is still speaking");
+    here.end(&free(), &[], &[]);
+    run.log.forget(place.ann).await.unwrap();
+    let spool = std::fs::read_dir(place.folder.path().join("spool")).unwrap();
+    for file in spool.map(|file| file.unwrap().path()).filter(|path| path.is_file()) {
+        let bytes = std::fs::read(&file).unwrap();
+        assert!(!String::from_utf8_lossy(&bytes).contains("what she said"), "{}", file.display());
+    }
+    other.end(&free(), &[], &[]);
+    run.log.flush().await;
+    let row = place.row(name).await.unwrap();
+    assert!(row.answer.unwrap().contains("Hel") && !row.truncated);
+    run.stop().await;
+    assert_eq!(place.files(), 0);
+}
+
+#[tokio::test]
+async fn in_strict_mode_the_end_waits_for_the_disk() {
+    let (bench, _) = bench_in(tempfile::tempdir().unwrap(), 1 << 30, true);
+    let mut here = bench.scribe.place().unwrap();
+    here.begin(&begin(), HI).unwrap();
+    let mut synced = here.end(&free(), &[], &[]).expect("there is something to wait for");
+    assert!(futures_util::poll!(&mut synced).is_pending(), "nobody has synced yet");
+    tokio::time::timeout(Duration::from_secs(20), synced).await.expect("then it is on the disk");
 }
