@@ -300,6 +300,11 @@ impl Account {
         self.asking || !self.flying.is_empty()
     }
 
+    #[cfg(test)]
+    pub(super) fn is_settled(&self) -> bool {
+        self.returns.is_empty() && !self.is_moving()
+    }
+
     /// How the day stands.
     pub(super) fn standing(&self, zone: Tz, moment: Moment) -> Standing {
         match &self.lease {

@@ -252,6 +252,12 @@ impl Holdings {
         self.shards.iter().map(|shard| lock(shard).accounts.len()).sum()
     }
 
+    /// Whether nothing is on its way back.
+    #[cfg(test)]
+    pub(super) fn is_settled(&self) -> bool {
+        self.shards.iter().all(|shard| lock(shard).accounts.values().all(Account::is_settled))
+    }
+
     fn call(&self, account: &mut Account, user: UserId) {
         if account.calls() && self.bell.send(user).is_err() {
             // The teller has gone home: whoever waits is told so, by the end of their channel.

@@ -63,7 +63,8 @@ impl Lease {
             asked_at: moment.elapsed,
             used_at: moment.elapsed,
             excused_until: Duration::ZERO,
-            pace: 1,
+            // Somebody who comes back soon will come back again; whoever does not holds nothing.
+            pace: 2,
         }
     }
 
@@ -76,7 +77,6 @@ impl Lease {
         self.asked_at = moment.elapsed;
         self.excused_until = Duration::ZERO;
         if answer.units > 0 {
-            // Somebody who comes back soon will come back again; whoever does not holds nothing.
             self.pace = (self.pace * 2).min(most);
         }
     }

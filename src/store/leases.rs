@@ -171,16 +171,19 @@ const GRANT_POSTGRES: &str = "WITH asked AS (
     ), raised AS (
         UPDATE quota q SET granted = q.granted + b.units FROM begun b
         WHERE b.units > 0 AND q.user_id = b.user_id AND q.day = b.day AND q.epoch = b.epoch
+    ), unbegun AS (
+        SELECT a.user_id, a.day, a.epoch, a.reset, CASE WHEN a.need = 0 THEN 0 ELSE
+            LEAST(GREATEST(a.reset, 0), GREATEST(a.need, LEAST(a.most, GREATEST(a.reset / 8, 1)))) END AS units
+        FROM asked a WHERE NOT EXISTS (SELECT 1 FROM begun b WHERE b.user_id = a.user_id)
     ), fresh AS (
         INSERT INTO quota (user_id, day, epoch, allowance, granted, charged, refunded)
-        SELECT a.user_id, a.day, a.epoch, a.reset, CASE WHEN a.need = 0 THEN 0 ELSE
-            LEAST(GREATEST(a.reset, 0), GREATEST(a.need, LEAST(a.most, GREATEST(a.reset / 8, 1)))) END, 0, 0
-        FROM asked a WHERE NOT EXISTS (SELECT 1 FROM begun b WHERE b.user_id = a.user_id) ORDER BY a.user_id
+        SELECT user_id, day, epoch, reset, units, 0, 0 FROM unbegun WHERE units > 0 ORDER BY user_id
         ON CONFLICT (user_id, day, epoch) DO NOTHING
         RETURNING user_id, day, epoch, allowance, granted
     ), taken AS (
         SELECT user_id, day, epoch, reset, allowance, granted + units AS granted, refunded, units FROM begun
         UNION ALL SELECT user_id, day, epoch, allowance, allowance, granted, 0, granted FROM fresh
+        UNION ALL SELECT user_id, day, epoch, reset, reset, 0, 0, 0 FROM unbegun WHERE units = 0
     ), held AS (
         INSERT INTO leases (run_id, user_id, day, epoch, units)
         SELECT $1, user_id, day, epoch, units FROM taken WHERE units > 0

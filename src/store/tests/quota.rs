@@ -119,7 +119,6 @@ async fn a_page_of_users_is_asked_at_once_each_in_their_own_day() {
     let (ada, bob, cy) =
         (user(&world.db, "ada").await, user(&world.db, "bob").await, user(&world.db, "cy").await);
     reserve(&world.db, ada, 3).await.unwrap();
-    take(&world.db, ada, TODAY + 1, 3, 3).await.unwrap();
     reserve(&world.db, bob, 3).await.unwrap();
     let ask = |user, day| Asked { user, day, plan_limit: 3 };
     let asked = [ask(ada, TODAY), ask(bob, TODAY + 1), ask(cy, TODAY), ask(UserId(404), TODAY)];
