@@ -6,7 +6,6 @@
 //! ended with a word; what is still to be written is written.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,13 +32,13 @@ use crate::listen::{self, Acceptor, ClientIps, Stop, TlsKeys};
 use crate::notify::mail::Mailer;
 use crate::proxy;
 use crate::quota::{self, Quota};
-use crate::spool::{self, Spool};
 use crate::store::Db;
 use crate::store::runs::Run;
 use crate::telemetry::Metrics;
 
 mod door;
 mod first_admin;
+mod recovery;
 mod run;
 mod worker;
 
@@ -249,7 +248,7 @@ impl House {
     ) -> anyhow::Result<Self> {
         let metrics = Arc::new(Metrics::new());
         let run = RunId::generate();
-        let (spool, reader, poison) = open_spool(config, run, background, &metrics).await?;
+        let (spool, reader, poison) = recovery::open_spool(config, run, background, &metrics).await?;
         let database = config.database.clone();
         let db = background.run(async move { Db::connect(&database).await }).await??;
         first_admin::ensure(&db, &config.security, background, clock.now()).await?;
@@ -280,7 +279,7 @@ impl House {
         let is_told = config.webhooks.as_ref().is_some_and(config::Webhooks::tells_of_rows);
         let sources = chatlog::Sources { db: db.clone(), spool, reader, run: run.id, poison, is_told };
         let chatlog = Chatlog::start(&config.message_log, sources, background, Arc::clone(&metrics));
-        recover(background, &chatlog, &quota);
+        recovery::begin(background, &chatlog, &quota);
         let undelivered = CancellationToken::new();
         let (queue, webhooks, stop) = (db.clone(), config.webhooks.as_ref(), undelivered.clone());
         deliveries::start(background, queue, clock.clone(), webhooks, stop).await?;
@@ -361,31 +360,6 @@ impl House {
             cut,
         }
     }
-}
-
-/// Once the rows of runs that were killed are written, what these runs held is known.
-fn recover(background: &Background, chatlog: &Chatlog, quota: &Quota) {
-    let (recovered, quota) = (chatlog.recovered(), quota.clone());
-    background.spawn(async move {
-        if recovered.await {
-            quota.recover().await;
-        }
-    });
-}
-
-/// The log's folder, locked; before anything else is touched.
-async fn open_spool(
-    config: &Config,
-    run: RunId,
-    background: &Background,
-    metrics: &Arc<Metrics>,
-) -> anyhow::Result<(Spool, spool::Reader, PathBuf)> {
-    let folder = config.server.data_dir.join("spool");
-    let poison = folder.join("poison");
-    let options = spool::Options::new(folder, run);
-    let (behind, metrics) = (background.clone(), Arc::clone(metrics));
-    let opened = background.run(async move { Spool::open(options, &behind, &metrics) }).await??;
-    Ok((opened.0, opened.1, poison))
 }
 
 fn load_tls(

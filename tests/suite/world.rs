@@ -116,9 +116,11 @@ impl World {
         self.app = Some(app);
     }
 
-    /// Where its database is.
+    /// Where its database is, as sqlx names it.
     pub(crate) fn database_url(&self) -> String {
-        self.setup.table["database"]["url"].as_str().unwrap().to_owned()
+        let url = self.setup.table["database"]["url"].as_str().unwrap();
+        let file = url.strip_prefix("sqlite:///").map(|relative| self.folder.path().join(relative));
+        file.map_or_else(|| url.to_owned(), |file| format!("sqlite://{}", file.display()))
     }
 
     /// Registers `name`, logs in and reads the key.
