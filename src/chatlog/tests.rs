@@ -203,6 +203,20 @@ async fn many_rows_are_written_by_number_and_when_the_gateway_stops() {
 }
 
 #[tokio::test]
+async fn rows_are_written_by_time() {
+    let place = Place::new().await;
+    let run = place.run_with(|log| log.batch_interval = Duration::from_millis(50));
+    run.log.log(&exchange(7)).await.unwrap();
+    let written = async {
+        while run.log.waiting() > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), written).await.expect("its time comes");
+    run.stop().await;
+}
+
+#[tokio::test]
 async fn readers_who_ask_at_once_share_a_pass() {
     let place = Place::new().await;
     let run = place.run();
