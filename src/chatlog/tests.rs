@@ -84,6 +84,9 @@ impl Place {
             capture: config::Capture::Full,
             max_answer_size: 8 << 20,
             max_memory: 256 << 20,
+            max_spool: 2 << 30,
+            min_free_space: 0,
+            sync_interval: Duration::from_millis(50),
         };
         change(&mut config);
         let (background, metrics) =

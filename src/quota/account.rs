@@ -305,9 +305,11 @@ impl Account {
         self.returns.is_empty() && !self.is_moving()
     }
 
-    /// How the day stands.
+    /// How the day stands. The database is asked rather than the lease, which knows of no other node;
+    /// but what the lease says stays true while units move between the two.
     pub(super) fn standing(&self, zone: Tz, moment: Moment) -> Standing {
         match &self.lease {
+            _ if !self.is_moving() => Standing::Ask,
             Some(lease) if lease.holds(zone, moment) => Standing::Known(Left {
                 day: lease.window.day,
                 left: lease.left().max(0),
@@ -315,8 +317,7 @@ impl Account {
                 reset: lease.reset,
                 resets_at: lease.window.resets_at,
             }),
-            _ if self.is_moving() => Standing::Moving,
-            _ => Standing::Ask,
+            _ => Standing::Moving,
         }
     }
 
