@@ -118,7 +118,8 @@ impl Account {
 
     /// Whether the teller has to be called; once until they come.
     pub(super) fn calls(&mut self) -> bool {
-        let calls = !self.called && !self.asking && !(self.waiters.is_empty() && self.returns.is_empty());
+        let has_work = !self.waiters.is_empty() || !self.returns.is_empty();
+        let calls = has_work && !self.called && !self.asking;
         self.called |= calls;
         calls
     }
