@@ -16,7 +16,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::background::Background;
-use crate::chatlog::Chatlog;
+use crate::chatlog::{self, Chatlog};
 use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::control::{self, Control, Surface};
@@ -40,6 +40,7 @@ use crate::telemetry::Metrics;
 
 mod door;
 mod first_admin;
+mod recovery;
 mod run;
 mod worker;
 
@@ -249,9 +250,11 @@ impl House {
         background: &Background,
         draining: CancellationToken,
     ) -> anyhow::Result<Self> {
+        let metrics = Arc::new(Metrics::new());
+        let run = RunId::generate();
+        let (spool, reader, poison) = recovery::open_spool(config, run, background, &metrics).await?;
         let database = config.database.clone();
         let db = background.run(async move { Db::connect(&database).await }).await??;
-        let metrics = Arc::new(Metrics::new());
         first_admin::ensure(&db, &config.security, background, clock.now()).await?;
         let pepper = Pepper::derive(&config.security.encryption_key);
         let directory = Directory::new(Sources {
@@ -266,7 +269,7 @@ impl House {
             capacity: config.limits.max_cached_keys,
         });
         let limits = Arc::new(Limits::new(&config.limits, &config.plans, clock));
-        let run = run::new(&config.server.data_dir, clock.now())?;
+        let run = run::new(run, &config.server.data_dir, clock.now())?;
         let earlier = run::begin(&db, background, &run).await?;
         let quota = Quota::start(quota::Sources {
             db: db.clone(),
@@ -277,9 +280,10 @@ impl House {
             earlier,
             max_lease: config.limits.max_lease.into(),
         });
-        quota.recover().await;
-        let log = &config.message_log;
-        let chatlog = Chatlog::start(log, db.clone(), run.id, background, Arc::clone(&metrics));
+        let is_told = config.webhooks.as_ref().is_some_and(config::Webhooks::tells_of_rows);
+        let sources = chatlog::Sources { db: db.clone(), spool, reader, run: run.id, poison, is_told };
+        let chatlog = Chatlog::start(&config.message_log, sources, background, Arc::clone(&metrics));
+        recovery::begin(background, &chatlog, &quota);
         let undelivered = CancellationToken::new();
         let queue = Queue { db: db.clone(), clock: clock.clone(), metrics: Arc::clone(&metrics) };
         let (webhooks, stop) = (config.webhooks.as_ref(), undelivered.clone());

@@ -211,8 +211,6 @@ pub struct MessageLog {
     pub max_answer_size: u64,
     /// Most bytes kept over all conversations at a time; beyond, rows are metadata only.
     pub max_memory: u64,
-    /// Most rows waiting; beyond, new conversations are answered 503.
-    pub max_queue: usize,
     /// Most bytes of the spool; beyond, new conversations are answered 503.
     pub max_spool: u64,
     /// Bytes of the disk that the spool leaves free, or a twentieth of it where that is less.

@@ -18,13 +18,12 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// Most characters of a node's name.
 const MAX_NAME: usize = 64;
 
-/// A new run of the node that keeps its data in `data_dir`.
+/// This run of the node that keeps its data in `data_dir`.
 ///
 /// # Errors
 ///
 /// When the node's name cannot be read, or made; the text says how to get out.
-pub(super) fn new(data_dir: &Path, now: Timestamp) -> anyhow::Result<Run> {
-    let id = RunId::generate();
+pub(super) fn new(id: RunId, data_dir: &Path, now: Timestamp) -> anyhow::Result<Run> {
     let path = data_dir.join("node");
     let node = name_of_node(&path).with_context(|| format!("{}, the name of this node", path.display()))?;
     // Where nobody says, every start may be one after a power failure.
@@ -88,17 +87,19 @@ mod tests {
 
     use super::new;
     use crate::clock::Timestamp;
+    use crate::ids::RunId;
 
     #[test]
     fn a_node_has_a_name_that_stays_and_a_run_has_its_own() {
         let folder = tempfile::tempdir().unwrap();
         let data_dir = folder.path().join("data");
-        let (one, two) = (new(&data_dir, Timestamp(1)).unwrap(), new(&data_dir, Timestamp(2)).unwrap());
+        let run = |at| new(RunId::generate(), &data_dir, Timestamp(at)).unwrap();
+        let (one, two) = (run(1), run(2));
         assert_eq!((&one.node, &one.boot), (&two.node, &two.boot));
         assert_ne!(one.id, two.id);
         let mode = std::fs::metadata(data_dir.join("node")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
-        let other = new(folder.path(), Timestamp(1)).unwrap();
+        let other = new(RunId::generate(), folder.path(), Timestamp(1)).unwrap();
         assert_ne!(one.node, other.node);
     }
 
@@ -108,7 +109,7 @@ mod tests {
         let path = folder.path().join("node");
         for bad in ["", "two words\n", &"x".repeat(65)] {
             std::fs::write(&path, bad).unwrap();
-            let told = format!("{:#}", new(folder.path(), Timestamp(1)).unwrap_err());
+            let told = format!("{:#}", new(RunId::generate(), folder.path(), Timestamp(1)).unwrap_err());
             assert!(told.contains("node") && told.contains("remove it"), "{told}");
             assert_eq!(std::fs::read_to_string(&path).unwrap(), bad);
         }

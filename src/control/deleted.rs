@@ -138,7 +138,7 @@ pub(super) async fn erase_user(
 ) -> Result<Json<Erased>, Problem> {
     let user = number(&id)?;
     let proof = control.erasures.proof(user);
-    control.chatlog.flush().await;
+    control.chatlog.forget(user).await?;
     let actor = (Actor::Admin(admin.id), admin.username.as_str());
     let entry = origin.entry(actor, "user.erase", &proof, json!({}));
     let erased = deleted::erase(&control.db, user, &proof, &entry).await?;

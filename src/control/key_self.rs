@@ -34,12 +34,13 @@ struct KeyStanding<'s> {
     level: &'s str,
 }
 
-/// Reads two small indexed ranges and changes nothing.
+/// Reads two small indexed ranges and changes nothing. What it says of usage may be a second old.
 pub(super) async fn key_standing(
     State(control): State<Arc<Control>>,
     origin: Origin,
     KeyHolder(subject): KeyHolder,
 ) -> Result<Response, Problem> {
+    control.chatlog.freshen().await;
     let left = control.quota.left(subject.user, &subject.allowance).await?;
     let today = left.day;
     let (monday, first) = (week_begins(today), month_begins(today));

@@ -93,6 +93,7 @@ impl Workshop {
     /// Days that are over: those never summed up, and the last ones again; but none again of which the
     /// log has forgotten rows, for its sums would shrink.
     pub(super) async fn sum_up(self: Arc<Self>) -> Outcome {
+        self.backlog.flush().await;
         let yesterday = self.today().day - 1;
         let Some(oldest) = store::usage::oldest_row(&self.db).await? else {
             return Ok("nothing was ever logged".to_owned());
@@ -103,7 +104,6 @@ impl Workshop {
             None => first,
             Some(last) => (yesterday - SUMMED_AGAIN + 1).max(whole).min(last + 1),
         };
-        self.backlog.flush().await;
         let mut groups = 0;
         for day in from..=yesterday {
             let Window { starts_at: since, resets_at: until, .. } = Window::of(day, self.zone);

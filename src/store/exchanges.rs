@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::pin::pin;
 
 use futures_util::{Stream, TryStreamExt};
+use serde::{Deserialize, Serialize};
 use sqlx::QueryBuilder;
 
 use super::leases::{self, Held};
@@ -21,8 +22,8 @@ const BATCH_ROWS: usize = 500;
 /// Bytes of text after which a statement takes no further row, lest the writer be held for long.
 const BATCH_BYTES: usize = 4 << 20;
 
-/// What became of the conversation's unit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// What became of the conversation's unit. Spool files hold it by position: new ones go to the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Verdict {
     /// It was used.
     Charged,
@@ -32,8 +33,9 @@ pub enum Verdict {
     Free,
 }
 
-/// One conversation. Tokens are `None` when nobody reported them.
-#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
+/// One conversation. Tokens are `None` when nobody reported them. Spool files hold it field by field, in
+/// this order: a change of its fields is a new format of theirs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, sqlx::FromRow)]
 pub struct Exchange {
     /// Its name, given by whoever made it.
     pub id: ExchangeId,

@@ -150,6 +150,25 @@ pub(crate) fn exchange(time: i64) -> super::exchanges::Exchange {
     }
 }
 
+impl Db {
+    /// From now on rows of the log with this model are against the schema.
+    pub(crate) async fn refuse_model(&self, model: &str) {
+        match self {
+            Self::Sqlite { writer, .. } => {
+                let rule = format!(
+                    "CREATE TRIGGER refuse BEFORE INSERT ON exchanges WHEN NEW.model = '{model}' \
+                     BEGIN SELECT RAISE(ABORT, 'refused'); END"
+                );
+                sqlx::query(AssertSqlSafe(rule)).execute(writer).await.unwrap();
+            }
+            Self::Postgres(pool) => {
+                let rule = format!("ALTER TABLE exchanges ADD CONSTRAINT refuse CHECK (model <> '{model}')");
+                sqlx::query(AssertSqlSafe(rule)).execute(pool).await.unwrap();
+            }
+        }
+    }
+}
+
 /// Grants [`RUN`] as many of a user's day as it needs, and no more; `None` when there is none left.
 pub(crate) async fn take(db: &Db, user: UserId, day: i64, plan_limit: i64, need: i64) -> Option<Granted> {
     let ask = Ask { user, day, plan_limit, need, most: 1 };

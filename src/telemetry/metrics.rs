@@ -52,6 +52,10 @@ pub struct Metrics {
     pub log_bytes: Gauge,
     /// `tollgate_message_log_dropped_total`: what was not kept, and why.
     pub log_dropped: Family<Reason, Counter>,
+    /// `tollgate_message_log_set_aside_total`: conversations that could not become rows.
+    pub log_set_aside: Counter,
+    /// `tollgate_message_log_oldest_seconds`: how long the oldest conversation without a row has waited.
+    pub log_oldest: Gauge,
     /// `tollgate_message_log_written_total`
     pub log_written: Counter,
     /// `tollgate_webhook_queue_depth`: events that wait to be told; at 10,000 no more are taken.
@@ -156,6 +160,8 @@ impl Metrics {
             log_queue: Gauge::default(),
             log_bytes: Gauge::default(),
             log_dropped: Family::default(),
+            log_set_aside: Counter::default(),
+            log_oldest: Gauge::default(),
             log_written: Counter::default(),
             webhook_queue: Gauge::default(),
             webhooks_given_up: Counter::default(),
@@ -244,6 +250,10 @@ impl Metrics {
         r.register("message_log_queue_depth", "Rows waiting to be written", self.log_queue.clone());
         r.register("message_log_bytes", "Bytes of conversations kept in memory", self.log_bytes.clone());
         r.register("message_log_dropped", "What was not kept", self.log_dropped.clone());
+        let help = "Conversations that could not become rows and were set aside";
+        r.register("message_log_set_aside", help, self.log_set_aside.clone());
+        let help = "How long the oldest conversation without a row has waited";
+        r.register_with_unit("message_log_oldest", help, Unit::Seconds, self.log_oldest.clone());
         r.register("message_log_written", "Rows written", self.log_written.clone());
         r.register("store_errors", "Database calls that failed", self.store_errors.clone());
     }

@@ -8,6 +8,7 @@ mod check;
 mod commands;
 mod first_start;
 mod json;
+mod kill;
 mod ledger;
 mod secrecy;
 mod stop;
