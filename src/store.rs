@@ -9,6 +9,8 @@
 //! and a pool of read-only ones. Its write transactions begin `IMMEDIATE`, because one that turns
 //! from reading to writing is refused at once when another process writes, whatever the busy timeout.
 
+use std::time::Duration;
+
 use sqlx::{PgPool, Postgres, Sqlite, SqlitePool, Transaction};
 
 /// Runs one body on whichever engine this is; the body is compiled once for each.
@@ -42,15 +44,19 @@ macro_rules! on {
     };
 }
 
+pub mod accounts;
 pub mod admins;
 pub mod audit;
 pub mod deleted;
 pub mod exchanges;
 pub mod job_runs;
 pub mod keys;
+pub mod leases;
+pub mod ledger;
 pub mod mail_tokens;
 mod open;
 pub mod quota;
+pub mod runs;
 pub mod second_factors;
 pub mod sessions;
 pub mod staff;
@@ -92,6 +98,9 @@ pub enum StoreError {
         /// How, for the log.
         detail: String,
     },
+    /// Never: what was to be written is against a rule of the schema, or not of a form it can hold.
+    #[error("the database refuses what was to be written: {0}")]
+    Refused(#[source] sqlx::Error),
 }
 
 /// Part of a list, and how long the list is.
@@ -103,7 +112,7 @@ pub struct Page<T> {
     pub total: i64,
 }
 
-/// A write transaction. Dropped without [`Tx::commit`], it never happened.
+/// A transaction, mostly one that writes. Dropped without [`Tx::commit`], it never happened.
 pub(crate) enum Tx {
     Sqlite(Transaction<'static, Sqlite>),
     Postgres(Transaction<'static, Postgres>),
@@ -150,6 +159,21 @@ impl Db {
             Self::Postgres(pool) => Tx::Postgres(pool.begin().await?),
         })
     }
+
+    /// Begins to read everything as it is at one moment, without keeping anybody from writing. With
+    /// PostgreSQL a statement may take as long as `patience` (a second at least), whatever is usual; `None`:
+    /// as it takes. With SQLite the log beside the file grows until it ends.
+    pub(crate) async fn snapshot(&self, patience: Option<Duration>) -> Result<Tx, sqlx::Error> {
+        let pool = match self {
+            Self::Sqlite { readers, .. } => return Ok(Tx::Sqlite(readers.begin().await?)),
+            Self::Postgres(pool) => pool,
+        };
+        let mut open = pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+        let limit = patience.map_or(0, |patience| patience.as_millis().max(1000)).to_string();
+        let set = "SELECT set_config('statement_timeout', $1, true)";
+        sqlx::query(set).bind(limit).execute(&mut *open).await?;
+        Ok(Tx::Postgres(open))
+    }
 }
 
 // === impl Tx ===
@@ -172,6 +196,7 @@ impl From<sqlx::Error> for StoreError {
             sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => "a stored row cannot be read",
             sqlx::Error::ColumnNotFound(_) | sqlx::Error::TypeNotFound { .. } => "the schema is not ours",
             sqlx::Error::Database(cause) if is_corruption(cause.as_ref()) => "the database is corrupt",
+            sqlx::Error::Database(cause) if is_refusal(cause.as_ref()) => return Self::Refused(error),
             _ => return Self::Unavailable(error),
         };
         Self::Damaged { what, detail: error.to_string() }
@@ -185,6 +210,16 @@ fn is_corruption(error: &dyn sqlx::error::DatabaseError) -> bool {
         return code.parse::<u32>().is_ok_and(|code| matches!(code & 0xff, 11 | 26));
     }
     matches!(code.as_ref(), "XX001" | "XX002")
+}
+
+/// SQLITE_TOOBIG, SQLITE_CONSTRAINT and SQLITE_MISMATCH with their extended codes; PostgreSQL's classes
+/// 22 (data exception) and 23 (integrity constraint violation), and 54000 (a limit is exceeded).
+fn is_refusal(error: &dyn sqlx::error::DatabaseError) -> bool {
+    let code = error.code().unwrap_or_default();
+    if error.try_downcast_ref::<sqlx::sqlite::SqliteError>().is_some() {
+        return code.parse::<u32>().is_ok_and(|code| matches!(code & 0xff, 18..=20));
+    }
+    code.starts_with("22") || code.starts_with("23") || code == "54000"
 }
 
 /// Whether `error` says that another row has the same value in `column`. Constraint names (PostgreSQL)

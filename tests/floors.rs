@@ -12,10 +12,10 @@ use std::path::{Path, PathBuf};
 
 /// From the ground up. A module imports from floors below its own; only the top floor meets itself.
 const FLOORS: [&[&str]; 7] = [
-    &["ids", "clock", "telemetry", "background"],
+    &["ids", "clock", "telemetry", "background", "roots"],
     &["credential", "plan", "dialect"],
     &["config"],
-    &["store", "limits", "listen", "notify"],
+    &["store", "limits", "listen", "notify", "spool"],
     &["identity", "quota", "chatlog", "schedule"],
     &["proxy", "control", "jobs"],
     &["main", "commands", "app", "demo"],

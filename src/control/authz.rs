@@ -67,7 +67,7 @@ const DENIED_BY: HeaderName = HeaderName::from_static("x-tollgate-denied-by");
     ),
     responses(
         (status = 200, description = "It may. `X-Tollgate-User`, `-Plan`, `-Level` and `-Remaining` tell more.", body = Permission),
-        refused::NotIncluded, refused::DayUsedUp, refused::Busy,
+        refused::NotIncluded, refused::DayUsedUp,
     ),
 )]
 pub(super) async fn authz(
@@ -108,7 +108,7 @@ pub(super) async fn authz(
     ),
     responses(
         (status = 200, description = "It may. `X-Tollgate-User`, `-Plan`, `-Level` and `-Remaining` tell more.", body = Permission),
-        refused::NotIncluded, refused::DayUsedUp, refused::Busy,
+        refused::NotIncluded, refused::DayUsedUp,
     ),
 )]
 pub(super) async fn authz_post(

@@ -103,7 +103,8 @@ const FILTERS: [&str; 6] = ["username", "model", "since", "until", "limit", "off
 
 /// Lists what was said.
 ///
-/// The newest first. Everything answered before this call is in it. That it was read is recorded.
+/// The newest first. Everything answered before this call is in it. A page of long conversations ends before
+/// its limit; its `Link` names where the next one begins. That it was read is recorded.
 #[utoipa::path(
     get,
     path = "/api/v1/admin/message-logs",
@@ -140,7 +141,7 @@ pub(super) async fn list_message_logs(
     control.chatlog.flush().await;
     let listed = exchanges::list(&control.db, &filter).await?;
     let rows: Vec<LogRow> = listed.rows.into_iter().map(LogRow::from).collect();
-    Ok(params.answer(page, &rows, listed.total))
+    Ok(params.answer_part(page, &rows, listed.total))
 }
 
 /// Shows one entry of the message log.

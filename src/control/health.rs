@@ -80,10 +80,37 @@ pub(super) struct Health {
 
 /// A sign of life.
 #[derive(Serialize, ToSchema)]
-#[schema(as = SignOfLife, example = json!({"status": "ready"}))]
+#[schema(as = SignOfLife, example = json!({"status": "alive"}))]
 pub(super) struct Sign {
-    /// `alive` or `ready`.
+    /// Always `alive`.
     status: &'static str,
+}
+
+/// Ready for work.
+#[derive(Serialize, ToSchema)]
+#[schema(example = json!({
+    "status": "ready",
+    "message_log": {"rows_waiting": 0, "oldest_seconds": 0, "spool_bytes": 0, "set_aside": 0, "lost_records": 0},
+}))]
+pub(super) struct Ready {
+    /// Always `ready`.
+    status: &'static str,
+    message_log: MessageLogStanding,
+}
+
+/// How the message log stands.
+#[derive(Serialize, ToSchema)]
+struct MessageLogStanding {
+    /// Rows on their way to the database.
+    rows_waiting: u64,
+    /// How long the oldest of them has waited.
+    oldest_seconds: u64,
+    /// What they take on disk.
+    spool_bytes: u64,
+    /// Records that the database would not take, kept aside.
+    set_aside: u64,
+    /// Records that could not be read again.
+    lost_records: u64,
 }
 
 const FRESH_FOR: Duration = Duration::from_secs(1);
@@ -156,18 +183,28 @@ pub(super) async fn alive() -> Json<Sign> {
 
 /// Says whether to send work here.
 ///
-/// For orchestrators and load balancers.
+/// For orchestrators and load balancers. Not while stopping, while the database does not answer, or while no
+/// conversation could be recorded. Tells how the message log stands.
 #[utoipa::path(
     get,
     path = "/readyz",
     tag = "Health",
-    responses((status = 200, description = "Send work here.", body = Sign), refused::NotReady),
+    responses((status = 200, description = "Send work here.", body = Ready), refused::NotReady),
 )]
-pub(super) async fn ready(State(control): State<Arc<Control>>) -> Result<Json<Sign>, Problem> {
-    if control.draining.is_cancelled() || !control.vitals.look(&control).await.database_answers {
+pub(super) async fn ready(State(control): State<Arc<Control>>) -> Result<Json<Ready>, Problem> {
+    let log = &control.chatlog;
+    let is_stopping = control.draining.is_cancelled();
+    if is_stopping || !log.has_room() || !control.vitals.look(&control).await.database_answers {
         return Err(Problem::NotReady);
     }
-    Ok(Json(Sign { status: "ready" }))
+    let message_log = MessageLogStanding {
+        rows_waiting: log.waiting(),
+        oldest_seconds: log.backlog().oldest().as_secs(),
+        spool_bytes: log.spool_bytes(),
+        set_aside: control.metrics.log_set_aside.get(),
+        lost_records: control.metrics.spool_lost_records.get(),
+    };
+    Ok(Json(Ready { status: "ready", message_log }))
 }
 
 // === impl Vitals ===

@@ -15,7 +15,6 @@ use super::openapi::refused;
 use super::pace::Day;
 use super::problem::Problem;
 use crate::clock::Timestamp;
-use crate::store;
 
 /// A key, and how its user's conversations stand. Usage is the user's over all keys, as the limit is.
 #[derive(Serialize, ToSchema)]
@@ -49,14 +48,14 @@ struct KeyStanding<'s> {
 
 /// Says how a key stands.
 ///
-/// Limits and usage are those of its user, over all keys. Costs nothing.
+/// Limits and usage are those of its user, over all keys; usage may be a second old. Costs nothing.
 #[utoipa::path(
     get,
     path = "/api/v1/key",
     tag = "Apps",
     responses(
         (status = 200, description = "How it stands.", body = KeyStanding),
-        refused::AmbiguousKey, refused::Busy,
+        refused::AmbiguousKey,
     ),
 )]
 pub(super) async fn key_standing(
@@ -64,10 +63,11 @@ pub(super) async fn key_standing(
     origin: Origin,
     KeyHolder(subject): KeyHolder,
 ) -> Result<Response, Problem> {
+    control.chatlog.freshen().await;
     let left = control.quota.left(subject.user, &subject.allowance).await?;
-    let today = control.quota.today(subject.allowance.zone).day;
+    let today = left.day;
     let (monday, first) = (week_begins(today), month_begins(today));
-    let days = store::quota::used_since(&control.db, subject.user, monday.min(first)).await?;
+    let days = control.quota.used_since(subject.user, monday.min(first)).await?;
     let since = |begin: i64| days.iter().filter(|used| used.day >= begin).map(|used| used.units).sum();
     let standing = KeyStanding {
         label: &subject.label,

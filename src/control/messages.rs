@@ -70,8 +70,8 @@ const MAX_MODEL: usize = 256;
 
 /// Logs a conversation that went another way.
 ///
-/// For apps that are not behind the gateway. Answers when it is in the database; costs nothing. A body
-/// has at most 1 MiB.
+/// For apps that are not behind the gateway. Answers when what was told survives the end of this process;
+/// costs nothing. A body has at most 1 MiB.
 #[utoipa::path(
     post,
     path = "/api/v1/auth/log-message",
@@ -93,7 +93,7 @@ pub(super) async fn log_message(
         ..own_row(&subject, &origin, "log-message")
     };
     let log_id = row.id.to_string();
-    control.chatlog.write(vec![row]).await?;
+    control.chatlog.log(&row).await?;
     Ok(Json(Logged { message: "Message logged successfully", log_id }))
 }
 

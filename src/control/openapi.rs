@@ -181,6 +181,12 @@ fn has_parameter(operation: &Operation, name: &str) -> bool {
 /// A page of a list says how long the list is and where the next page begins.
 fn tell_of_pages(operation: &mut Operation) {
     let Some(RefOr::T(page)) = operation.responses.responses.get_mut("200") else { return };
+    let is_list = |content: &RefOr<Content>| {
+        matches!(content, RefOr::T(Content { schema: Some(RefOr::T(Schema::Array(_))), .. }))
+    };
+    if !page.content.values().any(is_list) {
+        return;
+    }
     let headers = [
         ("X-Total-Count", Type::Integer, "How many entries there are on all pages."),
         ("Link", Type::String, "Where the next page is, `rel=\"next\"` (RFC 8288); not on the last page."),

@@ -19,9 +19,8 @@ use crate::identity::IdentifyError;
 use crate::ids::RequestId;
 use crate::quota::QuotaError;
 use crate::store::StoreError;
+use crate::store::accounts::{InsertAccount, UpdateAccount};
 use crate::store::deleted::RestoreUser;
-use crate::store::staff::{InsertStaff, UpdateStaff};
-use crate::store::users::UpdateUser;
 
 mod details;
 
@@ -295,8 +294,20 @@ impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Unavailable(_) => Self::Unavailable(error.to_string()),
-            StoreError::Damaged { .. } => Self::Internal(error.to_string()),
+            StoreError::Damaged { .. } | StoreError::Refused(_) => Self::Internal(error.to_string()),
         }
+    }
+}
+
+impl From<crate::chatlog::LogFull> for Problem {
+    fn from(error: crate::chatlog::LogFull) -> Self {
+        Self::Unavailable(error.to_string())
+    }
+}
+
+impl From<crate::chatlog::StillThere> for Problem {
+    fn from(_: crate::chatlog::StillThere) -> Self {
+        Self::Busy("what this user said is still on its way to the log")
     }
 }
 
@@ -313,19 +324,8 @@ impl From<IdentifyError> for Problem {
 impl From<QuotaError> for Problem {
     fn from(error: QuotaError) -> Self {
         match error {
-            QuotaError::Busy => Self::Busy("too many conversations wait to be settled"),
             QuotaError::NoSuchUser => Self::UnknownKey,
             QuotaError::UsedUp { .. } | QuotaError::StoreDown => Self::Unavailable(error.to_string()),
-        }
-    }
-}
-
-impl From<UpdateUser> for Problem {
-    fn from(error: UpdateUser) -> Self {
-        match error {
-            UpdateUser::EmailTaken => Self::Taken("e-mail address"),
-            UpdateUser::NotFound => Self::NotFound("user"),
-            UpdateUser::Store(error) => error.into(),
         }
     }
 }
@@ -341,22 +341,22 @@ impl From<RestoreUser> for Problem {
     }
 }
 
-impl From<InsertStaff> for Problem {
-    fn from(error: InsertStaff) -> Self {
+impl From<InsertAccount> for Problem {
+    fn from(error: InsertAccount) -> Self {
         match error {
-            InsertStaff::UsernameTaken => Self::Taken("username"),
-            InsertStaff::EmailTaken => Self::Taken("e-mail address"),
-            InsertStaff::Store(error) => error.into(),
+            InsertAccount::UsernameTaken => Self::Taken("username"),
+            InsertAccount::EmailTaken => Self::Taken("e-mail address"),
+            InsertAccount::Store(error) => error.into(),
         }
     }
 }
 
-impl From<UpdateStaff> for Problem {
-    fn from(error: UpdateStaff) -> Self {
+impl From<UpdateAccount> for Problem {
+    fn from(error: UpdateAccount) -> Self {
         match error {
-            UpdateStaff::EmailTaken => Self::Taken("e-mail address"),
-            UpdateStaff::NotFound => Self::NotFound("staff member"),
-            UpdateStaff::Store(error) => error.into(),
+            UpdateAccount::EmailTaken => Self::Taken("e-mail address"),
+            UpdateAccount::NotFound(what) => Self::NotFound(what),
+            UpdateAccount::Store(error) => error.into(),
         }
     }
 }

@@ -232,7 +232,8 @@ fn named(group: &str, usage: &Usage) -> Group {
     Group { name: Map::from_iter([(group.to_owned(), Value::String(name))]), sums: Sums::of(usage) }
 }
 
-fn date(day: i64) -> String {
+/// The date of a day's number.
+pub(super) fn date(day: i64) -> String {
     let date = NaiveDate::default().checked_add_signed(TimeDelta::try_days(day).unwrap_or_default());
     date.unwrap_or_default().format("%F").to_string()
 }

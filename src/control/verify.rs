@@ -36,14 +36,14 @@ struct Verified<'s> {
 
 /// Checks a key, and takes one conversation for it.
 ///
-/// For apps that are not behind the gateway.
+/// For apps that are not behind the gateway. The conversation is recorded before the answer.
 #[utoipa::path(
     post,
     path = "/api/v1/auth/verify-key",
     tag = "Apps",
     responses(
         (status = 200, description = "The key is good, and one conversation is taken.", body = Verified),
-        refused::AmbiguousKey, refused::DayUsedUp, refused::Busy,
+        refused::AmbiguousKey, refused::DayUsedUp,
     ),
 )]
 pub(super) async fn verify_key(
@@ -70,8 +70,7 @@ pub(super) async fn charge(
     origin: &Origin,
     call: &str,
 ) -> Result<Day, Problem> {
-    let seat = control.quota.seat()?;
-    let reserved = control.quota.reserve(subject.user, &subject.allowance, seat).await;
+    let reserved = control.quota.reserve(subject.user, &subject.allowance).await;
     let mut reservation = reserved.map_err(|error| used_up_or(error, origin.at))?;
     let (day, epoch) = reservation.ledger();
     let row = Exchange {
@@ -80,14 +79,14 @@ pub(super) async fn charge(
         quota_epoch: Some(epoch),
         ..own_row(subject, origin, call)
     };
-    // Writing goes on when the client leaves, and so must the charge.
-    reservation.dispatched();
-    if let Err(error) = control.chatlog.write(vec![row]).await {
-        reservation.settle(Verdict::Refunded);
-        return Err(error.into());
-    }
+    // Not recorded, it goes back; recorded, it is charged, also when nobody waits for the disk any more.
+    let synced = control.chatlog.record(&row)?;
     let day = Day::of(reservation.limit(), reservation.left(), reservation.resets_at(), origin.at);
+    reservation.dispatched();
     reservation.settle(Verdict::Charged);
+    if let Some(synced) = synced {
+        synced.await;
+    }
     Ok(day)
 }
 

@@ -4,21 +4,26 @@
 //! `quota.charged` moves once, in the same transaction.
 
 use std::collections::{BTreeMap, HashSet};
+use std::pin::pin;
 
+use futures_util::{Stream, TryStreamExt};
+use serde::{Deserialize, Serialize};
 use sqlx::QueryBuilder;
 
+use super::leases::{self, Held};
+use super::ledger::trail::announce_removal;
 use super::text::storable;
 use super::{Db, Page, StoreError, Tx, webhooks};
 use crate::clock::Timestamp;
-use crate::ids::{ExchangeId, KeyId, UserId};
+use crate::ids::{ExchangeId, KeyId, RunId, UserId};
 
 /// Rows of one statement: 33 values each, where SQLite takes 32,766 and PostgreSQL 65,535.
 const BATCH_ROWS: usize = 500;
 /// Bytes of text after which a statement takes no further row, lest the writer be held for long.
 const BATCH_BYTES: usize = 4 << 20;
 
-/// What became of the conversation's unit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// What became of the conversation's unit. Spool files hold it by position: new ones go to the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Verdict {
     /// It was used.
     Charged,
@@ -28,8 +33,9 @@ pub enum Verdict {
     Free,
 }
 
-/// One conversation. Tokens are `None` when nobody reported them.
-#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
+/// One conversation. Tokens are `None` when nobody reported them. Spool files hold it field by field, in
+/// this order: a change of its fields is a new format of theirs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, sqlx::FromRow)]
 pub struct Exchange {
     /// Its name, given by whoever made it.
     pub id: ExchangeId,
@@ -131,19 +137,19 @@ macro_rules! columns {
     };
 }
 
-/// Writes `rows`, a batch at a time, and moves `quota.charged` for the charged among them. Rows that
-/// were written before are passed over, so after an error everything may simply be given again.
+/// Writes `rows` of a run, a batch at a time, and moves what it used from its leases to what is charged.
+/// Rows that were written before are passed over, so after an error everything may simply be given again.
 /// Answers how many were new.
 ///
 /// # Errors
 /// [`StoreError`], when the database does not do it. Earlier batches may have been written.
-pub async fn append(db: &Db, rows: &[Exchange]) -> Result<u64, StoreError> {
+pub async fn append(db: &Db, run: RunId, rows: &[Exchange]) -> Result<u64, StoreError> {
     let mut inserted = 0;
     let mut rest = rows;
     while let Some((batch, later)) =
         rest.split_at_checked(batch_len(rest)).filter(|(batch, _)| !batch.is_empty())
     {
-        inserted += append_batch(db, batch).await?;
+        inserted += append_batch(db, run, batch).await?;
         rest = later;
     }
     Ok(inserted)
@@ -172,20 +178,26 @@ const LIST: &str =
     concat!("SELECT ", columns!(), matching!(), " ORDER BY time DESC, id DESC LIMIT $5 OFFSET $6");
 const COUNT: &str = concat!("SELECT COUNT(*)", matching!());
 
-/// Exchanges that match, newest first.
+/// Most bytes of messages and answers that one page has, but for its first row.
+const PAGE_BYTES: usize = 8 << 20;
+
+/// Exchanges that match, newest first: as many as were asked for, or fewer where they are long. One page
+/// has 8 MiB of messages and answers, and one row at least, while there are any.
 ///
 /// # Errors
 /// [`StoreError`], when the database does not answer.
 pub async fn list(db: &Db, filter: &Filter) -> Result<Page<Exchange>, StoreError> {
-    let rows = on!(db, read pool => sqlx::query_as(LIST)
-        .bind(filter.username.as_deref().map(storable))
-        .bind(filter.model.as_deref().map(storable))
-        .bind(filter.since)
-        .bind(filter.until)
-        .bind(filter.limit)
-        .bind(filter.offset)
-        .fetch_all(pool)
-        .await)?;
+    let rows = on!(db, read pool => {
+        let found = sqlx::query_as(LIST)
+            .bind(filter.username.as_deref().map(storable))
+            .bind(filter.model.as_deref().map(storable))
+            .bind(filter.since)
+            .bind(filter.until)
+            .bind(filter.limit)
+            .bind(filter.offset)
+            .fetch(pool);
+        page_of(found).await
+    })?;
     let total = on!(db, read pool => sqlx::query_scalar(COUNT)
         .bind(filter.username.as_deref().map(storable))
         .bind(filter.model.as_deref().map(storable))
@@ -196,42 +208,59 @@ pub async fn list(db: &Db, filter: &Filter) -> Result<Page<Exchange>, StoreError
     Ok(Page { rows, total })
 }
 
+async fn page_of(
+    found: impl Stream<Item = Result<Exchange, sqlx::Error>>,
+) -> Result<Vec<Exchange>, sqlx::Error> {
+    let mut found = pin!(found);
+    let (mut rows, mut bytes) = (Vec::new(), 0);
+    while let Some(row) = found.try_next().await? {
+        bytes += said(&row);
+        if bytes > PAGE_BYTES && !rows.is_empty() {
+            break;
+        }
+        rows.push(row);
+    }
+    Ok(rows)
+}
+
+/// Bytes of messages and answer.
+fn said(row: &Exchange) -> usize {
+    row.messages.as_ref().map_or(0, String::len) + row.answer.as_ref().map_or(0, String::len)
+}
+
 /// How many rows the next statement takes: one at least, while there are any.
 fn batch_len(rows: &[Exchange]) -> usize {
-    let size = |row: &Exchange| {
-        row.messages.as_ref().map_or(0, String::len) + row.answer.as_ref().map_or(0, String::len)
-    };
     let mut bytes = 0;
     let fits = |row: &&Exchange| {
         let fits = bytes < BATCH_BYTES;
-        bytes += size(row);
+        bytes += said(row);
         fits
     };
     rows.iter().take(BATCH_ROWS).take_while(fits).count()
 }
 
-async fn append_batch(db: &Db, rows: &[Exchange]) -> Result<u64, StoreError> {
+async fn append_batch(db: &Db, run: RunId, rows: &[Exchange]) -> Result<u64, StoreError> {
     let mut tx = db.begin().await?;
     let mut new: HashSet<ExchangeId> = insert(&mut tx, rows).await?.into_iter().collect();
     let inserted = new.len() as u64;
     let mut news = webhooks::News::open(&mut tx).await?;
     // Counted only when really inserted, and once though a batch may hold a row twice. In one order
     // everywhere, so that two nodes never wait for each other.
-    let mut charges: BTreeMap<(UserId, i64, i64), i64> = BTreeMap::new();
+    let mut days: BTreeMap<(UserId, i64, i64), (i64, i64)> = BTreeMap::new();
     for row in rows.iter().filter(|row| new.remove(&row.id)) {
         news.logged(row);
-        if let Some(charge) = row.charge() {
-            *charges.entry(charge).or_default() += 1;
-        }
+        let Some(day) = row.day() else { continue };
+        let (charged, refunded) = days.entry(day).or_default();
+        *if row.verdict == Verdict::Charged { charged } else { refunded } += 1;
     }
-    for ((user, day, epoch), units) in charges {
-        let moved: Option<(i64, i64)> = on!(&mut tx, within conn => sqlx::query_as(CHARGE)
-            .bind(user).bind(day).bind(epoch).bind(units).fetch_optional(conn).await)?;
+    for ((user, day, epoch), (units, refunded)) in days {
+        let moved = leases::charge(&mut tx, run, Held { user, day, epoch, units }, refunded).await?;
         // Only one charge of a day goes over its limit, so this is told once.
         if let Some((charged, allowance)) = moved
             && charged >= allowance
             && charged - units < allowance
-            && let Some(row) = rows.iter().find(|row| row.charge() == Some((user, day, epoch)))
+            && units > 0
+            && let Some(row) = rows.iter().find(|row| row.charges((user, day, epoch)))
         {
             news.used_up(row, day, allowance);
         }
@@ -240,9 +269,6 @@ async fn append_batch(db: &Db, rows: &[Exchange]) -> Result<u64, StoreError> {
     tx.commit().await?;
     Ok(inserted)
 }
-
-const CHARGE: &str = "UPDATE quota SET charged = charged + $4 WHERE user_id = $1 AND day = $2 AND epoch = $3
-    RETURNING charged, allowance";
 
 const INSERT: &str = concat!("INSERT INTO exchanges (", columns!(), ") ");
 
@@ -319,36 +345,47 @@ impl TryFrom<String> for Verdict {
 // === impl Exchange ===
 
 impl Exchange {
-    /// Whose day, and which, this used a unit of.
-    fn charge(&self) -> Option<(UserId, i64, i64)> {
-        let (Verdict::Charged, user, day, epoch) =
-            (self.verdict, self.user_id?, self.quota_day?, self.quota_epoch?)
-        else {
-            return None;
-        };
-        Some((user, day, epoch))
+    /// Whose day, and which, its unit was of.
+    fn day(&self) -> Option<(UserId, i64, i64)> {
+        let (user, day, epoch) = (self.user_id?, self.quota_day?, self.quota_epoch?);
+        (self.verdict != Verdict::Free).then_some((user, day, epoch))
+    }
+
+    fn charges(&self, day: (UserId, i64, i64)) -> bool {
+        self.verdict == Verdict::Charged && self.day() == Some(day)
     }
 }
 
 const FORGET_CONTENT: &str = "UPDATE exchanges SET messages = NULL, answer = NULL \
      WHERE id IN (SELECT id FROM exchanges WHERE time < $1 AND (messages IS NOT NULL OR answer IS NOT NULL) LIMIT 1000)";
-const FORGET_ROWS: &str =
-    "DELETE FROM exchanges WHERE id IN (SELECT id FROM exchanges WHERE time < $1 LIMIT 1000)";
+const FORGET_ROWS: &str = "DELETE FROM exchanges WHERE id IN (SELECT id FROM exchanges
+    WHERE time < $1 AND (quota_day IS NULL OR quota_day <= $2) LIMIT 1000)";
 
 /// Forgets what was said before `content`, and whole rows from before `rows`; a thousand in one
-/// statement, so that nobody waits long. Gives how many rows are gone.
+/// statement, so that nobody waits long. That rows go is recorded first, for whoever counts them. Gives
+/// how many rows are gone.
 ///
 /// # Errors
 /// [`StoreError`]: some may be gone, the rest is there for the next time.
-pub async fn forget(db: &Db, content: Timestamp, rows: Timestamp) -> Result<u64, StoreError> {
-    forget_by(db, FORGET_CONTENT, content).await?;
-    forget_by(db, FORGET_ROWS, rows).await
+pub async fn forget(db: &Db, content: Timestamp, rows: Timestamp, now: Timestamp) -> Result<u64, StoreError> {
+    forget_by(db, FORGET_CONTENT, content, None).await?;
+    let Some(last_day) = announce_removal(db, rows, now).await? else { return Ok(0) };
+    forget_by(db, FORGET_ROWS, rows, Some(last_day)).await
 }
 
-async fn forget_by(db: &Db, sql: &'static str, before: Timestamp) -> Result<u64, StoreError> {
+async fn forget_by(
+    db: &Db,
+    sql: &'static str,
+    before: Timestamp,
+    last_day: Option<i64>,
+) -> Result<u64, StoreError> {
     let mut gone = 0;
     loop {
-        let done = on!(db, write pool => sqlx::query(sql).bind(before).execute(pool).await?.rows_affected());
+        let done = on!(db, write pool => {
+            let query = sqlx::query(sql).bind(before);
+            let query = if let Some(day) = last_day { query.bind(day) } else { query };
+            query.execute(pool).await?.rows_affected()
+        });
         gone += done;
         if done == 0 {
             return Ok(gone);

@@ -1,13 +1,14 @@
 //! Every metric by name, in one table.
 //!
-//! Labels are enums and configured names only: no key, user, model or path becomes a label, so the
-//! number of series is fixed by the configuration.
+//! Labels are enums and configured names only: no key, user, model or path that somebody asked for
+//! becomes a label, so the number of series is fixed by the configuration.
 
+use std::fmt;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use prometheus_client::encoding::text::encode;
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -19,6 +20,8 @@ pub struct Metrics {
     registry: Registry,
     /// `tollgate_requests_total`
     pub requests: Family<Answer, Counter>,
+    /// `tollgate_api_requests_total`: what the control plane answered.
+    pub api_requests: Family<ApiAnswer, Counter>,
     /// `tollgate_denied_total`: refusals of the data plane, by code.
     pub denied: Family<Reason, Counter>,
     /// `tollgate_overhead_seconds`: from a request's head to its forwarding.
@@ -29,6 +32,18 @@ pub struct Metrics {
     pub reserved: Counter,
     /// `tollgate_quota_refunded_total`, by what ended the conversation.
     pub refunded: Family<Reason, Counter>,
+    /// `tollgate_quota_grants_total`: times that units of a user's day were asked for.
+    pub grants: Counter,
+    /// `tollgate_quota_granted_units_total`
+    pub units_granted: Counter,
+    /// `tollgate_quota_returned_units_total`: granted, and given back unused.
+    pub units_returned: Counter,
+    /// `tollgate_quota_forfeited_units_total`: of a run that was lost, so that nobody gets them again.
+    pub units_forfeited: Counter,
+    /// `tollgate_quota_lease_misses_total`: reservations that waited for the database.
+    pub lease_misses: Counter,
+    /// `tollgate_quota_lease_wait_seconds`: how long they did.
+    pub lease_wait: Histogram,
     /// `tollgate_inflight_streams`
     pub in_flight: Gauge,
     /// `tollgate_message_log_queue_depth`
@@ -37,8 +52,31 @@ pub struct Metrics {
     pub log_bytes: Gauge,
     /// `tollgate_message_log_dropped_total`: what was not kept, and why.
     pub log_dropped: Family<Reason, Counter>,
+    /// `tollgate_message_log_set_aside_total`: conversations that could not become rows.
+    pub log_set_aside: Counter,
+    /// `tollgate_message_log_oldest_seconds`: how long the oldest conversation without a row has waited.
+    pub log_oldest: Gauge,
     /// `tollgate_message_log_written_total`
     pub log_written: Counter,
+    /// `tollgate_webhook_queue_depth`: events that wait to be told; at 10,000 no more are taken.
+    pub webhook_queue: Gauge,
+    /// `tollgate_webhooks_given_up_total`: events that no receiver took in time.
+    pub webhooks_given_up: Counter,
+    /// `tollgate_spool_bytes`: of all files of the spool.
+    pub spool_bytes: Gauge,
+    /// `tollgate_spool_records_total`: appended.
+    pub spool_records: Counter,
+    /// `tollgate_spool_refused_total`: records that were not appended because the spool or the disk
+    /// was full.
+    pub spool_full: Counter,
+    /// `tollgate_spool_sync_errors_total`
+    pub spool_sync_errors: Counter,
+    /// `tollgate_spool_lost_records_total`: found damaged when they were read.
+    pub spool_lost_records: Counter,
+    /// `tollgate_spool_lost_bytes_total`
+    pub spool_lost_bytes: Counter,
+    /// `tollgate_spool_lost_files_total`
+    pub spool_lost_files: Counter,
     /// `tollgate_store_errors_total`
     pub store_errors: Counter,
     /// `tollgate_upstream_up`: 1 after an answer, 0 after a failure to connect.
@@ -63,8 +101,19 @@ pub struct Answer {
     pub source: Source,
 }
 
+/// One answered request of the control plane.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ApiAnswer {
+    /// The method, or "other".
+    pub method: &'static str,
+    /// The path as it is routed, such as `/api/v1/auth/keys/{id}`, or "none".
+    pub route: String,
+    /// The status sent.
+    pub status: u16,
+}
+
 /// Who chose a status.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Source {
     /// We refused.
     Gateway,
@@ -95,16 +144,34 @@ impl Metrics {
         let mut metrics = Self {
             registry: Registry::with_prefix("tollgate"),
             requests: Family::default(),
+            api_requests: Family::default(),
             denied: Family::default(),
             overhead: Histogram::new(exponential_buckets(0.000_05, 2.0, 14)),
             first_byte: Histogram::new(exponential_buckets(0.001, 2.5, 14)),
             reserved: Counter::default(),
             refunded: Family::default(),
+            grants: Counter::default(),
+            units_granted: Counter::default(),
+            units_returned: Counter::default(),
+            units_forfeited: Counter::default(),
+            lease_misses: Counter::default(),
+            lease_wait: Histogram::new(exponential_buckets(0.000_25, 2.5, 12)),
             in_flight: Gauge::default(),
             log_queue: Gauge::default(),
             log_bytes: Gauge::default(),
             log_dropped: Family::default(),
+            log_set_aside: Counter::default(),
+            log_oldest: Gauge::default(),
             log_written: Counter::default(),
+            webhook_queue: Gauge::default(),
+            webhooks_given_up: Counter::default(),
+            spool_bytes: Gauge::default(),
+            spool_records: Counter::default(),
+            spool_full: Counter::default(),
+            spool_sync_errors: Counter::default(),
+            spool_lost_records: Counter::default(),
+            spool_lost_bytes: Counter::default(),
+            spool_lost_files: Counter::default(),
             store_errors: Counter::default(),
             upstream_up: Family::default(),
             credential_refused: Family::default(),
@@ -112,7 +179,9 @@ impl Metrics {
             connections_refused: Counter::default(),
         };
         metrics.register_data_plane();
+        metrics.register_quota();
         metrics.register_log();
+        metrics.register_spool();
         metrics.register_outside();
         metrics
     }
@@ -154,14 +223,26 @@ impl Metrics {
     fn register_data_plane(&mut self) {
         let r = &mut self.registry;
         r.register("requests", "Requests answered", self.requests.clone());
+        r.register("api_requests", "Requests answered by the REST API", self.api_requests.clone());
         r.register("denied", "Requests refused by the gateway", self.denied.clone());
         let help = "From a request's head to its forwarding";
         r.register_with_unit("overhead", help, Unit::Seconds, self.overhead.clone());
         let help = "From forwarding to the head of the upstream's answer";
         r.register_with_unit("upstream_first_byte", help, Unit::Seconds, self.first_byte.clone());
         r.register("inflight_streams", "Answers under way", self.in_flight.clone());
+    }
+
+    fn register_quota(&mut self) {
+        let r = &mut self.registry;
         r.register("quota_reserved", "Conversations reserved", self.reserved.clone());
         r.register("quota_refunded", "Conversations given back", self.refunded.clone());
+        r.register("quota_grants", "Times that a user's conversations were asked for", self.grants.clone());
+        r.register("quota_granted_units", "Conversations granted", self.units_granted.clone());
+        r.register("quota_returned_units", "Granted and not used", self.units_returned.clone());
+        r.register("quota_forfeited_units", "Granted and lost track of", self.units_forfeited.clone());
+        r.register("quota_lease_misses", "Reservations that met the database", self.lease_misses.clone());
+        let help = "How long those waited";
+        r.register_with_unit("quota_lease_wait", help, Unit::Seconds, self.lease_wait.clone());
     }
 
     fn register_log(&mut self) {
@@ -169,8 +250,23 @@ impl Metrics {
         r.register("message_log_queue_depth", "Rows waiting to be written", self.log_queue.clone());
         r.register("message_log_bytes", "Bytes of conversations kept in memory", self.log_bytes.clone());
         r.register("message_log_dropped", "What was not kept", self.log_dropped.clone());
+        let help = "Conversations that could not become rows and were set aside";
+        r.register("message_log_set_aside", help, self.log_set_aside.clone());
+        let help = "How long the oldest conversation without a row has waited";
+        r.register_with_unit("message_log_oldest", help, Unit::Seconds, self.log_oldest.clone());
         r.register("message_log_written", "Rows written", self.log_written.clone());
         r.register("store_errors", "Database calls that failed", self.store_errors.clone());
+    }
+
+    fn register_spool(&mut self) {
+        let r = &mut self.registry;
+        r.register("spool_bytes", "Bytes of the spool's files", self.spool_bytes.clone());
+        r.register("spool_records", "Records appended to the spool", self.spool_records.clone());
+        r.register("spool_refused", "Records refused by a full spool", self.spool_full.clone());
+        r.register("spool_sync_errors", "Syncs that the disk refused", self.spool_sync_errors.clone());
+        r.register("spool_lost_records", "Damaged records", self.spool_lost_records.clone());
+        r.register("spool_lost_bytes", "Damaged bytes", self.spool_lost_bytes.clone());
+        r.register("spool_lost_files", "Files of which nothing can be read", self.spool_lost_files.clone());
     }
 
     fn register_outside(&mut self) {
@@ -178,6 +274,8 @@ impl Metrics {
         r.register("upstream_up", "Whether the upstream was reached last time", self.upstream_up.clone());
         let help = "Our own credential refused by the upstream";
         r.register("upstream_credential_refused", help, self.credential_refused.clone());
+        r.register("webhook_queue_depth", "Events waiting to be told", self.webhook_queue.clone());
+        r.register("webhooks_given_up", "Events that could not be told", self.webhooks_given_up.clone());
         r.register("connections", "Open client connections", self.connections.clone());
         let help = "Client connections refused at a cap";
         r.register("connections_refused", help, self.connections_refused.clone());
@@ -187,5 +285,17 @@ impl Metrics {
 impl Default for Metrics {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+// === impl Source ===
+
+impl EncodeLabelValue for Source {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
+        let word = match self {
+            Self::Gateway => "gateway",
+            Self::Upstream => "upstream",
+        };
+        word.encode(encoder)
     }
 }

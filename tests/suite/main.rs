@@ -15,5 +15,6 @@ mod post_office;
 mod proxy;
 mod sdk;
 mod upstream;
+mod watch;
 mod wire;
 mod world;

@@ -5,7 +5,7 @@ use utoipa::OpenApi;
 use super::words;
 use crate::control::problem::Document;
 use crate::control::{
-    audit, authz, deleted, docs, exchanges, explain, health, info, jobs, key_self, keys, letters, me,
+    audit, authz, deleted, docs, exchanges, explain, health, info, jobs, key_self, keys, ledger, letters, me,
     messages, metrics, my_account, my_key, register, renewal, reset, session, staff, totp, usage, users,
     verify,
 };
@@ -98,6 +98,8 @@ use crate::control::{
         jobs::run_job,
         usage::usage,
         usage::statistics,
+        ledger::verify_ledger,
+        ledger::explain_ledger,
         exchanges::list_message_logs,
         exchanges::get_message_log,
     ),
