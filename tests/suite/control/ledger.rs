@@ -149,6 +149,13 @@ async fn rows_that_the_clean_up_removed_are_out_of_reach_and_no_difference() {
     assert_eq!((&report["total"], &report["differences"][0]["day"]), (&json!(1), &json!("2026-10-06")));
 }
 
+/// Of an epoch: its allowance, what was charged, what was not, and what was given back.
+fn units(epoch: &Value) -> [i64; 4] {
+    let units = |name: &str| epoch[name].as_i64().unwrap();
+    let unused = units("held") + units("forfeited") + units("left");
+    [units("allowance"), units("charged"), unused, units("refunded")]
+}
+
 #[tokio::test]
 async fn a_day_is_told_conversation_by_conversation() {
     let world = World::start().await;
@@ -192,14 +199,7 @@ async fn a_day_is_told_conversation_by_conversation() {
         ]
     );
     let epochs = day["epochs"].as_array().unwrap();
-    let balances: Vec<_> = epochs
-        .iter()
-        .map(|epoch| {
-            let units = |name: &str| epoch[name].as_i64().unwrap();
-            let unused = units("held") + units("forfeited") + units("left");
-            [units("allowance"), units("charged"), unused, units("refunded")]
-        })
-        .collect();
+    let balances: Vec<_> = epochs.iter().map(units).collect();
     assert_eq!((balances, &epochs[1]["live"]), (vec![[10, 1, 9, 1], [4, 1, 3, 0]], &json!(true)));
     assert!(!day.to_string().contains("my-private-words"), "{day:#}");
 
