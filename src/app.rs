@@ -1,6 +1,6 @@
 //! The gateway as a whole: what is started in which order, and stopped in which.
 //!
-//! Start: database, identity and quota, the log, the control plane, then the workers with their
+//! Start: database, this run, identity and quota, the log, the control plane, then the workers with their
 //! sockets; a client is met only when everything behind is ready. Stop: the reverse, in four steps:
 //! nothing new is accepted; running answers come to their end; what is left after the drain time is
 //! ended with a word; what is still to be written is written.
@@ -26,18 +26,21 @@ use crate::credential::seal::Sealer;
 use crate::credential::ticket::TicketKey;
 use crate::credential::token::Tokens;
 use crate::identity::{Directory, Sources};
+use crate::ids::RunId;
 use crate::jobs::deliveries::{self, Queue};
 use crate::jobs::{self, Jobs};
 use crate::limits::Limits;
 use crate::listen::{self, Acceptor, ClientIps, Stop, TlsKeys};
 use crate::notify::mail::Mailer;
 use crate::proxy;
-use crate::quota::Quota;
+use crate::quota::{self, Quota};
 use crate::store::Db;
+use crate::store::runs::Run;
 use crate::telemetry::Metrics;
 
 mod door;
 mod first_admin;
+mod run;
 mod worker;
 
 use door::{Door, Hallway};
@@ -48,6 +51,8 @@ pub struct App {
     runtime: Option<Runtime>,
     background: Background,
     db: Db,
+    quota: Quota,
+    run: RunId,
     metrics: Arc<Metrics>,
     workers: Workers,
     jobs: Jobs,
@@ -64,6 +69,7 @@ pub struct App {
 /// What the floors below the planes are made of, once started.
 struct House {
     db: Db,
+    run: Run,
     directory: Directory,
     limits: Arc<Limits>,
     quota: Quota,
@@ -142,13 +148,15 @@ impl App {
         };
         workers.count_into(Arc::clone(&house.metrics), &background);
         tracing::info!(listen = %local_addr, "the gate is open");
-        let House { db, metrics, undelivered, .. } = house;
+        let House { db, quota, run: Run { id: run, .. }, metrics, undelivered, .. } = house;
         let drain_timeout = config.server.drain_timeout;
         let runtime = None;
         Ok(Self {
             runtime,
             background,
             db,
+            quota,
+            run,
             metrics,
             workers,
             jobs,
@@ -216,10 +224,14 @@ impl App {
         }
         self.jobs.stop().await;
         self.undelivered.cancel();
-        let Self { background, db, runtime, .. } = self;
+        if tokio::time::timeout(LAST_ROWS, self.quota.close()).await.is_err() {
+            tracing::error!("the conversations in hand could not be given back in time");
+        }
+        let Self { background, db, run, runtime, .. } = self;
         if tokio::time::timeout(LAST_ROWS, background.finish()).await.is_err() {
             tracing::error!("the last rows could not be written in time");
         }
+        run::end(&db, &background, run).await;
         db.close().await;
         if let Some(runtime) = runtime {
             runtime.shutdown_background();
@@ -254,16 +266,39 @@ impl House {
             capacity: config.limits.max_cached_keys,
         });
         let limits = Arc::new(Limits::new(&config.limits, &config.plans, clock));
-        let seats = config.limits.max_parallel;
-        let quota = Quota::start(db.clone(), background, clock.clone(), Arc::clone(&metrics), seats);
-        let chatlog = Chatlog::start(&config.message_log, db.clone(), background, Arc::clone(&metrics));
+        let run = run::new(&config.server.data_dir, clock.now())?;
+        let earlier = run::begin(&db, background, &run).await?;
+        let quota = Quota::start(quota::Sources {
+            db: db.clone(),
+            background: background.clone(),
+            clock: clock.clone(),
+            metrics: Arc::clone(&metrics),
+            run: run.clone(),
+            earlier,
+            max_lease: config.limits.max_lease.into(),
+        });
+        quota.recover().await;
+        let log = &config.message_log;
+        let chatlog = Chatlog::start(log, db.clone(), run.id, background, Arc::clone(&metrics));
         let undelivered = CancellationToken::new();
         let queue = Queue { db: db.clone(), clock: clock.clone(), metrics: Arc::clone(&metrics) };
         let (webhooks, stop) = (config.webhooks.as_ref(), undelivered.clone());
         deliveries::start(background, queue, webhooks, stop).await?;
         let mailer = Mailer::start(&config.mail, background, draining)?;
         let background = background.clone();
-        Ok(Self { db, directory, limits, quota, chatlog, metrics, pepper, undelivered, mailer, background })
+        Ok(Self {
+            db,
+            run,
+            directory,
+            limits,
+            quota,
+            chatlog,
+            metrics,
+            pepper,
+            undelivered,
+            mailer,
+            background,
+        })
     }
 
     fn control(
@@ -311,7 +346,8 @@ impl House {
     }
 
     fn sources(&self, clock: &Clock) -> jobs::Sources {
-        jobs::Sources { db: self.db.clone(), backlog: self.chatlog.backlog().clone(), clock: clock.clone() }
+        let backlog = self.chatlog.backlog().clone();
+        jobs::Sources { db: self.db.clone(), backlog, clock: clock.clone(), node: self.run.node.clone() }
     }
 
     fn shared(&self, client_ips: Arc<ClientIps>, clock: Clock, cut: CancellationToken) -> proxy::Shared {

@@ -13,6 +13,7 @@ use tokio::sync::{Notify, mpsc, watch};
 
 use crate::background::Background;
 use crate::config;
+use crate::ids::RunId;
 use crate::store::{self, Db, StoreError};
 use crate::telemetry::Metrics;
 
@@ -30,6 +31,7 @@ pub struct Chatlog {
     queue: mpsc::Sender<Exchange>,
     backlog: Backlog,
     db: Db,
+    run: RunId,
     background: Background,
 }
 
@@ -60,11 +62,12 @@ const PATIENCE: Duration = Duration::from_secs(5);
 // === impl Chatlog ===
 
 impl Chatlog {
-    /// Starts the drain on `background`.
+    /// Starts the drain on `background`; its rows are of `run`.
     #[must_use]
     pub fn start(
         config: &config::MessageLog,
         db: Db,
+        run: RunId,
         background: &Background,
         metrics: Arc<Metrics>,
     ) -> Self {
@@ -79,6 +82,7 @@ impl Chatlog {
         let budget = Budget::new(config.max_memory, Arc::clone(&metrics));
         let drain = drain::Drain {
             db: db.clone(),
+            run,
             metrics,
             hurry: Arc::clone(&hurry),
             budget: budget.clone(),
@@ -88,7 +92,7 @@ impl Chatlog {
         };
         background.spawn(drain.run(exchanges, done));
         let backlog = Backlog { recorded: Arc::default(), written, hurry, budget };
-        Self { queue, backlog, db, background: background.clone() }
+        Self { queue, backlog, db, run, background: background.clone() }
     }
 
     /// Room for the row of a request that is about to be forwarded.
@@ -122,8 +126,8 @@ impl Chatlog {
     ///
     /// [`StoreError`]: nothing was written.
     pub async fn write(&self, rows: Vec<store::exchanges::Exchange>) -> Result<(), StoreError> {
-        let db = self.db.clone();
-        let append = async move { store::exchanges::append(&db, &rows).await };
+        let (db, run) = (self.db.clone(), self.run);
+        let append = async move { store::exchanges::append(&db, run, &rows).await };
         self.background.run(append).await.map_err(|_| StoreError::closed())?.map(drop)
     }
 

@@ -176,6 +176,8 @@ pub struct Limits {
     pub burst: u32,
     /// Requests of all keys in flight at a time; more are answered 503.
     pub max_parallel: usize,
+    /// Most conversations that a node has in hand for one user, 1 and more.
+    pub max_lease: u16,
     /// When a day begins.
     pub time_zone: Tz,
     /// Largest JSON request body in bytes.

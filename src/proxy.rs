@@ -206,8 +206,7 @@ impl Proxy {
     }
 
     async fn reserve(&self, subject: &Subject) -> Result<Reservation, Refusal> {
-        let seat = self.shared.quota.seat()?;
-        Ok(self.shared.quota.reserve(subject.user, &subject.allowance, seat).await?)
+        Ok(self.shared.quota.reserve(subject.user, &subject.allowance).await?)
     }
 
     fn meter(&self, arrival: &Arrival<'_>, admitted: Admitted, mut asked: Asked) -> Meter {

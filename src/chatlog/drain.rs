@@ -7,12 +7,14 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{Budget, Exchange, row};
+use crate::ids::RunId;
 use crate::store::{self, Db, StoreError};
 use crate::telemetry::Metrics;
 
 /// What the drain needs.
 pub(super) struct Drain {
     pub(super) db: Db,
+    pub(super) run: RunId,
     pub(super) metrics: Arc<Metrics>,
     pub(super) hurry: Arc<Notify>,
     pub(super) budget: Budget,
@@ -76,7 +78,7 @@ impl Drain {
 
     async fn append(&self, rows: &[store::exchanges::Exchange]) {
         loop {
-            match store::exchanges::append(&self.db, rows).await {
+            match store::exchanges::append(&self.db, self.run, rows).await {
                 Ok(inserted) => {
                     self.metrics.log_written.inc_by(inserted);
                     return;
@@ -95,7 +97,7 @@ impl Drain {
     async fn append_one_by_one(&self, rows: &[store::exchanges::Exchange], error: &StoreError) {
         tracing::error!(%error, rows = rows.len(), "a batch was refused; writing its rows one by one");
         for row in rows {
-            match store::exchanges::append(&self.db, std::slice::from_ref(row)).await {
+            match store::exchanges::append(&self.db, self.run, std::slice::from_ref(row)).await {
                 Ok(inserted) => drop(self.metrics.log_written.inc_by(inserted)),
                 Err(error) => {
                     self.metrics.drop_from_log("poison");

@@ -234,6 +234,7 @@ fn limits(mut s: Section<'_>) -> (Limits, u32) {
             given => given,
         },
         max_parallel: s.value_or("max_parallel", forms::whole(1..=MANY), 1024),
+        max_lease: s.value_or("max_lease", forms::whole(1..=1000), 32),
         time_zone: s.value_or("time_zone", forms::zone, Tz::UTC),
         max_body_size: s.value_or("max_body_size", forms::size, 10 * MIB),
         max_upload_size: s.value_or("max_upload_size", forms::size, 512 * MIB),

@@ -117,7 +117,7 @@ pub(super) async fn restore_user(
     let actor = (Actor::Admin(admin.id), admin.username.as_str());
     let entry = origin.entry(actor, "user.restore", &username, json!({ "user_id": user.user_id }));
     deleted::restore(&control.db, &user, &given, &entry).await?;
-    control.directory.forget_user(user.user_id);
+    control.forget_user(user.user_id);
     Ok(Json(Restored {
         message: "User restored successfully",
         user_id: user.user_id.to_string(),

@@ -81,6 +81,5 @@ impl Control {
     /// Waits for what was answered before, so that it is in the database.
     async fn settle_log(&self) {
         self.chatlog.flush().await;
-        self.quota.settled().await;
     }
 }

@@ -331,7 +331,6 @@ impl From<IdentifyError> for Problem {
 impl From<QuotaError> for Problem {
     fn from(error: QuotaError) -> Self {
         match error {
-            QuotaError::Busy => Self::Busy("too many conversations wait to be settled"),
             QuotaError::NoSuchUser => Self::UnknownKey,
             QuotaError::UsedUp { .. } | QuotaError::StoreDown => Self::Unavailable(error.to_string()),
         }

@@ -53,8 +53,7 @@ pub(super) async fn charge(
     origin: &Origin,
     call: &str,
 ) -> Result<Day, Problem> {
-    let seat = control.quota.seat()?;
-    let reserved = control.quota.reserve(subject.user, &subject.allowance, seat).await;
+    let reserved = control.quota.reserve(subject.user, &subject.allowance).await;
     let mut reservation = reserved.map_err(|error| used_up_or(error, origin.at))?;
     let (day, epoch) = reservation.ledger();
     let row = Exchange {

@@ -280,7 +280,6 @@ impl From<QuotaError> for Refusal {
         match error {
             QuotaError::UsedUp { limit, resets_at, zone } => Self::UsedUp { limit, resets_at, zone },
             QuotaError::NoSuchUser => Self::Identify(IdentifyError::Unknown),
-            QuotaError::Busy => Self::Unavailable("settler"),
             QuotaError::StoreDown => Self::Unavailable("quota"),
         }
     }

@@ -32,6 +32,18 @@ pub struct Metrics {
     pub reserved: Counter,
     /// `tollgate_quota_refunded_total`, by what ended the conversation.
     pub refunded: Family<Reason, Counter>,
+    /// `tollgate_quota_grants_total`: times that units of a user's day were asked for.
+    pub grants: Counter,
+    /// `tollgate_quota_granted_units_total`
+    pub units_granted: Counter,
+    /// `tollgate_quota_returned_units_total`: granted, and given back unused.
+    pub units_returned: Counter,
+    /// `tollgate_quota_forfeited_units_total`: of a run that was lost, so that nobody gets them again.
+    pub units_forfeited: Counter,
+    /// `tollgate_quota_lease_misses_total`: reservations that waited for the database.
+    pub lease_misses: Counter,
+    /// `tollgate_quota_lease_wait_seconds`: how long they did.
+    pub lease_wait: Histogram,
     /// `tollgate_inflight_streams`
     pub in_flight: Gauge,
     /// `tollgate_message_log_queue_depth`
@@ -134,6 +146,12 @@ impl Metrics {
             first_byte: Histogram::new(exponential_buckets(0.001, 2.5, 14)),
             reserved: Counter::default(),
             refunded: Family::default(),
+            grants: Counter::default(),
+            units_granted: Counter::default(),
+            units_returned: Counter::default(),
+            units_forfeited: Counter::default(),
+            lease_misses: Counter::default(),
+            lease_wait: Histogram::new(exponential_buckets(0.000_25, 2.5, 12)),
             in_flight: Gauge::default(),
             log_queue: Gauge::default(),
             log_bytes: Gauge::default(),
@@ -155,6 +173,7 @@ impl Metrics {
             connections_refused: Counter::default(),
         };
         metrics.register_data_plane();
+        metrics.register_quota();
         metrics.register_log();
         metrics.register_spool();
         metrics.register_outside();
@@ -205,8 +224,19 @@ impl Metrics {
         let help = "From forwarding to the head of the upstream's answer";
         r.register_with_unit("upstream_first_byte", help, Unit::Seconds, self.first_byte.clone());
         r.register("inflight_streams", "Answers under way", self.in_flight.clone());
+    }
+
+    fn register_quota(&mut self) {
+        let r = &mut self.registry;
         r.register("quota_reserved", "Conversations reserved", self.reserved.clone());
         r.register("quota_refunded", "Conversations given back", self.refunded.clone());
+        r.register("quota_grants", "Times that a user's conversations were asked for", self.grants.clone());
+        r.register("quota_granted_units", "Conversations granted", self.units_granted.clone());
+        r.register("quota_returned_units", "Granted and not used", self.units_returned.clone());
+        r.register("quota_forfeited_units", "Granted and lost track of", self.units_forfeited.clone());
+        r.register("quota_lease_misses", "Reservations that met the database", self.lease_misses.clone());
+        let help = "How long those waited";
+        r.register_with_unit("quota_lease_wait", help, Unit::Seconds, self.lease_wait.clone());
     }
 
     fn register_log(&mut self) {

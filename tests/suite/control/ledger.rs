@@ -205,6 +205,12 @@ async fn a_day_is_told_conversation_by_conversation() {
 
     let page = explain(&world, "ANN?limit=1&offset=2&day=2026-10-01").await;
     assert_eq!(page["conversations"], json!([day["conversations"][2]]));
+}
+
+#[tokio::test]
+async fn who_reads_a_day_is_noted_and_a_day_nobody_can_mean_is_refused() {
+    let world = World::start().await;
+    world.user("ann").await;
     let before = explain(&world, "ann?day=2026-09-30").await;
     assert_eq!((&before["total"], &before["epochs"]), (&json!(0), &json!([])));
     let read = world.audit().await;

@@ -9,7 +9,7 @@ use super::child::Site;
 use crate::world::Database;
 
 /// A command that is done, and the same one refused.
-const COMMANDS: [(&str, Option<&str>, &str); 15] = [
+const COMMANDS: [(&str, Option<&str>, &str); 17] = [
     ("check", None, "wrong"),
     ("migrate", None, "wrong"),
     ("health", None, "nobody"),
@@ -25,6 +25,8 @@ const COMMANDS: [(&str, Option<&str>, &str); 15] = [
     ("staff-disable", Some("staff disable sue"), "staff disable nobody"),
     ("staff-enable", Some("staff enable sue"), "staff enable nobody"),
     ("audit-verify", None, "wrong"),
+    ("ledger-verify", None, "wrong"),
+    ("ledger-explain", Some("ledger explain ann"), "ledger explain nobody"),
 ];
 
 struct Place(Site);
@@ -71,6 +73,8 @@ async fn each_command_prints_one_document_also_of_an_error() {
         match refused {
             "wrong" => {}
             "nobody" => place.refused(name, 1),
+            // 1 says that the ledger does not hold.
+            line if line.starts_with("ledger") => place.refused(line, 2),
             line => place.refused(line, 1),
         }
     }
