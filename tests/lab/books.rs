@@ -1,0 +1,322 @@
+//! The independent books: who had how many conversations, computed from what clients heard and what
+//! the origin saw. Of the product they know the promise, not the code; what it says of itself comes in
+//! at the end, to be compared ([`Told`]).
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+
+use super::told::{Row, Told};
+
+/// What one user may have.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Terms {
+    /// Conversations of the day.
+    pub(crate) limit: i64,
+    /// How many failures of the upstream give one back.
+    pub(crate) refunds: i64,
+}
+
+/// The name of one request, in its body: `lab-USER-NUMBER-ACT`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Canary {
+    pub(crate) user: u32,
+    pub(crate) number: u32,
+}
+
+/// What the origin is asked to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Act {
+    Quick,
+    Slow,
+    Long,
+    Fail,
+}
+
+/// One request as the origin saw it.
+#[derive(Clone, Debug)]
+pub(crate) struct Seen {
+    pub(crate) act: Act,
+    /// The gate's name for it.
+    pub(crate) request_id: String,
+    pub(crate) ended: Ended,
+}
+
+/// How far the origin came with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    Open,
+    Failed,
+    Answered,
+}
+
+/// What a client asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Call {
+    Chat,
+    VerifyKey,
+    LogMessage,
+}
+
+/// What a client heard.
+#[derive(Clone, Debug)]
+pub(crate) struct Heard {
+    pub(crate) canary: Canary,
+    pub(crate) call: Call,
+    /// 0: no head came.
+    pub(crate) status: u16,
+    pub(crate) request_id: String,
+    /// Whether the last byte came.
+    pub(crate) whole: bool,
+    /// Whether the gate said that the day is used up.
+    pub(crate) used_up: bool,
+    /// What is left, by the answer's header.
+    pub(crate) remaining: Option<i64>,
+}
+
+/// What may have happened to the gate meanwhile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Strictness {
+    /// Nothing: every balance is exact.
+    Exact,
+    /// It was killed: what was under way may have been charged without being seen.
+    Killed,
+}
+
+/// Everything that was observed.
+pub(crate) struct Books {
+    pub(crate) users: Vec<(String, Terms)>,
+    pub(crate) heard: Vec<Heard>,
+    pub(crate) seen: HashMap<Canary, Seen>,
+    /// Users whose day was asked for to its end, at rest.
+    pub(crate) exhausted: HashSet<u32>,
+    pub(crate) strictness: Strictness,
+}
+
+/// The balances, and what is wrong with them.
+#[derive(Debug, Default)]
+pub(crate) struct Findings {
+    pub(crate) broken: Vec<String>,
+    pub(crate) over_admitted: i64,
+    pub(crate) under_admitted: i64,
+    pub(crate) double_refunds: i64,
+    pub(crate) lost_finished: i64,
+    pub(crate) lost_notes: i64,
+    /// Reached the origin and are in no log.
+    pub(crate) unrecorded: i64,
+    /// Charged, and never reached the origin: under way when the gate was killed.
+    pub(crate) charged_unseen: i64,
+    pub(crate) rows: usize,
+}
+
+/// One user's side of the books.
+#[derive(Clone, Copy, Debug, Default)]
+struct Account {
+    seen: i64,
+    failed: i64,
+    verified: i64,
+    charged_rows: i64,
+    refunded_rows: i64,
+}
+
+// === impl Canary ===
+
+impl Canary {
+    /// The content of a message that carries it.
+    pub(crate) fn says(self, act: Act) -> String {
+        format!("{self}-{}", act.word())
+    }
+
+    /// The canary in these bytes.
+    pub(crate) fn find(bytes: &[u8]) -> Option<(Self, Act)> {
+        let at = memchr::memmem::find(bytes, b"lab-")?;
+        let rest = &bytes[at + 4..];
+        let end = rest.iter().position(|byte| !byte.is_ascii_alphanumeric() && *byte != b'-')?;
+        let mut words = std::str::from_utf8(&rest[..end]).ok()?.split('-');
+        let (user, number) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+        Some((Self { user, number }, Act::from_word(words.next()?)?))
+    }
+}
+
+impl fmt::Display for Canary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "lab-{}-{}", self.user, self.number)
+    }
+}
+
+// === impl Act ===
+
+impl Act {
+    const ALL: [(Self, &str); 4] =
+        [(Self::Quick, "quick"), (Self::Slow, "slow"), (Self::Long, "long"), (Self::Fail, "fail")];
+
+    fn word(self) -> &'static str {
+        Self::ALL.iter().find(|(act, _)| *act == self).unwrap().1
+    }
+
+    fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.iter().find(|(_, known)| *known == word).map(|(act, _)| *act)
+    }
+}
+
+// === impl Terms ===
+
+impl Terms {
+    /// A day has refunds for half of its conversations, at least five.
+    pub(crate) fn of(limit: i64) -> Self {
+        Self { limit, refunds: (limit / 2).max(5) }
+    }
+}
+
+// === impl Books ===
+
+impl Books {
+    /// Holds what was observed against itself and against what the product says.
+    pub(crate) fn audit(&self, told: &Told) -> Findings {
+        let mut found = Findings { rows: told.rows.len(), ..Findings::default() };
+        let mut accounts = self.observed();
+        self.check_rows(told, &mut accounts, &mut found);
+        self.check_answers(told, &mut found);
+        for (number, (name, terms)) in self.users.iter().enumerate() {
+            let account = accounts.get(&(number as u32)).copied().unwrap_or_default();
+            let exhausted = self.exhausted.contains(&(number as u32));
+            self.check_balance((name, *terms), account, exhausted, &mut found);
+            check_product(name, *terms, account, told, &mut found);
+        }
+        found
+    }
+
+    fn observed(&self) -> HashMap<u32, Account> {
+        let mut accounts: HashMap<u32, Account> = HashMap::new();
+        for (canary, seen) in &self.seen {
+            let account = accounts.entry(canary.user).or_default();
+            account.seen += 1;
+            account.failed += i64::from(seen.ended == Ended::Failed);
+        }
+        for heard in self.heard.iter().filter(|heard| heard.call == Call::VerifyKey && heard.status == 200) {
+            accounts.entry(heard.canary.user).or_default().verified += 1;
+        }
+        accounts
+    }
+
+    /// One row for each conversation, with the verdict its story asks for.
+    fn check_rows(&self, told: &Told, accounts: &mut HashMap<u32, Account>, found: &mut Findings) {
+        let mut entered: HashMap<Canary, &Row> = HashMap::new();
+        let numbers: HashMap<&str, u32> =
+            self.users.iter().enumerate().map(|(n, (name, _))| (name.as_str(), n as u32)).collect();
+        for row in &told.rows {
+            let Some(number) = numbers.get(row.username.as_str()) else { continue };
+            let account = accounts.entry(*number).or_default();
+            account.charged_rows += i64::from(row.verdict == "charged");
+            account.refunded_rows += i64::from(row.verdict == "refunded");
+            let Some(canary) = row.canary.filter(|_| row.call == "chat.completions") else { continue };
+            if entered.insert(canary, row).is_some() {
+                found.broken.push(format!("{canary} has two rows"));
+                found.double_refunds += i64::from(row.verdict == "refunded");
+            }
+            self.check_row(canary, row, found);
+        }
+        let missing = self.seen.keys().filter(|canary| !entered.contains_key(canary));
+        for canary in missing {
+            found.unrecorded += 1;
+            found.broken.push(format!("{canary} reached the origin and has no row"));
+        }
+    }
+
+    fn check_row(&self, canary: Canary, row: &Row, found: &mut Findings) {
+        let Some(seen) = self.seen.get(&canary) else {
+            found.charged_unseen += i64::from(row.verdict == "charged");
+            if self.strictness == Strictness::Exact {
+                found.broken.push(format!("{canary} has a {} row and never reached the origin", row.verdict));
+            }
+            return;
+        };
+        if seen.request_id != row.request_id {
+            found.broken.push(format!(
+                "{canary} is {} in the log, {} at the origin",
+                row.request_id, seen.request_id
+            ));
+        }
+        if seen.ended == Ended::Answered && row.verdict != "charged" {
+            found.broken.push(format!("{canary} was answered and is {} ({})", row.verdict, row.reason));
+        }
+    }
+
+    /// Who heard the last byte finds their row.
+    fn check_answers(&self, told: &Told, found: &mut Findings) {
+        let known: HashMap<&str, &Row> = told.rows.iter().map(|row| (row.request_id.as_str(), row)).collect();
+        for heard in self.heard.iter().filter(|heard| heard.whole && heard.status == 200) {
+            let row = known.get(heard.request_id.as_str());
+            let right = row.is_some_and(|row| match heard.call {
+                Call::Chat => {
+                    row.verdict == "charged" && row.canary == Some(heard.canary) && row.call == "chat.completions"
+                }
+                Call::VerifyKey => row.verdict == "charged" && row.call == "verify-key",
+                Call::LogMessage => row.verdict == "free" && row.canary == Some(heard.canary),
+            });
+            if right {
+                continue;
+            }
+            let lost =
+                if heard.call == Call::LogMessage { &mut found.lost_notes } else { &mut found.lost_finished };
+            *lost += 1;
+            let (canary, call, id) = (heard.canary, heard.call, &heard.request_id);
+            found
+                .broken
+                .push(format!("{canary} ({call:?}) was answered 200 to its last byte; row of {id}: {row:?}"));
+        }
+    }
+
+    /// What was had against what may be had.
+    fn check_balance(
+        &self,
+        (name, terms): (&str, Terms),
+        account: Account,
+        exhausted: bool,
+        found: &mut Findings,
+    ) {
+        let had = account.seen + account.verified - account.failed.min(terms.refunds);
+        if had > terms.limit {
+            found.over_admitted += had - terms.limit;
+            found.broken.push(format!("{name} had {had} conversations of {}", terms.limit));
+        }
+        if account.refunded_rows > account.failed.min(terms.refunds) {
+            let twice = account.refunded_rows - account.failed.min(terms.refunds);
+            found.double_refunds += twice;
+            found.broken.push(format!("{name} was given back {twice} more than failed"));
+        }
+        if self.strictness == Strictness::Exact && account.refunded_rows < account.failed.min(terms.refunds) {
+            let (given, failed) = (account.refunded_rows, account.failed);
+            found.broken.push(format!("{name} was given back {given} of {failed} that failed"));
+        }
+        if exhausted && account.charged_rows < terms.limit {
+            found.under_admitted += terms.limit - account.charged_rows;
+            found.broken.push(format!(
+                "{name} was told that the day is used up after {} of {}",
+                account.charged_rows, terms.limit
+            ));
+        }
+    }
+}
+
+/// The product's own numbers, against its rows.
+fn check_product(name: &str, terms: Terms, account: Account, told: &Told, found: &mut Findings) {
+    let Some(balance) = told.balances.get(name) else {
+        if account.charged_rows + account.refunded_rows > 0 {
+            found.broken.push(format!("{name} has rows and no balance"));
+        }
+        return;
+    };
+    let mut wrong = |what: &str, is: i64, should: i64| {
+        if is != should {
+            found
+                .broken
+                .push(format!("{name}: {what} is {is}, should be {should} ({balance:?}, {account:?})"));
+        }
+    };
+    wrong("charged", balance.charged, account.charged_rows);
+    wrong("refunded", balance.refunded, account.refunded_rows);
+    wrong("granted", balance.granted, balance.charged + balance.leased + balance.forfeited);
+    if let Some(left) = told.left.get(name) {
+        wrong("what is left", *left, terms.limit - account.charged_rows - balance.forfeited);
+    }
+}

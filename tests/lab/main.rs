@@ -1,0 +1,104 @@
+//! The laboratory: experiments on the real binary that prove, or break, what the README promises.
+//!
+//!     cargo run --release --example lab -- race
+//!
+//! Each prints a table, and exits with 1 when a promise was broken. See tests/lab/README.md.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "an experiment stops at the first surprise, and is no part of the product"
+)]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use clap::{Parser, Subcommand};
+
+#[path = "proof.rs"]
+mod proof;
+
+use proof::gate::Plan;
+use proof::report::Report;
+use proof::{kill, race};
+
+/// Experiments that prove, or break, what the README promises.
+#[derive(Parser)]
+struct Lab {
+    #[command(subcommand)]
+    experiment: Experiment,
+    /// The binary; built anew when left out.
+    #[arg(long, global = true)]
+    binary: Option<PathBuf>,
+    /// `sqlite`, or the URL of a PostgreSQL server that ends in a slash.
+    #[arg(long, global = true, default_value = "sqlite")]
+    database: String,
+    /// The same seed, the same chance.
+    #[arg(long, global = true, default_value_t = 1)]
+    seed: u64,
+    /// One JSON object instead of a table.
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Subcommand)]
+enum Experiment {
+    /// Every conversation of a day is asked for many times at once.
+    Race {
+        #[arg(long, default_value_t = 1000)]
+        users: usize,
+        /// Requests of each user, all at once.
+        #[arg(long, default_value_t = 1000)]
+        burst: u32,
+        /// Users who race at the same time.
+        #[arg(long, default_value_t = 25)]
+        group: usize,
+        /// Largest day of a user.
+        #[arg(long, default_value_t = 40)]
+        limit: u64,
+    },
+    /// `kill -9` at random moments under load.
+    Kill {
+        #[arg(long, default_value_t = 500)]
+        rounds: u64,
+    },
+}
+
+fn main() -> ExitCode {
+    let lab = Lab::parse();
+    let binary = lab.binary.clone().unwrap_or_else(build);
+    let server = (lab.database != "sqlite").then(|| lab.database.clone());
+    let plan = Plan::new(binary.canonicalize().expect("the binary"), server);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let report = runtime.block_on(run(&lab, &plan));
+    if lab.json {
+        println!("{}", report.json());
+    } else {
+        print!("{}", report.table());
+    }
+    if report.is_kept() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+async fn run(lab: &Lab, plan: &Plan) -> Report {
+    match lab.experiment {
+        Experiment::Race { users, burst, group, limit } => {
+            race::race(plan, race::Size { users, burst, group, limit }, lab.seed).await
+        }
+        Experiment::Kill { rounds } => kill::kill(plan, rounds, lab.seed).await,
+    }
+}
+
+/// Builds the gate as we were built, so that no stale one is judged.
+fn build() -> PathBuf {
+    let folder = std::env::current_exe().unwrap();
+    let folder = folder.parent().and_then(Path::parent).expect("target/PROFILE/examples").to_owned();
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(["build", "--quiet", "--bin", "tollgate"]).current_dir(env!("CARGO_MANIFEST_DIR"));
+    if folder.ends_with("release") {
+        command.arg("--release");
+    }
+    assert!(command.status().unwrap().success(), "the gate cannot be built");
+    folder.join("tollgate")
+}

@@ -1,0 +1,17 @@
+//! What the laboratory's programs and the suite's stories of accountability are made of.
+//!
+//! Nothing here uses the product's code: the gate is a process, its clients are sockets, its model is
+//! a recording origin, and the books are kept from what those saw. The same files are built into the
+//! example `lab` and into the suite.
+
+pub(crate) mod books;
+pub(crate) mod client;
+pub(crate) mod dice;
+pub(crate) mod gate;
+pub(crate) mod kill;
+pub(crate) mod load;
+pub(crate) mod origin;
+pub(crate) mod people;
+pub(crate) mod race;
+pub(crate) mod report;
+pub(crate) mod told;
