@@ -248,7 +248,9 @@ impl Books {
             let row = known.get(heard.request_id.as_str());
             let right = row.is_some_and(|row| match heard.call {
                 Call::Chat => {
-                    row.verdict == "charged" && row.canary == Some(heard.canary) && row.call == "chat.completions"
+                    row.verdict == "charged"
+                        && row.canary == Some(heard.canary)
+                        && row.call == "chat.completions"
                 }
                 Call::VerifyKey => row.verdict == "charged" && row.call == "verify-key",
                 Call::LogMessage => row.verdict == "free" && row.canary == Some(heard.canary),

@@ -17,6 +17,7 @@ use std::process::{Command, ExitCode};
 
 use clap::{Parser, Subcommand};
 
+mod cost;
 #[path = "proof.rs"]
 mod proof;
 
@@ -64,6 +65,14 @@ enum Experiment {
         #[arg(long, default_value_t = 500)]
         rounds: u64,
     },
+    /// CPU of counting and keeping, next to nginx and to SQL for each request.
+    Cost {
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
+        /// Requests of one measurement.
+        #[arg(long, default_value_t = 20_000)]
+        requests: u32,
+    },
 }
 
 fn main() -> ExitCode {
@@ -86,6 +95,7 @@ async fn run(lab: &Lab, plan: &Plan) -> Report {
         Experiment::Race { users, burst, group, limit } => {
             race::race(plan, race::Size { users, burst, group, limit }, lab.seed).await
         }
+        Experiment::Cost { rounds, requests } => cost::cost(plan, cost::Size { rounds, requests }).await,
         Experiment::Kill { rounds } => kill::kill(plan, rounds, lab.seed).await,
     }
 }

@@ -15,3 +15,4 @@ pub(crate) mod people;
 pub(crate) mod race;
 pub(crate) mod report;
 pub(crate) mod told;
+pub(crate) mod trace;
