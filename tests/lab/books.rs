@@ -4,6 +4,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::time::Duration;
 
 use super::told::{Row, Told};
 
@@ -39,6 +40,18 @@ pub(crate) struct Seen {
     /// The gate's name for it.
     pub(crate) request_id: String,
     pub(crate) ended: Ended,
+    /// Seconds of 1970 when it came, and when it was answered.
+    pub(crate) came_at: f64,
+    pub(crate) ended_at: f64,
+}
+
+/// Now, in seconds of 1970.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the laboratory lives in real time, and is no part of the product"
+)]
+pub(crate) fn now() -> f64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64()
 }
 
 /// How far the origin came with it.
@@ -71,6 +84,10 @@ pub(crate) struct Heard {
     pub(crate) used_up: bool,
     /// What is left, by the answer's header.
     pub(crate) remaining: Option<i64>,
+    /// Seconds of 1970 when it was heard.
+    pub(crate) at: f64,
+    /// How long that took.
+    pub(crate) took: Duration,
 }
 
 /// What may have happened to the gate meanwhile.

@@ -1,6 +1,7 @@
 //! A client that notes what it heard, byte for byte to the last. One line is one HTTP/2 connection.
 
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderMap, Request};
@@ -10,7 +11,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
-use super::books::{Act, Call, Canary, Heard};
+use super::books::{Act, Call, Canary, Heard, now};
 use super::people::Person;
 
 /// One connection. Closed when dropped.
@@ -67,10 +68,12 @@ impl Line {
         &mut self,
         person: &Person,
         canary: Canary,
+        padding: usize,
     ) -> impl Future<Output = Heard> + use<> {
         let body = format!(
-            r#"{{"model":"m","messages":[{{"role":"user","content":"{}"}}],"research_model":false}}"#,
-            canary.says(Act::Quick)
+            r#"{{"model":"m","messages":[{{"role":"user","content":"{} {}"}}],"research_model":false}}"#,
+            canary.says(Act::Quick),
+            "x".repeat(padding)
         );
         self.ask(person, "/api/v1/auth/log-message", canary, Call::LogMessage, body)
     }
@@ -98,12 +101,17 @@ impl Line {
                 whole: false,
                 used_up: false,
                 remaining: None,
+                at: 0.0,
+                took: Duration::ZERO,
             };
+            let begun = Instant::now();
             let Ok(response) = answer.await else { return heard };
             heard.status = response.status().as_u16();
             heard.request_id = word(response.headers(), "x-request-id").to_owned();
             heard.remaining = word(response.headers(), "x-ratelimit-remaining-requests").parse().ok();
-            let Ok(body) = response.into_body().collect().await else { return heard };
+            let body = response.into_body().collect().await;
+            (heard.at, heard.took) = (now(), begun.elapsed());
+            let Ok(body) = body else { return heard };
             heard.whole = true;
             let body = body.to_bytes();
             heard.used_up = heard.status == 429 && memchr::memmem::find(&body, b"Daily limit").is_some();

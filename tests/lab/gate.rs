@@ -1,7 +1,6 @@
 //! The gate as it is run: the binary, a folder, a configuration.
 
 use std::fs::File;
-use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -27,8 +26,10 @@ pub(crate) struct Plan {
     /// `None` is SQLite in the data folder, else a server's URL that ends in a slash.
     pub(crate) server: Option<String>,
     pub(crate) more: String,
-    /// Where the folder is made; the system's place for such when `None`.
-    pub(crate) within: Option<PathBuf>,
+    /// Where the gate finds that server instead, such as a relay in front of it.
+    pub(crate) through: Option<SocketAddr>,
+    /// Whether SQLite's file is beside the data folder instead of in it.
+    pub(crate) beside: bool,
 }
 
 /// One installation, running or not. What runs is killed, and the folder removed, when dropped.
@@ -49,7 +50,7 @@ const ADMIN_PASSWORD: &str = "correct-horse-7";
 
 impl Plan {
     pub(crate) fn new(binary: impl Into<PathBuf>, server: Option<String>) -> Self {
-        Self { binary: binary.into(), server, more: String::new(), within: None }
+        Self { binary: binary.into(), server, more: String::new(), through: None, beside: false }
     }
 
     pub(crate) fn saying(mut self, more: &str) -> Self {
@@ -63,14 +64,11 @@ impl Plan {
 impl Gate {
     /// A folder with a configuration, in front of a model at `upstream`. Nothing runs yet.
     pub(crate) async fn new(plan: &Plan, upstream: &str) -> Self {
-        let folder = match &plan.within {
-            Some(place) => TempDir::new_in(place),
-            None => TempDir::with_prefix("tollgate-lab-"),
-        }
-        .unwrap();
+        let folder = TempDir::with_prefix("tollgate-lab-").unwrap();
         let addr = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let database = Database::make(plan.server.as_deref(), folder.path()).await;
-        let text = configuration(addr, &database, upstream) + &plan.more;
+        let database = Database::make(plan, folder.path()).await;
+        let url = database.url(plan.through);
+        let text = configuration(addr, &url, upstream) + &plan.more;
         std::fs::write(folder.path().join("gateway.toml"), text).unwrap();
         let http = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();
         Self { folder, addr, database, binary: plan.binary.clone(), child: None, http }
@@ -120,16 +118,23 @@ impl Gate {
 
     /// `TERM`, and its end.
     pub(crate) async fn stop(&mut self) -> ExitStatus {
+        let ended = self.stop_within(PATIENCE).await;
+        ended.unwrap_or_else(|| panic!("the gate does not end:\n{}", self.said()))
+    }
+
+    /// The same; when it has not ended by then it is killed, and the answer is `None`.
+    pub(crate) async fn stop_within(&mut self, patience: Duration) -> Option<ExitStatus> {
         self.signal("TERM");
         let begun = Instant::now();
-        loop {
+        while begun.elapsed() < patience {
             if let Some(status) = self.ended() {
                 self.child = None;
-                return status;
+                return Some(status);
             }
-            assert!(begun.elapsed() < PATIENCE, "the gate does not end:\n{}", self.said());
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+        self.kill();
+        None
     }
 
     pub(crate) fn signal(&self, name: &str) {
@@ -139,6 +144,13 @@ impl Gate {
 
     pub(crate) fn pid(&self) -> u32 {
         self.child.as_ref().expect("the gate runs").id()
+    }
+
+    /// Memory that it has in use, in KiB.
+    pub(crate) fn memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        line.and_then(|line| line.trim().split(' ').next()?.parse().ok()).unwrap_or(0)
     }
 
     /// How it ended, once it has.
@@ -175,10 +187,6 @@ impl Gate {
     /// The status of a GET, if there is any answer.
     pub(crate) async fn status(&self, path: &str) -> Option<u16> {
         Some(self.http.get(self.url(path)).send().await.ok()?.status().as_u16())
-    }
-
-    pub(crate) async fn text(&self, path: &str) -> String {
-        self.http.get(self.url(path)).send().await.unwrap().text().await.unwrap()
     }
 
     pub(crate) async fn get(&self, path: &str, token: &str) -> (u16, Value) {
@@ -221,19 +229,25 @@ impl Drop for Gate {
 // === impl Database ===
 
 impl Database {
-    async fn make(server: Option<&str>, folder: &Path) -> Self {
-        let Some(server) = server else { return Self::Sqlite(folder.join("data/tollgate.db")) };
+    async fn make(plan: &Plan, folder: &Path) -> Self {
+        let Some(server) = &plan.server else {
+            return Self::Sqlite(folder.join(if plan.beside { "tollgate.db" } else { "data/tollgate.db" }));
+        };
         let name = format!("lab_{}", uuid::Uuid::new_v4().simple());
         let mut connection = PgConnection::connect(&format!("{server}postgres")).await.unwrap();
         connection.execute(sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"))).await.unwrap();
-        Self::Postgres { url: format!("{server}{name}"), server: server.to_owned(), name }
+        Self::Postgres { url: format!("{server}{name}"), server: server.clone(), name }
     }
 
     /// As the configuration says it.
-    pub(crate) fn url(&self) -> String {
-        match self {
-            Self::Sqlite(file) => format!("sqlite:///{}", file.display()),
-            Self::Postgres { url, .. } => url.clone(),
+    fn url(&self, through: Option<SocketAddr>) -> String {
+        match (self, through) {
+            (Self::Sqlite(file), _) => format!("sqlite:///{}", file.display()),
+            (Self::Postgres { url, .. }, None) => url.clone(),
+            (Self::Postgres { url, name, .. }, Some(relay)) => {
+                let who = url.split_once('@').map_or("postgres://postgres", |(who, _)| who);
+                format!("{who}@{relay}/{name}")
+            }
         }
     }
 }
@@ -244,14 +258,14 @@ async fn read(call: reqwest::RequestBuilder) -> (u16, Value) {
     (status, answer.json().await.unwrap_or_default())
 }
 
-fn configuration(addr: SocketAddr, database: &Database, upstream: &str) -> String {
+fn configuration(addr: SocketAddr, database: &str, upstream: &str) -> String {
     format!(
         "server.listen = [\"{addr}\"]
 server.workers = 2
 server.drain_timeout = \"5s\"
 server.connections.h2_max_streams = 2000
 server.connections.max_per_address = 20000
-database.url = \"{}\"
+database.url = \"{database}\"
 security.bcrypt_rounds = 4
 limits.rate_limit_per_minute = 0
 limits.max_parallel = 100000
@@ -264,7 +278,6 @@ prefix = \"/v1\"
 upstream = \"model\"
 charge = [\"POST /v1/chat/completions\"]
 ",
-        database.url(),
         far_from_midnight()
     )
 }
@@ -283,13 +296,4 @@ fn far_from_midnight() -> String {
         east @ 1.. => format!("Etc/GMT-{east}"),
         west => format!("Etc/GMT+{}", -west),
     }
-}
-
-/// Whether a program is installed.
-pub(crate) fn is_installed(program: &str) -> io::Result<bool> {
-    Ok(Command::new("sh")
-        .args(["-c", &format!("command -v {program}")])
-        .stdout(Stdio::null())
-        .status()?
-        .success())
 }

@@ -22,6 +22,8 @@ pub(crate) struct Mix {
     pub(crate) failing: u64,
     pub(crate) slow: u64,
     pub(crate) long: u64,
+    /// Bytes of each note.
+    pub(crate) bulk: usize,
 }
 
 /// Clients at work.
@@ -46,7 +48,10 @@ const AT_ONCE: usize = 8;
 // === impl Mix ===
 
 impl Mix {
-    pub(crate) const EVERYTHING: Self = Self { verify: 10, notes: 15, failing: 15, slow: 20, long: 5 };
+    pub(crate) const EVERYTHING: Self =
+        Self { verify: 10, notes: 15, failing: 15, slow: 20, long: 5, bulk: 100 };
+    /// Notes of what was said, large ones; nothing else.
+    pub(crate) const NOTES: Self = Self { verify: 0, notes: 100, failing: 0, slow: 0, long: 0, bulk: 3000 };
 }
 
 // === impl Load ===
@@ -110,7 +115,7 @@ impl Client {
         let people = Arc::clone(&self.people);
         let person = &people[self.dice.below(people.len() as u64) as usize];
         let canary = Canary { user: person.number, number: self.numbers.fetch_add(1, Ordering::Relaxed) };
-        let Mix { verify, notes, failing, slow, long } = self.mix;
+        let Mix { verify, notes, failing, slow, long, bulk } = self.mix;
         let mut throw = self.dice.below(100);
         let mut is = |part: u64| {
             let hit = throw < part;
@@ -121,7 +126,7 @@ impl Client {
             return line.verify_key(person, canary).boxed();
         }
         if is(notes) {
-            return line.log_message(person, canary).boxed();
+            return line.log_message(person, canary, bulk).boxed();
         }
         let act = if is(failing) {
             Act::Fail

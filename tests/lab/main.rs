@@ -14,6 +14,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
@@ -23,7 +24,7 @@ mod proof;
 
 use proof::gate::Plan;
 use proof::report::Report;
-use proof::{kill, race};
+use proof::{away, kill, race};
 
 /// Experiments that prove, or break, what the README promises.
 #[derive(Parser)]
@@ -65,6 +66,12 @@ enum Experiment {
         #[arg(long, default_value_t = 500)]
         rounds: u64,
     },
+    /// The database does not answer while clients go on asking.
+    Away {
+        /// How long it is away, each time.
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+    },
     /// CPU of counting and keeping, next to nginx and to SQL for each request.
     Cost {
         #[arg(long, default_value_t = 5)]
@@ -95,6 +102,7 @@ async fn run(lab: &Lab, plan: &Plan) -> Report {
         Experiment::Race { users, burst, group, limit } => {
             race::race(plan, race::Size { users, burst, group, limit }, lab.seed).await
         }
+        Experiment::Away { seconds } => away::away(plan, Duration::from_secs(seconds), lab.seed).await,
         Experiment::Cost { rounds, requests } => cost::cost(plan, cost::Size { rounds, requests }).await,
         Experiment::Kill { rounds } => kill::kill(plan, rounds, lab.seed).await,
     }

@@ -19,7 +19,7 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
 
-use super::books::{Act, Canary, Ended, Seen, Terms};
+use super::books::{Act, Canary, Ended, Seen, Terms, now};
 
 /// A model behind the gate. It stops when dropped.
 pub(crate) struct Origin {
@@ -124,7 +124,8 @@ impl Drop for Origin {
 
 impl Record {
     fn arrives(&mut self, canary: Canary, act: Act, request_id: String) {
-        let seen = Seen { act, request_id, ended: Ended::Open };
+        let (came_at, ended_at) = (now(), f64::INFINITY);
+        let seen = Seen { act, request_id, ended: Ended::Open, came_at, ended_at };
         if self.seen.insert(canary, seen).is_some() {
             self.over.push(format!("{canary} was sent to the origin twice"));
         }
@@ -139,7 +140,7 @@ impl Record {
 
     fn ends(&mut self, canary: Canary, ended: Ended) {
         if let Some(seen) = self.seen.get_mut(&canary) {
-            seen.ended = ended;
+            (seen.ended, seen.ended_at) = (ended, now());
         }
         if ended == Ended::Failed {
             self.tallies.entry(canary.user).or_default().failed += 1;

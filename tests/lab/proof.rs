@@ -4,6 +4,7 @@
 //! a recording origin, and the books are kept from what those saw. The same files are built into the
 //! example `lab` and into the suite.
 
+pub(crate) mod away;
 pub(crate) mod books;
 pub(crate) mod client;
 pub(crate) mod dice;
@@ -13,6 +14,7 @@ pub(crate) mod load;
 pub(crate) mod origin;
 pub(crate) mod people;
 pub(crate) mod race;
+pub(crate) mod relay;
 pub(crate) mod report;
 pub(crate) mod told;
 pub(crate) mod trace;
