@@ -97,6 +97,8 @@ pub(crate) enum Strictness {
     Exact,
     /// It was killed: what was under way may have been charged without being seen.
     Killed,
+    /// The power went: what was not synced may be lost, and then its conversation is forfeited.
+    PowerLost,
 }
 
 /// Everything that was observed.
@@ -197,6 +199,9 @@ impl Books {
             let account = accounts.get(&(number as u32)).copied().unwrap_or_default();
             let exhausted = self.exhausted.contains(&(number as u32));
             self.check_balance((name, *terms), account, exhausted, &mut found);
+            if self.strictness == Strictness::PowerLost {
+                check_forfeited(name, *terms, account, told, &mut found);
+            }
             check_product(name, *terms, account, told, &mut found);
         }
         found
@@ -233,7 +238,7 @@ impl Books {
             self.check_row(canary, row, found);
         }
         let missing = self.seen.keys().filter(|canary| !entered.contains_key(canary));
-        for canary in missing {
+        for canary in missing.filter(|_| self.strictness != Strictness::PowerLost) {
             found.unrecorded += 1;
             found.broken.push(format!("{canary} reached the origin and has no row"));
         }
@@ -314,6 +319,18 @@ impl Books {
                 account.charged_rows, terms.limit
             ));
         }
+    }
+}
+
+/// What was had before the power went is never to be had again.
+fn check_forfeited(name: &str, terms: Terms, account: Account, told: &Told, found: &mut Findings) {
+    let had = account.seen + account.verified - account.failed.min(terms.refunds);
+    let granted = told.balances.get(name).map_or(0, |balance| balance.granted);
+    if granted < had {
+        found.over_admitted += had - granted;
+        found
+            .broken
+            .push(format!("{name} had {had} before the power went, and {granted} are gone ({account:?})"));
     }
 }
 

@@ -24,7 +24,7 @@ mod proof;
 
 use proof::gate::Plan;
 use proof::report::Report;
-use proof::{away, kill, race};
+use proof::{away, disk, kill, power, race};
 
 /// Experiments that prove, or break, what the README promises.
 #[derive(Parser)]
@@ -72,6 +72,25 @@ enum Experiment {
         #[arg(long, default_value_t = 60)]
         seconds: u64,
     },
+    /// Writes and syncs fail, each in its turn.
+    Disk {
+        #[arg(long, default_value_t = 200)]
+        rounds: u64,
+    },
+    /// A disk of 1 MiB is full, and has space again. Needs root.
+    Full,
+    /// The power goes, at any moment of a recorded run. SQLite only.
+    Power {
+        /// Disks to start from.
+        #[arg(long, default_value_t = 5000)]
+        states: usize,
+        /// Length of the recorded run.
+        #[arg(long, default_value_t = 1500)]
+        milliseconds: u64,
+        /// In the mode in which an answer's last byte waits for the disk.
+        #[arg(long)]
+        strict: bool,
+    },
     /// CPU of counting and keeping, next to nginx and to SQL for each request.
     Cost {
         #[arg(long, default_value_t = 5)]
@@ -103,6 +122,12 @@ async fn run(lab: &Lab, plan: &Plan) -> Report {
             race::race(plan, race::Size { users, burst, group, limit }, lab.seed).await
         }
         Experiment::Away { seconds } => away::away(plan, Duration::from_secs(seconds), lab.seed).await,
+        Experiment::Disk { rounds } => disk::failing(plan, rounds, lab.seed).await,
+        Experiment::Full => disk::full(plan, lab.seed).await,
+        Experiment::Power { states, milliseconds, strict } => {
+            let run = (Duration::from_millis(milliseconds), strict);
+            power::power(plan, states, run, lab.seed).await
+        }
         Experiment::Cost { rounds, requests } => cost::cost(plan, cost::Size { rounds, requests }).await,
         Experiment::Kill { rounds } => kill::kill(plan, rounds, lab.seed).await,
     }
