@@ -41,8 +41,8 @@ enum Outage {
 }
 
 /// Runs it; the report.
-pub(crate) async fn away(plan: &Plan, time: Duration, seed: u64) -> Report {
-    let mut report = Report::new(format!("database away for {time:?}, seed {seed}"));
+pub(crate) async fn away(plan: &Plan, time: Duration, chance: u64) -> Report {
+    let mut report = Report::new(format!("database away for {time:?}, seed {chance}"));
     let (plan, relay) = behind_relay(plan).await;
     let origin = Origin::start();
     let mut gate = Gate::new(&plan, &origin.url()).await;
@@ -57,8 +57,8 @@ pub(crate) async fn away(plan: &Plan, time: Duration, seed: u64) -> Report {
         wires.push(Wire::Cut);
     }
     let numbers = Arc::new(AtomicU32::new(0));
-    let known = Arc::new(people.clone());
-    let load = Load::start(gate.addr, &known, Mix::EVERYTHING, &numbers, (CLIENTS, Dice::new(seed)));
+    let regulars = Arc::new(people.clone());
+    let load = Load::start(gate.addr, &regulars, Mix::EVERYTHING, &numbers, (CLIENTS, Dice::new(chance)));
     tokio::time::sleep(Duration::from_millis(500)).await;
     let mut heard = Vec::new();
     let mut outage = Outage::new(&gate.database, relay).await;
@@ -72,10 +72,10 @@ pub(crate) async fn away(plan: &Plan, time: Duration, seed: u64) -> Report {
     }
     heard.extend(load.stop().await);
     answers(&heard, &mut report);
-    let users =
-        people.iter().chain(&strangers).map(|person| (person.username.clone(), person.terms)).collect();
-    let seen = origin.seen();
-    let books = Books { users, heard, seen, exhausted: [].into(), strictness: Strictness::Exact };
+    let everybody = people.iter().chain(&strangers).map(|person| (person.username.clone(), person.terms));
+    let users = everybody.collect();
+    let (seen, exhausted) = (origin.seen(), [].into());
+    let books = Books { users, heard, seen, exhausted, strictness: Strictness::Exact };
     let findings = books.audit(&Told::at_rest(&gate).await);
     report.figure("over-admitted", findings.over_admitted);
     report.figure("finished conversations lost", findings.lost_finished);
@@ -164,7 +164,7 @@ impl Outage {
                 Self::Lock(SqliteConnectOptions::new().filename(file).connect().await.unwrap())
             }
             (_, Some(relay)) => Self::Relay(relay, Wire::Whole),
-            (Database::Postgres { .. }, None) => unreachable!("a server is reached through a relay"),
+            (Database::Postgres { .. }, None) => panic!("a server is reached through a relay"),
         }
     }
 

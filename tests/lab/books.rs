@@ -36,7 +36,6 @@ pub(crate) enum Act {
 /// One request as the origin saw it.
 #[derive(Clone, Debug)]
 pub(crate) struct Seen {
-    pub(crate) act: Act,
     /// The gate's name for it.
     pub(crate) request_id: String,
     pub(crate) ended: Ended,
@@ -80,8 +79,6 @@ pub(crate) struct Heard {
     pub(crate) request_id: String,
     /// Whether the last byte came.
     pub(crate) whole: bool,
-    /// Whether the gate said that the day is used up.
-    pub(crate) used_up: bool,
     /// What is left, by the answer's header.
     pub(crate) remaining: Option<i64>,
     /// Seconds of 1970 when it was heard.
@@ -354,5 +351,100 @@ fn check_product(name: &str, terms: Terms, account: Account, told: &Told, found:
     wrong("granted", balance.granted, balance.charged + balance.leased + balance.forfeited);
     if let Some(left) = told.left.get(name) {
         wrong("what is left", *left, terms.limit - account.charged_rows - balance.forfeited);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::told::Balance;
+    use super::{Act, Books, Call, Canary, Ended, Findings, Heard, Row, Seen, Strictness, Terms, Told};
+
+    /// Ann may have two; she had one, which was answered, and one that failed and was given back.
+    fn ann() -> (Books, Told) {
+        let canary = |number| Canary { user: 0, number };
+        let heard = |number, status| Heard {
+            canary: canary(number),
+            call: Call::Chat,
+            status,
+            request_id: number.to_string(),
+            whole: true,
+            remaining: None,
+            at: 0.0,
+            took: Duration::ZERO,
+        };
+        let seen =
+            |number: u32, ended| Seen { request_id: number.to_string(), ended, came_at: 0.0, ended_at: 0.0 };
+        let row = |number: u32, verdict: &str| Row {
+            username: "ann".to_owned(),
+            request_id: number.to_string(),
+            call: "chat.completions".to_owned(),
+            verdict: verdict.to_owned(),
+            reason: String::new(),
+            canary: Some(canary(number)),
+        };
+        let books = Books {
+            users: vec![("ann".to_owned(), Terms { limit: 2, refunds: 5 })],
+            heard: vec![heard(1, 200), heard(2, 500)],
+            seen: [(canary(1), seen(1, Ended::Answered)), (canary(2), seen(2, Ended::Failed))].into(),
+            exhausted: [].into(),
+            strictness: Strictness::Exact,
+        };
+        let balance = Balance { granted: 2, charged: 1, refunded: 1, forfeited: 0, leased: 1 };
+        let told = Told {
+            rows: vec![row(1, "charged"), row(2, "refunded")],
+            balances: [("ann".to_owned(), balance)].into(),
+            left: [("ann".to_owned(), 1)].into(),
+        };
+        (books, told)
+    }
+
+    fn found(change: impl FnOnce(&mut Books, &mut Told)) -> Findings {
+        let (mut books, mut told) = ann();
+        change(&mut books, &mut told);
+        books.audit(&told)
+    }
+
+    #[test]
+    fn books_that_agree_have_nothing_to_say() {
+        assert_eq!(found(|_, _| ()).broken, Vec::<String>::new());
+    }
+
+    #[test]
+    fn each_broken_promise_is_found_and_named() {
+        let over = found(|books, _| books.users[0].1.limit = 0);
+        assert_eq!(over.over_admitted, 1, "{over:?}");
+        let lost = found(|_, told| told.rows.retain(|row| row.request_id != "1"));
+        assert_eq!((lost.lost_finished, lost.unrecorded), (1, 1), "{lost:?}");
+        let twice = found(|_, told| {
+            let again = Row { request_id: "3".to_owned(), canary: None, ..told.rows[1].clone() };
+            told.rows.push(again);
+        });
+        assert_eq!(twice.double_refunds, 1, "{twice:?}");
+        let noted = found(|books, _| {
+            let note = Heard { call: Call::LogMessage, request_id: "9".to_owned(), ..books.heard[0].clone() };
+            books.heard.push(note);
+        });
+        assert_eq!(noted.lost_notes, 1, "{noted:?}");
+        let early = found(|books, _| books.exhausted = [0].into());
+        assert_eq!(early.under_admitted, 1, "{early:?}");
+        for (charged, leased, left) in [(2, 0, 1), (1, 0, 1), (1, 1, 2)] {
+            let wrong = found(|_, told| {
+                let balance = told.balances.get_mut("ann").unwrap();
+                (balance.charged, balance.leased) = (charged, leased);
+                told.left.insert("ann".to_owned(), left);
+            });
+            assert!(!wrong.broken.is_empty(), "{charged} {leased} {left}");
+        }
+    }
+
+    #[test]
+    fn a_canary_is_found_in_what_it_is_written_into() {
+        let canary = Canary { user: 17, number: 4_000_000_000 };
+        let body = format!("{{\"content\":\"{} xx\"}}", canary.says(Act::Slow));
+        assert_eq!(Canary::find(body.as_bytes()), Some((canary, Act::Slow)));
+        assert_eq!(Canary::find(b"lab-1-2"), None);
+        assert_eq!(Canary::find(b"lab-1-2-other "), None);
     }
 }

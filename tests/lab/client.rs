@@ -51,7 +51,7 @@ impl Line {
     ) -> impl Future<Output = Heard> + use<> {
         let body =
             format!(r#"{{"model":"m","messages":[{{"role":"user","content":"{}"}}]}}"#, canary.says(act));
-        self.ask(person, "/v1/chat/completions", canary, Call::Chat, body)
+        self.ask(person, canary, Call::Chat, body)
     }
 
     /// An app's question whether a key is good, which costs a conversation.
@@ -60,7 +60,7 @@ impl Line {
         person: &Person,
         canary: Canary,
     ) -> impl Future<Output = Heard> + use<> {
-        self.ask(person, "/api/v1/auth/verify-key", canary, Call::VerifyKey, String::new())
+        self.ask(person, canary, Call::VerifyKey, String::new())
     }
 
     /// An app's note of what was said, which costs nothing.
@@ -75,17 +75,21 @@ impl Line {
             canary.says(Act::Quick),
             "x".repeat(padding)
         );
-        self.ask(person, "/api/v1/auth/log-message", canary, Call::LogMessage, body)
+        self.ask(person, canary, Call::LogMessage, body)
     }
 
     fn ask(
         &mut self,
         person: &Person,
-        path: &str,
         canary: Canary,
         call: Call,
         body: String,
     ) -> impl Future<Output = Heard> + use<> {
+        let path = match call {
+            Call::Chat => "/v1/chat/completions",
+            Call::VerifyKey => "/api/v1/auth/verify-key",
+            Call::LogMessage => "/api/v1/auth/log-message",
+        };
         let request = Request::post(format!("http://{}{path}", self.addr))
             .header("authorization", format!("Bearer {}", person.key))
             .header("content-type", "application/json")
@@ -99,7 +103,6 @@ impl Line {
                 status: 0,
                 request_id: String::new(),
                 whole: false,
-                used_up: false,
                 remaining: None,
                 at: 0.0,
                 took: Duration::ZERO,
@@ -111,10 +114,7 @@ impl Line {
             heard.remaining = word(response.headers(), "x-ratelimit-remaining-requests").parse().ok();
             let body = response.into_body().collect().await;
             (heard.at, heard.took) = (now(), begun.elapsed());
-            let Ok(body) = body else { return heard };
-            heard.whole = true;
-            let body = body.to_bytes();
-            heard.used_up = heard.status == 429 && memchr::memmem::find(&body, b"Daily limit").is_some();
+            heard.whole = body.is_ok();
             heard
         }
     }

@@ -1,6 +1,8 @@
 //! Cost: what counting and keeping a conversation takes, next to the same without them, to nginx, and
 //! to a statement of SQL for each request.
 
+#![expect(clippy::cast_precision_loss, reason = "what an experiment counts is small")]
+
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -156,10 +158,10 @@ fn spread(values: impl Iterator<Item = f64>) -> String {
 /// CPU time that a process has used, all its threads together.
 pub(crate) fn cpu_of(pid: u32) -> Duration {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let after_name = &stat[stat.rfind(')').unwrap()..];
+    let (_, after_name) = stat.rsplit_once(") ").unwrap();
     let field = |n: usize| after_name.split(' ').nth(n).unwrap().parse::<u32>().unwrap();
     // utime and stime are the 14th and 15th; the name was the 2nd.
-    TICK * (field(12) + field(13))
+    TICK * (field(11) + field(12))
 }
 
 // === impl Way ===
@@ -184,7 +186,7 @@ impl Bench {
             if nginx { (self.nginx.addr, self.nginx.worker()) } else { (self.gate.addr, self.gate.pid()) };
         let before = cpu_of(pid);
         ask(addr, way.path(), &self.person, self.requests).await;
-        let answered = cpu_of(pid) - before;
+        let answered = cpu_of(pid).saturating_sub(before);
         let (mut written, mut rows_a_second) = (answered, None);
         if !nginx {
             let admin = self.gate.admin().await;
@@ -194,7 +196,7 @@ impl Bench {
             let (status, _) = self.gate.get("/api/v1/admin/message-logs?limit=1", &admin).await;
             assert_eq!(status, 200);
             rows_a_second = (waiting > 1000.0).then(|| waiting / begun.elapsed().as_secs_f64());
-            written = cpu_of(pid) - before;
+            written = cpu_of(pid).saturating_sub(before);
         }
         let each = |time: Duration| time.as_secs_f64() * 1e6 / f64::from(self.requests);
         Cost { answered: each(answered), written: each(written), rows_a_second }
@@ -250,7 +252,10 @@ async fn statements(report: &mut Report) {
         tx.commit().await.unwrap();
     }
     let each = |time: Duration| format!("{:.1}", time.as_secs_f64() * 1e6 / f64::from(STATEMENTS));
-    report.figure("UPDATE and INSERT for each request: CPU µs", each(cpu_of(std::process::id()) - before));
+    report.figure(
+        "UPDATE and INSERT for each request: CPU µs",
+        each(cpu_of(std::process::id()).saturating_sub(before)),
+    );
     report.figure("UPDATE and INSERT for each request: wall µs", each(begun.elapsed()));
 }
 

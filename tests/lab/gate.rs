@@ -43,7 +43,7 @@ pub(crate) struct Gate {
 }
 
 /// How long a start or a stop may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 const ADMIN_PASSWORD: &str = "correct-horse-7";
 
 // === impl Plan ===

@@ -86,10 +86,6 @@ impl Origin {
         self.lock().seen.clone()
     }
 
-    pub(crate) fn count(&self) -> usize {
-        self.lock().seen.len()
-    }
-
     /// Requests of a user that came, and those of them that were failed.
     pub(crate) fn tally(&self, user: u32) -> (i64, i64) {
         let tally = self.lock().tallies.get(&user).copied().unwrap_or_default();
@@ -123,9 +119,9 @@ impl Drop for Origin {
 // === impl Record ===
 
 impl Record {
-    fn arrives(&mut self, canary: Canary, act: Act, request_id: String) {
+    fn arrives(&mut self, canary: Canary, request_id: String) {
         let (came_at, ended_at) = (now(), f64::INFINITY);
-        let seen = Seen { act, request_id, ended: Ended::Open, came_at, ended_at };
+        let seen = Seen { request_id, ended: Ended::Open, came_at, ended_at };
         if self.seen.insert(canary, seen).is_some() {
             self.over.push(format!("{canary} was sent to the origin twice"));
         }
@@ -172,7 +168,7 @@ async fn answer(
         record.lock().unwrap().strangers += 1;
         return Ok(said(200, "{}"));
     };
-    record.lock().unwrap().arrives(canary, act, id);
+    record.lock().unwrap().arrives(canary, id);
     let response = match act {
         Act::Quick => said(200, &reply(canary, 1)),
         Act::Long => said(200, &reply(canary, 4000)),

@@ -209,9 +209,9 @@ impl Recorded {
             }
             heard.push(answer.clone());
         }
-        let then = |seen: &Seen| match seen.ended_at < at {
-            true => seen.clone(),
-            false => Seen { ended: Ended::Open, ..seen.clone() },
+        let then = |seen: &Seen| {
+            let ended = if seen.ended_at < at { seen.ended } else { Ended::Open };
+            Seen { ended, ..seen.clone() }
         };
         let came = self.seen.iter().filter(|(_, seen)| seen.came_at < at);
         let seen = came.map(|(canary, seen)| (*canary, then(seen))).collect();

@@ -4,6 +4,13 @@
 //! a recording origin, and the books are kept from what those saw. The same files are built into the
 //! example `lab` and into the suite.
 
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_precision_loss,
+    reason = "what an experiment counts is small"
+)]
+
 pub(crate) mod away;
 pub(crate) mod books;
 pub(crate) mod client;

@@ -24,17 +24,17 @@ pub(crate) fn read(log: &Path, folder: &Path) -> Vec<Timed> {
     let mut unfinished: HashMap<&str, (f64, &str)> = HashMap::new();
     let mut ops = Vec::new();
     for line in text.lines() {
-        let Some((pid, rest)) = line.split_once(' ') else { continue };
-        let Some((at, said)) = rest.trim_start().split_once(' ') else { continue };
-        let Ok(at) = at.parse::<f64>() else { continue };
-        if let Some(begin) = said.strip_suffix(" <unfinished ...>") {
-            unfinished.insert(pid, (at, begin));
+        let Some((process, rest)) = line.split_once(' ') else { continue };
+        let Some((moment, said)) = rest.trim_start().split_once(' ') else { continue };
+        let Ok(at) = moment.parse::<f64>() else { continue };
+        if let Some(first) = said.strip_suffix(" <unfinished ...>") {
+            unfinished.insert(process, (at, first));
             continue;
         }
         let whole = match said.split_once(" resumed>") {
             Some((_, end)) => {
-                let Some((begun, begin)) = unfinished.remove(pid) else { continue };
-                Line::read(&format!("{begin}{end}"), begun, Some(at))
+                let Some((begun, first)) = unfinished.remove(process) else { continue };
+                Line::read(&format!("{first}{end}"), begun, Some(at))
             }
             None => Line::read(said, at, None),
         };

@@ -25,7 +25,6 @@ pub(crate) struct Row {
     pub(crate) request_id: String,
     pub(crate) call: String,
     pub(crate) verdict: String,
-    pub(crate) outcome: String,
     pub(crate) reason: String,
     pub(crate) canary: Option<Canary>,
 }
@@ -55,9 +54,9 @@ macro_rules! rows {
     };
 }
 
-type RowColumns = (String, String, String, String, String, String, Option<String>);
+type RowColumns = (String, String, String, String, String, Option<String>);
 
-const ROWS: &str = "SELECT username, request_id, call, verdict, outcome, reason, messages FROM exchanges";
+const ROWS: &str = "SELECT username, request_id, call, verdict, reason, messages FROM exchanges";
 const BALANCES: &str = "SELECT u.username, CAST(SUM(q.granted) AS BIGINT), CAST(SUM(q.charged) AS BIGINT), \
      CAST(SUM(q.refunded) AS BIGINT), CAST(SUM(q.forfeited) AS BIGINT) \
      FROM quota q JOIN users u ON u.id = q.user_id GROUP BY u.username";
@@ -111,9 +110,9 @@ impl Told {
 // === impl Row ===
 
 impl From<RowColumns> for Row {
-    fn from((username, request_id, call, verdict, outcome, reason, messages): RowColumns) -> Self {
+    fn from((username, request_id, call, verdict, reason, messages): RowColumns) -> Self {
         let canary = messages.and_then(|text| Canary::find(text.as_bytes())).map(|(canary, _)| canary);
-        Self { username, request_id, call, verdict, outcome, reason, canary }
+        Self { username, request_id, call, verdict, reason, canary }
     }
 }
 
