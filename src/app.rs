@@ -1,6 +1,6 @@
 //! The gateway as a whole: what is started in which order, and stopped in which.
 //!
-//! Start: database, identity and quota, the log, the control plane, then the workers with their
+//! Start: database, this run, identity and quota, the log, the control plane, then the workers with their
 //! sockets; a client is met only when everything behind is ready. Stop: the reverse, in four steps:
 //! nothing new is accepted; running answers come to their end; what is left after the drain time is
 //! ended with a word; what is still to be written is written.
@@ -15,7 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::background::Background;
-use crate::chatlog::Chatlog;
+use crate::chatlog::{self, Chatlog};
 use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::control::{self, Control, Surface};
@@ -25,17 +25,21 @@ use crate::credential::seal::Sealer;
 use crate::credential::ticket::TicketKey;
 use crate::credential::token::Tokens;
 use crate::identity::{Directory, Sources};
+use crate::ids::RunId;
 use crate::jobs::{self, Jobs, deliveries};
 use crate::limits::Limits;
 use crate::listen::{self, Acceptor, ClientIps, Stop, TlsKeys};
 use crate::notify::mail::Mailer;
 use crate::proxy;
-use crate::quota::Quota;
+use crate::quota::{self, Quota};
 use crate::store::Db;
+use crate::store::runs::Run;
 use crate::telemetry::Metrics;
 
 mod door;
 mod first_admin;
+mod recovery;
+mod run;
 mod worker;
 
 use door::{Door, Hallway};
@@ -46,6 +50,8 @@ pub struct App {
     runtime: Option<Runtime>,
     background: Background,
     db: Db,
+    quota: Quota,
+    run: RunId,
     metrics: Arc<Metrics>,
     workers: Workers,
     jobs: Jobs,
@@ -62,6 +68,7 @@ pub struct App {
 /// What the floors below the planes are made of, once started.
 struct House {
     db: Db,
+    run: Run,
     directory: Directory,
     limits: Arc<Limits>,
     quota: Quota,
@@ -140,13 +147,15 @@ impl App {
         };
         workers.count_into(Arc::clone(&house.metrics), &background);
         tracing::info!(listen = %local_addr, "the gate is open");
-        let House { db, metrics, undelivered, .. } = house;
+        let House { db, quota, run: Run { id: run, .. }, metrics, undelivered, .. } = house;
         let drain_timeout = config.server.drain_timeout;
         let runtime = None;
         Ok(Self {
             runtime,
             background,
             db,
+            quota,
+            run,
             metrics,
             workers,
             jobs,
@@ -214,10 +223,12 @@ impl App {
         }
         self.jobs.stop().await;
         self.undelivered.cancel();
-        let Self { background, db, runtime, .. } = self;
+        self.quota.close().await;
+        let Self { background, db, run, runtime, .. } = self;
         if tokio::time::timeout(LAST_ROWS, background.finish()).await.is_err() {
             tracing::error!("the last rows could not be written in time");
         }
+        run::end(&db, &background, run).await;
         db.close().await;
         if let Some(runtime) = runtime {
             runtime.shutdown_background();
@@ -235,9 +246,11 @@ impl House {
         background: &Background,
         draining: CancellationToken,
     ) -> anyhow::Result<Self> {
+        let metrics = Arc::new(Metrics::new());
+        let run = RunId::generate();
+        let (spool, reader, poison) = recovery::open_spool(config, run, background, &metrics).await?;
         let database = config.database.clone();
         let db = background.run(async move { Db::connect(&database).await }).await??;
-        let metrics = Arc::new(Metrics::new());
         first_admin::ensure(&db, &config.security, background, clock.now()).await?;
         let pepper = Pepper::derive(&config.security.encryption_key);
         let directory = Directory::new(Sources {
@@ -252,15 +265,39 @@ impl House {
             capacity: config.limits.max_cached_keys,
         });
         let limits = Arc::new(Limits::new(&config.limits, &config.plans, clock));
-        let seats = config.limits.max_parallel;
-        let quota = Quota::start(db.clone(), background, clock.clone(), Arc::clone(&metrics), seats);
-        let chatlog = Chatlog::start(&config.message_log, db.clone(), background, Arc::clone(&metrics));
+        let run = run::new(run, &config.server.data_dir, clock.now())?;
+        let earlier = run::begin(&db, background, &run).await?;
+        let quota = Quota::start(quota::Sources {
+            db: db.clone(),
+            background: background.clone(),
+            clock: clock.clone(),
+            metrics: Arc::clone(&metrics),
+            run: run.clone(),
+            earlier,
+            max_lease: config.limits.max_lease.into(),
+        });
+        let is_told = config.webhooks.as_ref().is_some_and(config::Webhooks::tells_of_rows);
+        let sources = chatlog::Sources { db: db.clone(), spool, reader, run: run.id, poison, is_told };
+        let chatlog = Chatlog::start(&config.message_log, sources, background, Arc::clone(&metrics));
+        recovery::begin(background, &chatlog, &quota);
         let undelivered = CancellationToken::new();
         let (queue, webhooks, stop) = (db.clone(), config.webhooks.as_ref(), undelivered.clone());
         deliveries::start(background, queue, clock.clone(), webhooks, stop).await?;
         let mailer = Mailer::start(&config.mail, background, draining)?;
         let background = background.clone();
-        Ok(Self { db, directory, limits, quota, chatlog, metrics, pepper, undelivered, mailer, background })
+        Ok(Self {
+            db,
+            run,
+            directory,
+            limits,
+            quota,
+            chatlog,
+            metrics,
+            pepper,
+            undelivered,
+            mailer,
+            background,
+        })
     }
 
     fn control(
@@ -307,7 +344,8 @@ impl House {
     }
 
     fn sources(&self, clock: &Clock) -> jobs::Sources {
-        jobs::Sources { db: self.db.clone(), backlog: self.chatlog.backlog().clone(), clock: clock.clone() }
+        let backlog = self.chatlog.backlog().clone();
+        jobs::Sources { db: self.db.clone(), backlog, clock: clock.clone(), node: self.run.node.clone() }
     }
 
     fn shared(&self, client_ips: Arc<ClientIps>, clock: Clock, cut: CancellationToken) -> proxy::Shared {

@@ -1,170 +1,171 @@
-//! What was said: one row for each conversation, written behind, bounded in number and bytes.
+//! What was said: one row for each conversation. It is on its way to the disk before the request goes
+//! upstream and again before the client has its last byte, and in SQL some time later.
 //!
-//! A request takes its [`Place`] in the queue before it is forwarded, so that its row cannot be
-//! refused later. The drain turns kept bytes into messages and writes rows in batches; the same
-//! transaction moves the ledger.
+//! A request takes its [`Place`] before it is forwarded. Its beginning is appended to the spool before
+//! the upstream is asked, long answers in parts, its end before the answer's last byte is passed on; so
+//! a killed process loses no conversation that it had an answer for. The drain puts the records of a
+//! conversation together and writes rows in batches; the same transaction moves the ledger.
 
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use thiserror::Error;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 
 use crate::background::Background;
 use crate::config;
-use crate::store::{self, Db, StoreError};
+use crate::ids::RunId;
+use crate::spool::{Reader, Spool};
+use crate::store::Db;
+use crate::store::exchanges::Exchange;
 use crate::telemetry::Metrics;
 
+mod aside;
+mod backlog;
 mod budget;
 mod drain;
+mod erase;
 mod exchange;
+mod gather;
+mod place;
+mod record;
 mod row;
+mod unwritten;
 
-pub use budget::{Budget, Share};
-pub use exchange::{Answer, Asked, Ending, Exchange, Waited};
+pub use backlog::Backlog;
+pub use budget::{Budget, Level, Share};
+pub use erase::StillThere;
+pub use exchange::{Answer, Asked, Ending, Waited};
+pub use place::{LogFull, Place, Scribe, Synced};
+pub use record::{Begin, End};
 
-/// The way to the log. Clones lead to the same one.
+/// The way to the log, with a writer of its own. Clones lead to the same one.
 #[derive(Clone)]
 pub struct Chatlog {
-    queue: mpsc::Sender<Exchange>,
-    backlog: Backlog,
-    db: Db,
-    background: Background,
+    scribe: Scribe,
+    recovered: watch::Receiver<bool>,
 }
 
-/// What is on its way to the database. Unlike a [`Chatlog`] it does not keep the drain running: who
-/// looks after the log may outlive those who write to it.
-#[derive(Clone)]
-pub struct Backlog {
-    recorded: Arc<AtomicU64>,
-    written: watch::Receiver<u64>,
-    hurry: Arc<Notify>,
-    budget: Budget,
+/// What the log is made of.
+pub struct Sources {
+    /// Where rows go.
+    pub db: Db,
+    /// Where they wait.
+    pub spool: Spool,
+    /// What is read of it.
+    pub reader: Reader,
+    /// This run.
+    pub run: RunId,
+    /// Where records go that cannot become rows.
+    pub poison: PathBuf,
+    /// Whether somebody wants to be told of rows: then they wait a second at most.
+    pub is_told: bool,
 }
 
-/// Room for one row. With it, recording cannot fail and need not wait.
-pub struct Place {
-    room: mpsc::OwnedPermit<Exchange>,
-    recorded: Arc<AtomicU64>,
-}
-
-/// As many rows wait as may.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("the message log is full")]
-pub struct LogFull;
-
-/// Longest wait of an admin's read for the rows on their way.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Longest wait of a row that a webhook tells of.
+const TOLD_WITHIN: Duration = Duration::from_secs(1);
+/// Files are not ended more often than this, however often rows are written.
+const LEAST_BETWEEN_SEALS: Duration = Duration::from_secs(10);
 
 // === impl Chatlog ===
 
 impl Chatlog {
-    /// Starts the drain on `background`.
+    /// Starts the drain on `background`. It begins with what earlier runs left.
     #[must_use]
     pub fn start(
         config: &config::MessageLog,
-        db: Db,
+        sources: Sources,
         background: &Background,
         metrics: Arc<Metrics>,
     ) -> Self {
-        if config.sync == config::Sync::Strict {
-            tracing::warn!(
-                "message_log.sync: rows are in the database within a second, not before an answer's end"
-            );
-        }
-        let (queue, exchanges) = mpsc::channel(config.max_queue.max(1));
-        let (done, written) = watch::channel(0);
-        let hurry = Arc::new(Notify::new());
+        let Sources { db, spool, reader, run, poison, is_told } = sources;
         let budget = Budget::new(config.max_memory, Arc::clone(&metrics));
+        let backlog = Backlog::new(config.batch_size, config.memory_threshold, budget, Arc::clone(&metrics));
+        let (open, nobody_writes) = mpsc::channel(1);
+        let (recovers, recovered) = watch::channel(false);
+        let interval = config.batch_interval;
         let drain = drain::Drain {
-            db: db.clone(),
+            db,
             metrics,
-            hurry: Arc::clone(&hurry),
-            budget: budget.clone(),
-            batch_size: config.batch_size.max(1),
-            linger: config.batch_interval.min(drain::LONGEST_LINGER),
-            memory_threshold: config.memory_threshold,
+            backlog: backlog.clone(),
+            spool: spool.clone(),
+            gatherer: Some(gather::Gatherer::new(reader, run, backlog.clone(), poison)),
+            linger: if is_told { interval.min(TOLD_WITHIN) } else { interval },
+            seal_every: interval.max(LEAST_BETWEEN_SEALS),
+            recovered: recovers,
+            open: nobody_writes,
         };
-        background.spawn(drain.run(exchanges, done));
-        let backlog = Backlog { recorded: Arc::default(), written, hurry, budget };
-        Self { queue, backlog, db, background: background.clone() }
+        background.spawn(drain.run());
+        let writer = spool.writer();
+        let strict = config.sync == config::Sync::Strict;
+        let desk = Arc::new(place::Desk { backlog, spool, strict, _open: open });
+        Self { scribe: Scribe { desk, writer }, recovered }
     }
 
-    /// Room for the row of a request that is about to be forwarded.
-    ///
-    /// # Errors
-    ///
-    /// [`LogFull`]: no row may be lost, so a request without room is refused.
-    pub fn place(&self) -> Result<Place, LogFull> {
-        let room = self.queue.clone().try_reserve_owned().map_err(|_| LogFull)?;
-        Ok(Place { room, recorded: Arc::clone(&self.backlog.recorded) })
+    /// Somebody to write with, into a file of their own.
+    #[must_use]
+    pub fn scribe(&self) -> Scribe {
+        Scribe { desk: Arc::clone(&self.scribe.desk), writer: self.scribe.desk.spool.writer() }
     }
 
-    /// The bytes that may be kept, over all conversations.
-    pub fn budget(&self) -> &Budget {
-        &self.backlog.budget
+    /// Done when everything that earlier runs left is in the database; `false`: the log stopped before.
+    pub fn recovered(&self) -> impl Future<Output = bool> + Send + use<> {
+        let mut recovered = self.recovered.clone();
+        async move { recovered.wait_for(|recovered| *recovered).await.is_ok() }
     }
 
     /// What is on its way to the database.
     pub fn backlog(&self) -> &Backlog {
-        &self.backlog
+        &self.scribe.desk.backlog
     }
 
-    /// Rows on their way to the database.
+    /// Conversations that ended and have no row yet.
     pub fn waiting(&self) -> u64 {
-        self.backlog.rows()
+        self.backlog().rows()
     }
 
-    /// Writes rows now, not through the queue; they are in the database when this returns.
+    /// See [`Scribe::record`].
     ///
     /// # Errors
     ///
-    /// [`StoreError`]: nothing was written.
-    pub async fn write(&self, rows: Vec<store::exchanges::Exchange>) -> Result<(), StoreError> {
-        let db = self.db.clone();
-        let append = async move { store::exchanges::append(&db, &rows).await };
-        self.background.run(append).await.map_err(|_| StoreError::closed())?.map(drop)
+    /// [`LogFull`]: nothing was recorded.
+    pub fn record(&self, row: &Exchange) -> Result<Option<Synced>, LogFull> {
+        self.scribe.record(row)
+    }
+
+    /// Records a call that ends here, as the row it will be. When this returns it survives the end of
+    /// this process, and in strict mode that of the machine.
+    ///
+    /// # Errors
+    ///
+    /// [`LogFull`]: nothing was recorded.
+    pub async fn log(&self, row: &Exchange) -> Result<(), LogFull> {
+        if let Some(synced) = self.record(row)? {
+            synced.await;
+        }
+        Ok(())
+    }
+
+    /// Bytes of the spool on the disk.
+    pub fn spool_bytes(&self) -> u64 {
+        self.scribe.desk.spool.bytes()
+    }
+
+    /// Whether a conversation could be recorded now.
+    pub fn has_room(&self) -> bool {
+        self.scribe.has_room()
     }
 
     /// See [`Backlog::flush`].
     pub async fn flush(&self) {
-        self.backlog.flush().await;
+        self.backlog().flush().await;
+    }
+
+    /// See [`Backlog::freshen`].
+    pub async fn freshen(&self) {
+        self.backlog().freshen().await;
     }
 }
 
-// === impl Backlog ===
-
-impl Backlog {
-    /// Rows on their way to the database.
-    pub fn rows(&self) -> u64 {
-        self.recorded.load(Ordering::Acquire).saturating_sub(*self.written.borrow())
-    }
-
-    /// Bytes that all conversations keep in memory.
-    pub fn bytes(&self) -> u64 {
-        self.budget.used()
-    }
-
-    /// Writes what waits, and returns when everything recorded until now is in the database, or
-    /// after five seconds: a reader then sees what there is.
-    pub async fn flush(&self) {
-        let recorded = self.recorded.load(Ordering::Acquire);
-        let mut written = self.written.clone();
-        self.hurry.notify_one();
-        let all = written.wait_for(|written| *written >= recorded);
-        if tokio::time::timeout(PATIENCE, all).await.is_err() {
-            tracing::warn!("rows of the message log are still on their way");
-        }
-    }
-}
-
-// === impl Place ===
-
-impl Place {
-    /// Hands the row over.
-    pub fn record(self, exchange: Exchange) {
-        self.recorded.fetch_add(1, Ordering::AcqRel);
-        self.room.send(exchange);
-    }
-}
+#[cfg(test)]
+pub(crate) mod tests;

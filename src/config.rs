@@ -176,6 +176,8 @@ pub struct Limits {
     pub burst: u32,
     /// Requests of all keys in flight at a time; more are answered 503.
     pub max_parallel: usize,
+    /// Most conversations that a node has in hand for one user, 1 and more.
+    pub max_lease: u16,
     /// When a day begins.
     pub time_zone: Tz,
     /// Largest JSON request body in bytes.
@@ -209,8 +211,6 @@ pub struct MessageLog {
     pub max_answer_size: u64,
     /// Most bytes kept over all conversations at a time; beyond, rows are metadata only.
     pub max_memory: u64,
-    /// Most rows waiting; beyond, new conversations are answered 503.
-    pub max_queue: usize,
 }
 
 /// When a row counts as written.

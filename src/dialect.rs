@@ -20,7 +20,7 @@ mod responses;
 mod transcripts;
 
 use http::Method;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use assembly::Assembly;
@@ -38,8 +38,9 @@ pub enum Dialect {
     Plain,
 }
 
-/// Which call of a dialect, as far as its answer has a shape of its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// Which call of a dialect, as far as its answer has a shape of its own. Spool files hold it by
+/// position: new ones go to the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Call {
     /// `…/chat/completions`
     ChatCompletions,
@@ -59,8 +60,9 @@ pub enum Call {
     Other,
 }
 
-/// How an answer's bytes are framed, by its `Content-Type`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// How an answer's bytes are framed, by its `Content-Type`. Spool files hold it by position: new ones
+/// go to the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Framing {
     /// `text/event-stream`
     Sse,

@@ -39,6 +39,8 @@ pub struct Sources {
     pub backlog: Backlog,
     /// What time it is.
     pub clock: Clock,
+    /// The data folder's name for itself.
+    pub node: String,
 }
 
 /// Each second: finer than any hour below, as coarse as an interval can be.
@@ -99,6 +101,13 @@ fn table(shop: &Arc<Workshop>, batch_interval: Duration) -> Result<Vec<Job>, Not
             "Forgets old runs of jobs, revoked keys and ended sessions, and notes the last link of the audit trail in the gateway's own log",
             shop.work(Workshop::keep_house),
         ),
+        job(
+            "lost_nodes",
+            When::cron("30 3 * * *")?,
+            Fleet,
+            "Gives up the conversations that nodes had in hand which have not been heard of for three days",
+            shop.work(Workshop::give_up_nodes),
+        ),
     ])
 }
 
@@ -111,10 +120,10 @@ impl Jobs {
     ///
     /// When the scheduler cannot start.
     pub async fn start(background: &Background, sources: Sources, config: &Config) -> anyhow::Result<Self> {
-        let Sources { db, backlog, clock } = sources;
+        let Sources { db, backlog, clock, node } = sources;
         let zone = config.limits.time_zone;
         let log = &config.message_log;
-        let shop = Arc::new(Workshop::new(db.clone(), backlog, clock.clone(), (zone, log)));
+        let shop = Arc::new(Workshop::new((db.clone(), node), backlog, clock.clone(), (zone, log)));
         let schedule = Schedule::new(db, background, clock, zone, table(&shop, log.batch_interval)?);
         let running = Arc::new(AtomicBool::new(true));
         let ticked = schedule.clone();

@@ -35,6 +35,7 @@ pub mod config;
 pub mod limits;
 pub mod listen;
 pub mod notify;
+pub mod spool;
 pub mod store;
 
 // Floor 4: who, how much, what was said, when.

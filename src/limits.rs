@@ -157,6 +157,7 @@ mod tests {
             max_body_size: 1,
             max_upload_size: 1,
             max_cached_keys: 10,
+            max_lease: 32,
             max_tracked_addresses: 10,
         };
         let clock = Clock::manual(Timestamp(0));

@@ -44,7 +44,7 @@ use send::Reply;
 use tee::{LastWords, Patience};
 use upstream::Upstream;
 
-use crate::chatlog::{Asked, Chatlog, Ending};
+use crate::chatlog::{Asked, Chatlog, Ending, Level, Scribe};
 use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::dialect::error::{ErrorText, error_event};
@@ -80,6 +80,7 @@ pub struct Shared {
 /// One worker's gate.
 pub struct Proxy {
     shared: Arc<Shared>,
+    scribe: Scribe,
     routes: Routes,
     upstreams: Vec<Rc<Upstream>>,
     bounds: Bounds,
@@ -124,8 +125,10 @@ impl Proxy {
             pace: config.server.connections.clone(),
         };
         let upstreams = config.upstreams.iter().cloned().map(Upstream::new);
+        let scribe = shared.chatlog.scribe();
         Ok(Self {
             shared,
+            scribe,
             routes: Routes::new(&config.routes),
             upstreams: upstreams.collect::<anyhow::Result<_>>()?,
             bounds,
@@ -158,7 +161,6 @@ impl Proxy {
         arrival: &Arrival<'_>,
         mut req: Request<Incoming>,
     ) -> Result<Response<ProxyBody>, Refusal> {
-        let shared = &self.shared;
         let admission = match self.admit(arrival, &mut req).await {
             Ok(admission) => admission,
             Err(refusal) => {
@@ -170,13 +172,17 @@ impl Proxy {
         let Admission { route, client, ip, subject, slot } = admission;
         let (req, ask) = ask::read(req, route, &self.bounds).await?;
         entitled::check(&subject, route, &ask)?;
-        let place = if ask.recorded { Some(shared.chatlog.place()?) } else { None };
+        let place = if ask.recorded { Some(self.scribe.place()?) } else { None };
         let reservation = if ask.charged { Some(self.reserve(&subject).await?) } else { None };
         let admitted = Admitted { subject, route: Arc::clone(route), ip, slot, place, reservation };
         let mut meter = self.meter(arrival, admitted, ask.asked);
         let upstream = self.upstream(route)?;
         let reply = send::send(upstream, req, arrival.conn.tls, &mut meter).await?;
-        Ok(self.pass(arrival, reply, client, meter))
+        let mut response = self.pass(arrival, reply, client, meter);
+        if let Either::Right(body) = response.body_mut() {
+            body.settled().await;
+        }
+        Ok(response)
     }
 
     /// The steps that need no body: none is read for a stranger.
@@ -206,14 +212,15 @@ impl Proxy {
     }
 
     async fn reserve(&self, subject: &Subject) -> Result<Reservation, Refusal> {
-        let seat = self.shared.quota.seat()?;
-        Ok(self.shared.quota.reserve(subject.user, &subject.allowance, seat).await?)
+        Ok(self.shared.quota.reserve(subject.user, &subject.allowance).await?)
     }
 
-    fn meter(&self, arrival: &Arrival<'_>, admitted: Admitted, mut asked: Asked) -> Meter {
+    fn meter(&self, arrival: &Arrival<'_>, mut admitted: Admitted, mut asked: Asked) -> Meter {
         let shared = &self.shared;
-        let mut share = shared.chatlog.budget().share();
-        if !share.grow(asked.body.len() as u64) {
+        let fits = admitted.place.as_mut().is_none_or(|place| {
+            place.share().level() < Level::Bare && place.share().grow(asked.body.len() as u64)
+        });
+        if !fits {
             asked.body = Bytes::new();
             asked.cut = true;
         }
@@ -221,7 +228,6 @@ impl Proxy {
             admitted,
             request_id: arrival.id.clone(),
             asked,
-            share,
             clock: shared.clock.clone(),
             started: shared.clock.now(),
             since: arrival.since,

@@ -1,44 +1,90 @@
-//! How much: conversations per day, reserved one by one and never once too often.
+//! How much: conversations per day, and never one too many.
 //!
-//! The truth is one row of SQL for each user, day and epoch, moved by one conditional statement. A
-//! day is computed from the clock and the allowance's zone at each request; no job resets anything,
+//! The truth is one row of SQL for each user, day and epoch. A run of the gateway is granted units of
+//! it, a few at a time, and spends them in memory: [`Reservation`]s take them and bring them back. Near
+//! the end of a day units are granted one by one, so that small limits are exact on any number of nodes.
+//! A day is computed from the clock and the allowance's zone at each request; no job resets anything,
 //! so nothing can be missed or run twice.
 
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use chrono_tz::Tz;
 use thiserror::Error;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
 
 use crate::background::Background;
 use crate::clock::{Clock, Timestamp};
 use crate::ids::UserId;
 use crate::plan::Allowance;
-use crate::store::{self, Db, StoreError};
+use crate::store::quota::Used;
+use crate::store::runs::{self, Fate, Run};
+use crate::store::{Db, StoreError};
 use crate::telemetry::Metrics;
 
+mod account;
+mod holdings;
+mod keeper;
+mod lease;
 mod reservation;
-mod settler;
+mod standing;
+mod teller;
+#[cfg(test)]
+mod tests;
 mod window;
 
 pub use reservation::{Reservation, Verdict};
-pub use settler::Seat;
 pub use window::Window;
 
-use settler::Settler;
+use holdings::{Holdings, Tried};
+use keeper::Keeper;
+use teller::Teller;
 
-/// The daily quota. Clones are the same quota.
+/// The daily quota. Clones are the same quota. Dropped without [`Quota::close`], what it holds stays
+/// granted, as after a crash.
 #[derive(Clone)]
 pub struct Quota {
+    holdings: Arc<Holdings>,
     db: Db,
     background: Background,
     clock: Clock,
     metrics: Arc<Metrics>,
-    settler: Settler,
+    run: Arc<Run>,
+    /// Runs of this node that were not ended.
+    earlier: Arc<[Run]>,
+    recovered: watch::Sender<bool>,
+    /// Counts what the teller has done.
+    rounds: watch::Receiver<u64>,
+    closing: CancellationToken,
+    closed: CancellationToken,
 }
 
-/// What a user has today.
+/// What a quota works with.
+pub struct Sources {
+    /// The truth.
+    pub db: Db,
+    /// Where it is asked.
+    pub background: Background,
+    /// What day it is.
+    pub clock: Clock,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// Who is granted units; entered already.
+    pub run: Run,
+    /// Runs of the same node that were not ended: [`Quota::recover`] ends them.
+    pub earlier: Vec<Run>,
+    /// Most units in hand of one user, 1 and more.
+    pub max_lease: i64,
+}
+
+/// What a user has of a day.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Left {
+    /// Which day, since 1970-01-01: today in the allowance's zone, or a later one that the user has begun
+    /// already, by a clock that was set back since, or in another zone.
+    pub day: i64,
     /// Conversations left now.
     pub left: i64,
     /// Conversations of this day altogether.
@@ -65,28 +111,35 @@ pub enum QuotaError {
     /// There is no such user any more.
     #[error("the user is gone")]
     NoSuchUser,
-    /// Too many conversations are waiting to be settled.
-    #[error("too many conversations wait to be settled")]
-    Busy,
     /// The database does not answer.
     #[error("the quota cannot be read")]
     StoreDown,
 }
 
+/// How long anybody waits for what an earlier run held, before being told that nothing is left.
+const RECOVERY_PATIENCE: Duration = Duration::from_secs(10);
+/// A database that does not answer is asked again after this long.
+const RETRY: Duration = Duration::from_millis(250);
+
 // === impl Quota ===
 
 impl Quota {
-    /// Starts the settler on `background`. At most `max_parallel` reservations may be open.
+    /// Starts granting on the background.
     #[must_use]
-    pub fn start(
-        db: Db,
-        background: &Background,
-        clock: Clock,
-        metrics: Arc<Metrics>,
-        max_parallel: usize,
-    ) -> Self {
-        let settler = Settler::start(db.clone(), background, max_parallel);
-        Self { db, background: background.clone(), clock, metrics, settler }
+    pub fn start(sources: Sources) -> Self {
+        let Sources { db, background, clock, metrics, run, earlier, max_lease } = sources;
+        let (bell, calls) = mpsc::unbounded_channel();
+        let holdings = Arc::new(Holdings::new(clock.clone(), max_lease.max(1), bell));
+        let run = Arc::new(run);
+        let (done, rounds) = watch::channel(0);
+        let (closing, closed) = (CancellationToken::new(), CancellationToken::new());
+        let teller = Teller { db: db.clone(), run: run.id, metrics: Arc::clone(&metrics), rounds: done };
+        background.spawn(teller.work(Arc::downgrade(&holdings), calls, (closing.clone(), closed.clone())));
+        let keeper = Keeper { db: db.clone(), run: Arc::clone(&run), clock: clock.clone() };
+        background.spawn(keeper.work(Arc::downgrade(&holdings), closing.clone()));
+        let recovered = watch::Sender::new(earlier.is_empty());
+        let earlier = earlier.into();
+        Self { holdings, db, background, clock, metrics, run, earlier, recovered, rounds, closing, closed }
     }
 
     /// The day it is now in `zone`.
@@ -95,205 +148,127 @@ impl Quota {
         Window::at(self.clock.now(), zone)
     }
 
-    /// A place in the queue of the settler, taken before a reservation so that the reservation can
-    /// be settled in `Drop`, whatever happens.
-    ///
-    /// # Errors
-    ///
-    /// [`QuotaError::Busy`] when every place is taken.
-    pub fn seat(&self) -> Result<Seat, QuotaError> {
-        self.settler.seat().ok_or(QuotaError::Busy)
-    }
-
-    /// Reserves one conversation of today.
+    /// Reserves one conversation of today. Without I/O while units are in hand; else one question to the
+    /// database serves all who ask meanwhile, in the order they came.
     ///
     /// # Errors
     ///
     /// [`QuotaError::UsedUp`] when none is left, [`QuotaError::StoreDown`] when nobody can tell.
-    pub async fn reserve(
-        &self,
-        user: UserId,
-        allowance: &Allowance,
-        seat: Seat,
-    ) -> Result<Reservation, QuotaError> {
-        let window = self.today(allowance.zone);
-        let mut taken = self.take(user, window, allowance.per_day, seat).await?;
-        if let Err(seat) = taken {
-            if !self.settler.has_refunds_under_way() {
-                return Err(self.used_up(user, allowance, window).await);
-            }
-            self.settler.settled().await;
-            taken = self.take(user, window, allowance.per_day, seat).await?;
+    pub async fn reserve(&self, user: UserId, allowance: &Allowance) -> Result<Reservation, QuotaError> {
+        let mut reserved = self.take(user, allowance).await;
+        if matches!(reserved, Err(QuotaError::UsedUp { .. })) && self.awaits_recovery().await {
+            reserved = self.take(user, allowance).await;
         }
-        let Ok(reservation) = taken else { return Err(self.used_up(user, allowance, window).await) };
-        self.metrics.reserved.inc();
-        Ok(reservation)
+        if reserved.is_ok() {
+            self.metrics.reserved.inc();
+        }
+        reserved
     }
 
-    /// What a user has today, exact: refunds under way are waited for.
+    async fn take(&self, user: UserId, allowance: &Allowance) -> Result<Reservation, QuotaError> {
+        match self.holdings.take(user, allowance) {
+            Tried::Taken(reservation) => Ok(reservation),
+            Tried::Waiting(word) => {
+                self.metrics.lease_misses.inc();
+                let since = self.clock.elapsed();
+                let word = word.await.unwrap_or(Err(QuotaError::StoreDown));
+                Metrics::observe(&self.metrics.lease_wait, self.clock.elapsed().saturating_sub(since));
+                word
+            }
+        }
+    }
+
+    /// What a user has today, exact: units that are granted and in nobody's use are left.
     ///
     /// # Errors
     ///
     /// [`QuotaError::NoSuchUser`], [`QuotaError::StoreDown`].
     pub async fn left(&self, user: UserId, allowance: &Allowance) -> Result<Left, QuotaError> {
-        self.settled().await;
-        let (db, window, per_day) = (self.db.clone(), self.today(allowance.zone), allowance.per_day);
-        let read = async move { store::quota::left(&db, user, window.day, per_day).await };
-        let found = self.asked(self.background.run(read).await)?.ok_or(QuotaError::NoSuchUser)?;
-        let (left, allowance, reset) = (found.left, found.allowance, found.reset);
-        Ok(Left { left, allowance, reset, resets_at: window.resets_at })
+        let found = self.left_many(&[(user, allowance.clone())]).await?;
+        found.get(&user).copied().ok_or(QuotaError::NoSuchUser)
     }
 
-    /// Waits until every refund that was due when this was called is in the database.
-    pub async fn settled(&self) {
-        self.settler.settled().await;
-    }
-
-    /// One conversation, or the seat back. The reservation is made where the database answers: if
-    /// nobody waits for it any more, because the client left, it is dropped there, and refunded.
-    async fn take(
+    /// [`Quota::left`] for a page of users (1,000 at most); who is not there has no answer.
+    ///
+    /// # Errors
+    ///
+    /// [`QuotaError::StoreDown`].
+    pub async fn left_many(
         &self,
-        user: UserId,
-        window: Window,
-        per_day: i64,
-        seat: Seat,
-    ) -> Result<Result<Reservation, Seat>, QuotaError> {
-        let db = self.db.clone();
-        let take = async move {
-            let granted = store::quota::reserve(&db, user, window.day, per_day, 1).await?;
-            Ok(match granted {
-                Some(granted) => Ok(Reservation::new(user, window, granted, seat)),
-                None => Err(seat),
-            })
-        };
-        self.asked(self.background.run(take).await)
-    }
-
-    async fn used_up(&self, user: UserId, allowance: &Allowance, window: Window) -> QuotaError {
-        match self.left(user, allowance).await {
-            Ok(Left { allowance: limit, resets_at, .. }) => {
-                QuotaError::UsedUp { limit, resets_at: resets_at.max(window.resets_at), zone: allowance.zone }
-            }
-            Err(error) => error,
+        asked: &[(UserId, Allowance)],
+    ) -> Result<HashMap<UserId, Left>, QuotaError> {
+        let found = self.standings(asked).await?;
+        if found.values().any(|left| left.left == 0) && self.awaits_recovery().await {
+            return self.standings(asked).await;
         }
+        Ok(found)
     }
 
-    fn asked<T, U>(&self, outcome: Result<Result<T, StoreError>, U>) -> Result<T, QuotaError> {
-        match outcome {
-            Ok(Ok(found)) => Ok(found),
-            Ok(Err(error)) => {
+    /// What a user used of each day from `day` on; days without a row used nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`QuotaError::StoreDown`].
+    pub async fn used_since(&self, user: UserId, day: i64) -> Result<Vec<Used>, QuotaError> {
+        self.usage(user, day).await
+    }
+
+    /// To be called when a user's limit, plan or epoch was changed, and the change is committed: the next
+    /// reservation is made by what holds now.
+    pub fn forget(&self, user: UserId) {
+        self.holdings.forget(user);
+    }
+
+    /// [`Quota::forget`] of everybody.
+    pub fn forget_all(&self) {
+        self.holdings.forget_all();
+    }
+
+    /// To be called once, when every row of the earlier runs of this node is in the database: what they
+    /// still held goes back, or is forfeited when the machine was started since and nobody knows what
+    /// was used. Tries until the database answers.
+    pub async fn recover(&self) {
+        for run in self.earlier.iter() {
+            let fate = if run.boot == self.run.boot { Fate::Returned } else { Fate::Forfeited };
+            while let Err(error) = self.close_run(run, fate).await {
                 self.metrics.store_errors.inc();
-                tracing::error!(%error, "the quota cannot be read");
-                Err(QuotaError::StoreDown)
+                tracing::error!(%error, run = %run.id, "an earlier run cannot be ended; trying again");
+                if matches!(error, StoreError::Damaged { .. }) || self.closing.is_cancelled() {
+                    break;
+                }
+                tokio::time::sleep(RETRY).await;
             }
-            Err(_) => Err(QuotaError::StoreDown),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-    use std::time::Duration;
-
-    use chrono_tz::Tz;
-    use futures_util::future::join_all;
-    use futures_util::poll;
-
-    use super::{Quota, QuotaError, Verdict};
-    use crate::background::Background;
-    use crate::clock::Clock;
-    use crate::ids::UserId;
-    use crate::plan::Allowance;
-    use crate::store::tests::{Fresh, NOW, fresh, user};
-    use crate::telemetry::Metrics;
-
-    struct Day {
-        quota: Quota,
-        user: UserId,
-        allowance: Allowance,
-        _database: Fresh,
+        self.holdings.forget_all();
+        self.recovered.send_replace(true);
     }
 
-    impl Day {
-        async fn of(per_day: i64) -> Self {
-            let database = fresh().await;
-            let user = user(&database.db, "ann").await;
-            let background = Background::new(tokio::runtime::Handle::current());
-            let metrics = Arc::new(Metrics::new());
-            let quota = Quota::start(database.db.clone(), &background, Clock::manual(NOW), metrics, 1000);
-            Self { quota, user, allowance: Allowance { per_day, zone: Tz::UTC }, _database: database }
-        }
-
-        async fn reserve(&self) -> Result<super::Reservation, QuotaError> {
-            self.quota.reserve(self.user, &self.allowance, self.quota.seat()?).await
-        }
-
-        async fn left(&self) -> i64 {
-            self.quota.left(self.user, &self.allowance).await.unwrap().left
-        }
-    }
-
-    #[tokio::test]
-    async fn as_many_pass_as_are_left_however_many_come_at_once() {
-        let day = Day::of(10).await;
-        let all = join_all((0..60).map(|_| day.reserve())).await;
-        let passed: Vec<_> = all.into_iter().filter_map(Result::ok).collect();
-        assert_eq!(passed.len(), 10);
-        for one in passed {
-            assert_eq!(one.settle(Verdict::Charged), Verdict::Charged);
-        }
-        assert_eq!(day.left().await, 0);
-        assert!(matches!(day.reserve().await.err(), Some(QuotaError::UsedUp { limit: 10, .. })));
-    }
-
-    #[tokio::test]
-    async fn what_is_refunded_is_there_for_whoever_asks_next() {
-        let day = Day::of(1).await;
-        for _ in 0..5 {
-            assert_eq!(day.reserve().await.unwrap().settle(Verdict::Refunded), Verdict::Refunded);
-        }
-        assert_eq!(day.left().await, 1);
-    }
-
-    #[tokio::test]
-    async fn failures_cannot_be_farmed() {
-        let day = Day::of(2).await;
-        let mut verdicts = Vec::new();
-        while let Ok(mut one) = day.reserve().await {
-            one.dispatched();
-            verdicts.push(one.settle(Verdict::Refunded));
-            // A refund on its way is not counted yet: what comes at once may pass the cap together.
-            day.quota.settled().await;
-        }
-        let refunded = verdicts.iter().filter(|verdict| **verdict == Verdict::Refunded).count();
-        assert_eq!((refunded, verdicts.len()), (5, 7), "five refunds, and then the day's two");
-    }
-
-    #[tokio::test]
-    async fn what_nobody_settles_is_charged_only_if_it_was_dispatched() {
-        let day = Day::of(10).await;
-        drop(day.reserve().await.unwrap());
-        assert_eq!(day.left().await, 10);
-        let mut forwarded = day.reserve().await.unwrap();
-        forwarded.dispatched();
-        drop(forwarded);
-        assert_eq!(day.left().await, 9);
-    }
-
-    #[tokio::test]
-    async fn a_client_that_leaves_while_the_database_answers_loses_nothing() {
-        let day = Day::of(10).await;
-        for _ in 0..20 {
-            let mut waiting = Box::pin(day.reserve());
-            assert!(poll!(waiting.as_mut()).is_pending());
-            drop(waiting);
-        }
-        let all_back = async {
-            while day.left().await < 10 {
-                tokio::task::yield_now().await;
-            }
+    async fn close_run(&self, run: &Run, fate: Fate) -> Result<(), StoreError> {
+        let (db, id) = (self.db.clone(), run.id);
+        let closed = self.background.run(async move { runs::close(&db, id, fate).await }).await;
+        let units = closed.map_err(|_| StoreError::closed())??;
+        let counted = u64::try_from(units).unwrap_or(0);
+        match fate {
+            Fate::Returned => self.metrics.units_returned.inc_by(counted),
+            Fate::Forfeited => self.metrics.units_forfeited.inc_by(counted),
         };
-        tokio::time::timeout(Duration::from_secs(20), all_back).await.expect("all of them come back");
+        tracing::info!(run = %id, units, ?fate, "an earlier run of this node was not ended; now it is");
+        Ok(())
+    }
+
+    /// Waits, if there is something to wait for; whether there was.
+    async fn awaits_recovery(&self) -> bool {
+        let mut recovered = self.recovered.subscribe();
+        if *recovered.borrow_and_update() {
+            return false;
+        }
+        let _ = tokio::time::timeout(RECOVERY_PATIENCE, recovered.wait_for(|done| *done)).await;
+        true
+    }
+
+    /// Gives back what is free, and serves nobody any more; to be called when nobody reserves any more.
+    pub async fn close(&self) {
+        self.closing.cancel();
+        self.closed.cancelled().await;
     }
 }

@@ -48,9 +48,11 @@ pub mod deleted;
 pub mod exchanges;
 pub mod job_runs;
 pub mod keys;
+pub mod leases;
 pub mod mail_tokens;
 mod open;
 pub mod quota;
+pub mod runs;
 pub mod second_factors;
 pub mod sessions;
 pub mod staff;
@@ -92,6 +94,9 @@ pub enum StoreError {
         /// How, for the log.
         detail: String,
     },
+    /// Never: what was to be written is against a rule of the schema, or not of a form it can hold.
+    #[error("the database refuses what was to be written: {0}")]
+    Refused(#[source] sqlx::Error),
 }
 
 /// Part of a list, and how long the list is.
@@ -172,6 +177,7 @@ impl From<sqlx::Error> for StoreError {
             sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => "a stored row cannot be read",
             sqlx::Error::ColumnNotFound(_) | sqlx::Error::TypeNotFound { .. } => "the schema is not ours",
             sqlx::Error::Database(cause) if is_corruption(cause.as_ref()) => "the database is corrupt",
+            sqlx::Error::Database(cause) if is_refusal(cause.as_ref()) => return Self::Refused(error),
             _ => return Self::Unavailable(error),
         };
         Self::Damaged { what, detail: error.to_string() }
@@ -185,6 +191,16 @@ fn is_corruption(error: &dyn sqlx::error::DatabaseError) -> bool {
         return code.parse::<u32>().is_ok_and(|code| matches!(code & 0xff, 11 | 26));
     }
     matches!(code.as_ref(), "XX001" | "XX002")
+}
+
+/// SQLITE_TOOBIG, SQLITE_CONSTRAINT and SQLITE_MISMATCH with their extended codes; PostgreSQL's classes
+/// 22 (data exception) and 23 (integrity constraint violation), and 54000 (a limit is exceeded).
+fn is_refusal(error: &dyn sqlx::error::DatabaseError) -> bool {
+    let code = error.code().unwrap_or_default();
+    if error.try_downcast_ref::<sqlx::sqlite::SqliteError>().is_some() {
+        return code.parse::<u32>().is_ok_and(|code| matches!(code & 0xff, 18..=20));
+    }
+    code.starts_with("22") || code.starts_with("23") || code == "54000"
 }
 
 /// Whether `error` says that another row has the same value in `column`. Constraint names (PostgreSQL)

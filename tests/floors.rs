@@ -15,7 +15,7 @@ const FLOORS: [&[&str]; 7] = [
     &["ids", "clock", "telemetry", "background"],
     &["credential", "plan", "dialect"],
     &["config"],
-    &["store", "limits", "listen", "notify"],
+    &["store", "limits", "listen", "notify", "spool"],
     &["identity", "quota", "chatlog", "schedule"],
     &["proxy", "control", "jobs"],
     &["main", "commands", "app", "demo"],

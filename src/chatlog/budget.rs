@@ -22,6 +22,21 @@ pub struct Share {
     bytes: u64,
 }
 
+/// How short memory is, and so what is done with the bytes of answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// They are kept, and written in large pieces.
+    Calm,
+    /// From 70 %: what waits is written to the database, and the pieces are small.
+    Tight,
+    /// From 85 %: nothing is kept; each is written as it comes.
+    Short,
+    /// From 95 %: nothing is kept and nothing is written; rows say that they are cut.
+    Bare,
+    /// No conversation may begin.
+    Full,
+}
+
 // === impl Budget ===
 
 impl Budget {
@@ -42,6 +57,24 @@ impl Budget {
     pub fn used(&self) -> u64 {
         self.0.used.load(Ordering::Relaxed)
     }
+
+    fn show(&self) {
+        self.0.metrics.log_bytes.set(i64::try_from(self.used()).unwrap_or(i64::MAX));
+    }
+
+    /// How short memory is now.
+    #[must_use]
+    pub fn level(&self) -> Level {
+        let (used, max) = (self.used(), self.0.max);
+        let reached = |percent: u64| used >= max / 100 * percent;
+        match () {
+            () if used >= max => Level::Full,
+            () if reached(95) => Level::Bare,
+            () if reached(85) => Level::Short,
+            () if reached(70) => Level::Tight,
+            () => Level::Calm,
+        }
+    }
 }
 
 // === impl Share ===
@@ -57,13 +90,28 @@ impl Share {
             return false;
         }
         self.bytes += more;
+        self.budget.show();
         true
+    }
+
+    /// Gives everything back: it stands elsewhere now.
+    pub fn release(&mut self) {
+        if self.bytes > 0 {
+            self.budget.0.used.fetch_sub(std::mem::take(&mut self.bytes), Ordering::Relaxed);
+            self.budget.show();
+        }
+    }
+
+    /// How short memory is now.
+    #[must_use]
+    pub fn level(&self) -> Level {
+        self.budget.level()
     }
 }
 
 impl Drop for Share {
     fn drop(&mut self) {
-        self.budget.0.used.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.release();
     }
 }
 
@@ -77,7 +125,7 @@ impl fmt::Debug for Share {
 mod tests {
     use std::sync::Arc;
 
-    use super::Budget;
+    use super::{Budget, Level};
     use crate::telemetry::Metrics;
 
     #[test]
@@ -91,5 +139,31 @@ mod tests {
         drop(one);
         assert_eq!(budget.used(), 4);
         assert!(two.grow(6));
+        two.release();
+        assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn the_fuller_the_less_is_kept() {
+        let budget = Budget::new(1000, Arc::new(Metrics::new()));
+        let mut share = budget.share();
+        let mut seen = Vec::new();
+        for _ in 0..20 {
+            assert!(share.grow(50));
+            seen.push(share.level());
+        }
+        assert_eq!(
+            seen[12..],
+            [
+                Level::Calm,
+                Level::Tight,
+                Level::Tight,
+                Level::Tight,
+                Level::Short,
+                Level::Short,
+                Level::Bare,
+                Level::Full
+            ]
+        );
     }
 }

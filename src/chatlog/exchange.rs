@@ -1,52 +1,11 @@
-//! One conversation as the data plane hands it over: who, what, when, and the bytes kept.
+//! One conversation as the data plane sees it: what was asked, what was answered, how it stopped.
 
-use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
-use super::Share;
-use crate::clock::Timestamp;
 use crate::dialect::{Call, Framing};
-use crate::ids::{ExchangeId, KeyId, RequestId, UserId};
-use crate::store::exchanges::Verdict;
-
-/// One conversation, ended. Its messages are still bytes; the drain reads them.
-pub struct Exchange {
-    /// Its name, also that of its reservation.
-    pub id: ExchangeId,
-    /// The name both sides saw.
-    pub request_id: RequestId,
-    /// Whose it was.
-    pub user: UserId,
-    /// With which key.
-    pub key: KeyId,
-    /// Their name at the time.
-    pub username: String,
-    /// Their address at the time.
-    pub email: String,
-    /// From where.
-    pub client_ip: IpAddr,
-    /// The route's prefix.
-    pub route: Arc<str>,
-    /// What was asked.
-    pub asked: Asked,
-    /// What was answered, if an answer began.
-    pub answer: Option<Answer>,
-    /// How it stopped.
-    pub ending: Ending,
-    /// What became of its unit.
-    pub verdict: Verdict,
-    /// Day and epoch of the quota row it was charged to.
-    pub ledger: Option<(i64, i64)>,
-    /// When its head had come in.
-    pub started: Timestamp,
-    /// From then to the end.
-    pub took: Duration,
-    /// What the kept bytes are counted in.
-    pub share: Share,
-}
 
 /// What a request asked, as far as the gateway looked.
 #[derive(Clone, Debug)]
@@ -67,8 +26,8 @@ pub struct Asked {
     pub bytes: u64,
 }
 
-/// The bytes of an answer, as far as they were kept.
-#[derive(Debug)]
+/// The head of an answer, as far as the log looks at it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answer {
     /// The upstream's status.
     pub status: u16,
@@ -78,20 +37,12 @@ pub struct Answer {
     pub encoding: Option<String>,
     /// Where a plain app's text stands (RFC 6901).
     pub pointer: Option<String>,
-    /// The first bytes.
-    pub head: Vec<u8>,
-    /// The last bytes, where the middle is missing.
-    pub tail: Vec<u8>,
-    /// Whether bytes are missing.
-    pub cut: bool,
-    /// Bytes that went out, kept or not.
-    pub bytes: u64,
     /// From the start to the answer's head.
     pub first_byte: Duration,
 }
 
-/// How a forwarded conversation stopped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How a forwarded conversation stopped. Spool files hold it by position: new ones go to the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Ending {
     /// The answer came to its end.
     Complete,
@@ -109,12 +60,14 @@ pub enum Ending {
     TimedOut(Waited),
     /// The gateway refused what the client went on to send.
     Refused,
-    /// The gateway stopped.
+    /// The gateway stopped in order, and its answers could be waited for no longer.
     Cancelled,
+    /// The gateway was killed, or its machine was; nobody saw the end.
+    GatewayStopped,
 }
 
-/// What was waited for in vain.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What was waited for in vain. Spool files hold it by position: new ones go to the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Waited {
     /// A connection to the upstream.
     Connect,
@@ -141,6 +94,7 @@ impl Ending {
             Self::TimedOut(_) => "timeout",
             Self::Refused => "refused",
             Self::Cancelled => "cancelled_by_operator",
+            Self::GatewayStopped => "gateway_stopped",
         }
     }
 

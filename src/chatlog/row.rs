@@ -4,51 +4,69 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{Answer, Asked, Ending, Exchange};
+use super::record::{Begin, End};
+use super::{Answer, Ending};
 use crate::dialect::decode::decode;
 use crate::dialect::ending::ending;
 use crate::dialect::message::{asked, omit_media};
 use crate::dialect::{Answered, Call, assembler};
+use crate::ids::ExchangeId;
 use crate::store::exchanges;
+
+/// A conversation with all of its bytes.
+pub(super) struct Said<'a> {
+    pub(super) id: ExchangeId,
+    pub(super) begin: Begin<'a>,
+    /// What was asked, as it was forwarded; empty where nothing is kept.
+    pub(super) body: &'a [u8],
+    pub(super) end: End,
+    /// The first bytes of the answer.
+    pub(super) head: &'a [u8],
+    /// Its last bytes, where the middle is missing.
+    pub(super) tail: &'a [u8],
+}
 
 /// A compressed answer may not unfold to more than this.
 const MAX_DECODED: usize = 32 * 1024 * 1024;
 
-/// The row of an exchange. Lets go of its bytes.
-pub(super) fn of(exchange: Exchange) -> exchanges::Exchange {
-    let (asked, answer) = (&exchange.asked, &exchange.answer);
-    let answered = answer.as_ref().map(|answer| read(asked.call, answer));
+/// The row of a conversation.
+pub(super) fn of(conversation: Said<'_>) -> exchanges::Exchange {
+    let Said { id, begin, body, end, head, tail } = conversation;
+    let answer = end.answer.as_ref();
+    let answered = answer.map(|answer| read(begin.call, answer, Bytes { head, tail, cut: end.cut }));
     let said = answered.as_ref().map(|read| &read.answered);
     let usage = said.and_then(|said| said.usage);
     let count = |tokens: Option<u64>| tokens.and_then(|tokens| i64::try_from(tokens).ok());
-    let ended = outcome(exchange.ending, said);
+    let ended = outcome(end.ending, said);
     exchanges::Exchange {
-        id: exchange.id,
-        user_id: Some(exchange.user),
-        key_id: Some(exchange.key),
-        username: exchange.username,
-        email: exchange.email,
-        request_id: exchange.request_id.to_string(),
-        route: exchange.route.to_string(),
-        call: asked.call.name().to_owned(),
-        model: asked.model.clone().or(said.and_then(|said| said.model.clone())).unwrap_or_default(),
-        messages: messages(asked),
-        answer: said
-            .map(|said| Value::Array(said.messages.clone()).to_string())
-            .filter(|_| keeps(answer.as_ref())),
-        research_model: asked.research,
-        time: exchange.started,
-        status: answer.as_ref().map(|answer| i64::from(answer.status)),
-        stream: asked.stream,
+        id,
+        user_id: Some(begin.user),
+        key_id: Some(begin.key),
+        username: begin.username.to_owned(),
+        email: begin.email.to_owned(),
+        request_id: begin.request_id.to_owned(),
+        route: begin.route.to_owned(),
+        call: begin.call.name().to_owned(),
+        model: begin
+            .model
+            .map(str::to_owned)
+            .or(said.and_then(|said| said.model.clone()))
+            .unwrap_or_default(),
+        messages: messages(begin.call, body),
+        answer: said.filter(|_| !head.is_empty()).map(|said| Value::Array(said.messages.clone()).to_string()),
+        research_model: begin.research,
+        time: begin.started,
+        status: answer.map(|answer| i64::from(answer.status)),
+        stream: begin.stream,
         outcome: ended.outcome().to_owned(),
-        verdict: exchange.verdict,
+        verdict: end.verdict,
         reason: ended.reason().to_owned(),
-        quota_day: exchange.ledger.map(|(day, _)| day),
-        quota_epoch: exchange.ledger.map(|(_, epoch)| epoch),
-        first_byte_ms: answer.as_ref().map(|answer| millis(answer.first_byte)),
-        latency_ms: millis(exchange.took),
-        bytes_in: i64::try_from(asked.bytes).unwrap_or(i64::MAX),
-        bytes_out: answer.as_ref().map_or(0, |answer| i64::try_from(answer.bytes).unwrap_or(i64::MAX)),
+        quota_day: begin.ledger.map(|(day, _)| day),
+        quota_epoch: begin.ledger.map(|(_, epoch)| epoch),
+        first_byte_ms: answer.map(|answer| millis(answer.first_byte)),
+        latency_ms: millis(end.took),
+        bytes_in: i64::try_from(begin.bytes).unwrap_or(i64::MAX),
+        bytes_out: i64::try_from(end.bytes).unwrap_or(i64::MAX),
         prompt_tokens: count(usage.and_then(|usage| usage.prompt)),
         completion_tokens: count(usage.and_then(|usage| usage.completion)),
         total_tokens: count(usage.and_then(|usage| usage.total)),
@@ -56,9 +74,16 @@ pub(super) fn of(exchange: Exchange) -> exchanges::Exchange {
         reasoning_tokens: count(usage.and_then(|usage| usage.reasoning)),
         usage_source: if usage.is_some() { "reported" } else { "none" }.to_owned(),
         finish_reason: said.and_then(|said| said.finish_reason.clone()),
-        truncated: asked.cut || answered.as_ref().is_some_and(|read| read.cut),
-        client_ip: exchange.client_ip.to_string(),
+        truncated: begin.cut || end.cut || answered.as_ref().is_some_and(|read| read.cut),
+        client_ip: begin.client_ip.to_string(),
     }
+}
+
+/// What is kept of an answer's body.
+struct Bytes<'a> {
+    head: &'a [u8],
+    tail: &'a [u8],
+    cut: bool,
 }
 
 /// An answer, and whether some of it is missing.
@@ -67,16 +92,16 @@ struct Read {
     cut: bool,
 }
 
-fn read(call: Call, answer: &Answer) -> Read {
-    let decoded = decode(answer.encoding.as_deref(), &answer.head, MAX_DECODED);
+fn read(call: Call, answer: &Answer, kept: Bytes<'_>) -> Read {
+    let decoded = decode(answer.encoding.as_deref(), kept.head, MAX_DECODED);
     let mut assembler = assembler(call, answer.framing, answer.pointer.as_deref());
     assembler.feed(&decoded.bytes);
     let mut answered = assembler.finish();
-    if answer.cut && answer.encoding.is_none() {
-        answered.complete(ending(call, answer.framing, &answer.tail));
+    if kept.cut && answer.encoding.is_none() {
+        answered.complete(ending(call, answer.framing, kept.tail));
     }
     answered.messages.iter_mut().for_each(omit_media);
-    let cut = answer.cut || decoded.cut || answered.cut > 0;
+    let cut = kept.cut || decoded.cut || answered.cut > 0;
     Read { answered, cut }
 }
 
@@ -91,15 +116,8 @@ fn outcome(ending: Ending, said: Option<&Answered>) -> Ending {
     .lengthened(said)
 }
 
-fn messages(asked_for: &Asked) -> Option<String> {
-    if asked_for.body.is_empty() {
-        return None;
-    }
-    Some(Value::Array(asked(asked_for.call, &asked_for.body)).to_string())
-}
-
-fn keeps(answer: Option<&Answer>) -> bool {
-    answer.is_some_and(|answer| !answer.head.is_empty())
+fn messages(call: Call, body: &[u8]) -> Option<String> {
+    (!body.is_empty()).then(|| Value::Array(asked(call, body)).to_string())
 }
 
 fn millis(duration: Duration) -> i64 {

@@ -234,6 +234,7 @@ fn limits(mut s: Section<'_>) -> (Limits, u32) {
             given => given,
         },
         max_parallel: s.value_or("max_parallel", forms::whole(1..=MANY), 1024),
+        max_lease: s.value_or("max_lease", forms::whole(1..=1000), 32),
         time_zone: s.value_or("time_zone", forms::zone, Tz::UTC),
         max_body_size: s.value_or("max_body_size", forms::size, 10 * MIB),
         max_upload_size: s.value_or("max_upload_size", forms::size, 512 * MIB),
@@ -259,7 +260,6 @@ fn message_log(mut s: Section<'_>) -> MessageLog {
         capture: s.value_or("capture", forms::choice(CAPTURES), Capture::Full),
         max_answer_size: s.value_or("max_answer_size", forms::size, 8 * MIB),
         max_memory: s.value_or("max_memory", forms::size, memory_threshold.max(256 * MIB)),
-        max_queue: s.value_or("max_queue", forms::whole(1..=MANY), 10_000),
     };
     s.finish();
     message_log

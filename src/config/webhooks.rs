@@ -73,6 +73,15 @@ impl WebhookEvent {
 
 // === impl Webhooks ===
 
+impl Webhooks {
+    /// Whether a row of the message log is an event, so that it may not wait for long.
+    #[must_use]
+    pub fn tells_of_rows(&self) -> bool {
+        let of_rows = [WebhookEvent::MessageLogged, WebhookEvent::QuotaReached];
+        self.events.iter().any(|event| of_rows.contains(event))
+    }
+}
+
 /// The URL may hold a token of the receiver's, so only its host is shown.
 impl fmt::Debug for Webhooks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

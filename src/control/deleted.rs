@@ -117,7 +117,7 @@ pub(super) async fn restore_user(
     let actor = (Actor::Admin(admin.id), admin.username.as_str());
     let entry = origin.entry(actor, "user.restore", &username, json!({ "user_id": user.user_id }));
     deleted::restore(&control.db, &user, &given, &entry).await?;
-    control.directory.forget_user(user.user_id);
+    control.forget_user(user.user_id);
     Ok(Json(Restored {
         message: "User restored successfully",
         user_id: user.user_id.to_string(),
@@ -138,7 +138,7 @@ pub(super) async fn erase_user(
 ) -> Result<Json<Erased>, Problem> {
     let user = number(&id)?;
     let proof = control.erasures.proof(user);
-    control.chatlog.flush().await;
+    control.chatlog.forget(user).await?;
     let actor = (Actor::Admin(admin.id), admin.username.as_str());
     let entry = origin.entry(actor, "user.erase", &proof, json!({}));
     let erased = deleted::erase(&control.db, user, &proof, &entry).await?;

@@ -94,12 +94,22 @@ pub(super) async fn alive() -> Json<Value> {
     Json(json!({"status": "alive"}))
 }
 
-/// `GET /readyz`: send work here. 503 while stopping, or while the database does not answer.
+/// `GET /readyz`: send work here, and how the message log stands. 503 while stopping, while the database
+/// does not answer, and while no conversation could be recorded.
 pub(super) async fn ready(State(control): State<Arc<Control>>) -> Result<Json<Value>, Problem> {
-    if control.draining.is_cancelled() || !control.vitals.look(&control).await.database_answers {
+    let log = &control.chatlog;
+    let is_stopping = control.draining.is_cancelled();
+    if is_stopping || !log.has_room() || !control.vitals.look(&control).await.database_answers {
         return Err(Problem::NotReady);
     }
-    Ok(Json(json!({"status": "ready"})))
+    let message_log = json!({
+        "rows_waiting": log.waiting(),
+        "oldest_seconds": log.backlog().oldest().as_secs(),
+        "spool_bytes": log.spool_bytes(),
+        "set_aside": control.metrics.log_set_aside.get(),
+        "lost_records": control.metrics.spool_lost_records.get(),
+    });
+    Ok(Json(json!({"status": "ready", "message_log": message_log})))
 }
 
 // === impl Vitals ===

@@ -13,7 +13,6 @@ use super::caller::{KeyHolder, Origin};
 use super::pace::Day;
 use super::problem::Problem;
 use crate::clock::Timestamp;
-use crate::store;
 
 /// A key, and how its user's conversations stand. Usage is the user's over all keys, as the limit is.
 #[derive(Serialize)]
@@ -35,16 +34,17 @@ struct KeyStanding<'s> {
     level: &'s str,
 }
 
-/// Reads two small indexed ranges and changes nothing.
+/// Reads two small indexed ranges and changes nothing. What it says of usage may be a second old.
 pub(super) async fn key_standing(
     State(control): State<Arc<Control>>,
     origin: Origin,
     KeyHolder(subject): KeyHolder,
 ) -> Result<Response, Problem> {
+    control.chatlog.freshen().await;
     let left = control.quota.left(subject.user, &subject.allowance).await?;
-    let today = control.quota.today(subject.allowance.zone).day;
+    let today = left.day;
     let (monday, first) = (week_begins(today), month_begins(today));
-    let days = store::quota::used_since(&control.db, subject.user, monday.min(first)).await?;
+    let days = control.quota.used_since(subject.user, monday.min(first)).await?;
     let since = |begin: i64| days.iter().filter(|used| used.day >= begin).map(|used| used.units).sum();
     let standing = KeyStanding {
         label: &subject.label,

@@ -42,7 +42,7 @@ pub(super) struct Logged {
 /// Most characters of a model's name.
 const MAX_MODEL: usize = 256;
 
-/// Answers when the row is in the database. Costs nothing.
+/// Answers when what was told survives the end of this process. Costs nothing.
 pub(super) async fn log_message(
     State(control): State<Arc<Control>>,
     origin: Origin,
@@ -57,7 +57,7 @@ pub(super) async fn log_message(
         ..own_row(&subject, &origin, "log-message")
     };
     let log_id = row.id.to_string();
-    control.chatlog.write(vec![row]).await?;
+    control.chatlog.log(&row).await?;
     Ok(Json(Logged { message: "Message logged successfully", log_id }))
 }
 

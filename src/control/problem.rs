@@ -314,8 +314,20 @@ impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Unavailable(_) => Self::Unavailable(error.to_string()),
-            StoreError::Damaged { .. } => Self::Internal(error.to_string()),
+            StoreError::Damaged { .. } | StoreError::Refused(_) => Self::Internal(error.to_string()),
         }
+    }
+}
+
+impl From<crate::chatlog::LogFull> for Problem {
+    fn from(error: crate::chatlog::LogFull) -> Self {
+        Self::Unavailable(error.to_string())
+    }
+}
+
+impl From<crate::chatlog::StillThere> for Problem {
+    fn from(_: crate::chatlog::StillThere) -> Self {
+        Self::Busy("what this user said is still on its way to the log")
     }
 }
 
@@ -332,7 +344,6 @@ impl From<IdentifyError> for Problem {
 impl From<QuotaError> for Problem {
     fn from(error: QuotaError) -> Self {
         match error {
-            QuotaError::Busy => Self::Busy("too many conversations wait to be settled"),
             QuotaError::NoSuchUser => Self::UnknownKey,
             QuotaError::UsedUp { .. } | QuotaError::StoreDown => Self::Unavailable(error.to_string()),
         }

@@ -22,6 +22,7 @@ pub(super) async fn reset_limits(
     let actor = (Actor::Admin(admin.id), admin.username.as_str());
     let entry = origin.entry(actor, "limits.reset", "all users", json!({}));
     let users = store::quota::reset_all(&control.db, &entry).await?;
+    control.quota.forget_all();
     tracing::info!(users, admin = admin.username, "all limits were reset");
     Ok(Json(Done { message: "All user limits reset successfully" }))
 }

@@ -16,7 +16,7 @@ use super::paging::Params;
 use super::problem::Problem;
 use super::profile::AdminProfile;
 use super::register::is_username;
-use crate::store;
+use crate::ids::UserId;
 use crate::store::audit::Actor;
 use crate::store::deleted;
 use crate::store::users::{self, User, UserChange};
@@ -75,7 +75,7 @@ pub(super) async fn update_user(
     let actor = (Actor::Admin(admin.id), admin.username.as_str());
     let entry = origin.entry(actor, "user.update", &user.username, json!({ "fields": changed }));
     users::update(&control.db, user.id, &row, origin.at, &entry).await?;
-    control.directory.forget_user(user.id);
+    control.forget_user(user.id);
     Ok(Json(Done { message: "User updated successfully" }))
 }
 
@@ -120,19 +120,19 @@ impl Control {
     /// Accounts with what is left of their day and what the next begins with, by one question for all
     /// of them.
     pub(super) async fn with_what_is_left(&self, users: Vec<User>) -> Result<Vec<(User, i64, i64)>, Problem> {
-        self.quota.settled().await;
-        let asked = users.iter().map(|user| {
-            let allowance = self.allowance(user);
-            let day = self.quota.today(allowance.zone).day;
-            store::quota::Asked { user: user.id, day, plan_limit: allowance.per_day }
-        });
-        let asked: Vec<_> = asked.collect();
-        let left = store::quota::left_many(&self.db, &asked).await?;
+        let asked: Vec<_> = users.iter().map(|user| (user.id, self.allowance(user))).collect();
+        let left = self.quota.left_many(&asked).await?;
         let found = users.into_iter().filter_map(|user| {
             let left = left.get(&user.id)?;
             Some((user, left.left, left.reset))
         });
         Ok(found.collect())
+    }
+
+    /// Makes a change of an account hold here at once: what is known of its keys and of its day is forgotten.
+    pub(super) fn forget_user(&self, user: UserId) {
+        self.directory.forget_user(user);
+        self.quota.forget(user);
     }
 
     /// The row of a change, its password hashed.
@@ -155,7 +155,7 @@ impl Control {
         if !deleted::delete(&self.db, user.id, &entry).await? {
             return Err(Problem::NotFound("user"));
         }
-        self.directory.forget_user(user.id);
+        self.forget_user(user.id);
         Ok(())
     }
 }

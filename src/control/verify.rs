@@ -27,7 +27,7 @@ struct Verified<'s> {
     remaining_conversations: i64,
 }
 
-/// Takes one conversation. Its row is written before the answer, so that the ledger can be computed
+/// Takes one conversation. Its row is recorded before the answer, so that the ledger can be computed
 /// again from the log.
 pub(super) async fn verify_key(
     State(control): State<Arc<Control>>,
@@ -53,8 +53,7 @@ pub(super) async fn charge(
     origin: &Origin,
     call: &str,
 ) -> Result<Day, Problem> {
-    let seat = control.quota.seat()?;
-    let reserved = control.quota.reserve(subject.user, &subject.allowance, seat).await;
+    let reserved = control.quota.reserve(subject.user, &subject.allowance).await;
     let mut reservation = reserved.map_err(|error| used_up_or(error, origin.at))?;
     let (day, epoch) = reservation.ledger();
     let row = Exchange {
@@ -63,14 +62,14 @@ pub(super) async fn charge(
         quota_epoch: Some(epoch),
         ..own_row(subject, origin, call)
     };
-    // Writing goes on when the client leaves, and so must the charge.
-    reservation.dispatched();
-    if let Err(error) = control.chatlog.write(vec![row]).await {
-        reservation.settle(Verdict::Refunded);
-        return Err(error.into());
-    }
+    // Not recorded, it goes back; recorded, it is charged, also when nobody waits for the disk any more.
+    let synced = control.chatlog.record(&row)?;
     let day = Day::of(reservation.limit(), reservation.left(), reservation.resets_at(), origin.at);
+    reservation.dispatched();
     reservation.settle(Verdict::Charged);
+    if let Some(synced) = synced {
+        synced.await;
+    }
     Ok(day)
 }
 

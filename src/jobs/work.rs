@@ -11,12 +11,14 @@ use crate::clock::{Clock, Timestamp};
 use crate::config::MessageLog;
 use crate::quota::Window;
 use crate::schedule::{Failed, Work};
+use crate::store::runs::Fate;
 use crate::store::usage::Day;
 use crate::store::{self, Db};
 
 /// Where jobs find what they work with.
 pub(super) struct Workshop {
     db: Db,
+    node: String,
     backlog: Backlog,
     clock: Clock,
     zone: Tz,
@@ -32,15 +34,23 @@ type Outcome = Result<String, Failed>;
 const QUOTA_DAYS: i64 = 100;
 /// How long runs of jobs are kept.
 const RUNS_KEPT: Duration = Duration::from_hours(90 * 24);
+/// A node that was silent for so long will not come back; if it does, its rows are counted all the same.
+const SILENT_FOR: Duration = Duration::from_hours(3 * 24);
 /// Days summed up again each night: an answer may end, and be logged, long after the day it began on.
 const SUMMED_AGAIN: i64 = 2;
 
 // === impl Workshop ===
 
 impl Workshop {
-    pub(super) fn new(db: Db, backlog: Backlog, clock: Clock, (zone, log): (Tz, &MessageLog)) -> Self {
+    pub(super) fn new(
+        (db, node): (Db, String),
+        backlog: Backlog,
+        clock: Clock,
+        (zone, log): (Tz, &MessageLog),
+    ) -> Self {
         Self {
             db,
+            node,
             backlog,
             clock,
             zone,
@@ -85,6 +95,7 @@ impl Workshop {
     /// Days that are over: those never summed up, and the last ones again; but none again of which the
     /// log has forgotten rows, for its sums would shrink.
     pub(super) async fn sum_up(self: Arc<Self>) -> Outcome {
+        self.backlog.flush().await;
         let yesterday = self.today().day - 1;
         let Some(oldest) = store::usage::oldest_row(&self.db).await? else {
             return Ok("nothing was ever logged".to_owned());
@@ -95,7 +106,6 @@ impl Workshop {
             None => first,
             Some(last) => (yesterday - SUMMED_AGAIN + 1).max(whole).min(last + 1),
         };
-        self.backlog.flush().await;
         let mut groups = 0;
         for day in from..=yesterday {
             let Window { starts_at: since, resets_at: until, .. } = Window::of(day, self.zone);
@@ -130,6 +140,19 @@ impl Workshop {
             "{runs} runs of jobs, {keys} revoked keys and {sessions} ended sessions are gone; \
              the audit trail ends with {head}"
         ))
+    }
+
+    pub(super) async fn give_up_nodes(self: Arc<Self>) -> Outcome {
+        let since = self.clock.now().minus(SILENT_FOR);
+        let silent = store::runs::silent(&self.db, since, &self.node).await?;
+        let (runs, mut units) = (silent.len(), 0);
+        for run in silent {
+            let forfeited = store::runs::close(&self.db, run.id, Fate::Forfeited).await?;
+            let (run, node) = (run.id, run.node);
+            tracing::warn!(%run, node, forfeited, "a node has not been heard of for three days");
+            units += forfeited;
+        }
+        Ok(format!("{runs} runs of nodes were given up, with {units} conversations in hand"))
     }
 
     fn today(&self) -> Window {

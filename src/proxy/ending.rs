@@ -7,12 +7,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::capture::Kept;
+use bytes::Bytes;
+
+use super::capture::{Kept, Paper};
 use super::route::Route;
-use crate::chatlog::{Answer, Asked, Ending, Exchange, Place, Share, Waited};
+use crate::chatlog::{Answer, Asked, Begin, End, Ending, LogFull, Place, Synced, Waited};
 use crate::clock::{Clock, Timestamp};
 use crate::identity::Subject;
-use crate::ids::{ExchangeId, RequestId};
+use crate::ids::RequestId;
 use crate::limits::Slot;
 use crate::quota::{Reservation, Verdict};
 use crate::store::exchanges;
@@ -22,6 +24,8 @@ use crate::telemetry::Metrics;
 pub(super) struct Meter {
     /// `None` only after the end.
     open: Option<Open>,
+    /// After the end, in strict mode: what the client's last byte waits for.
+    synced: Option<Synced>,
     pub(super) metrics: Arc<Metrics>,
 }
 
@@ -42,7 +46,6 @@ pub(super) struct Open {
     pub(super) admitted: Admitted,
     pub(super) request_id: RequestId,
     pub(super) asked: Asked,
-    pub(super) share: Share,
     pub(super) clock: Clock,
     pub(super) started: Timestamp,
     pub(super) since: Duration,
@@ -65,7 +68,7 @@ impl Meter {
     /// Until told otherwise, the conversation ends because the client leaves.
     pub(super) fn new(open: Open, metrics: Arc<Metrics>) -> Self {
         metrics.in_flight.inc();
-        Self { open: Some(open), metrics }
+        Self { open: Some(open), synced: None, metrics }
     }
 
     /// What is watched; `None` after the end.
@@ -73,16 +76,33 @@ impl Meter {
         self.open.as_ref()
     }
 
-    /// What kept bytes are counted in; `None` after the end.
-    pub(super) fn share(&mut self) -> Option<&mut Share> {
-        self.open.as_mut().map(|open| &mut open.share)
+    /// Where the answer is copied to; `None` after the end, or where there is no row.
+    pub(super) fn paper(&mut self) -> Option<Paper<'_>> {
+        let open = self.open.as_mut()?;
+        Some(Paper { place: open.admitted.place.as_mut()?, answer: open.answer.as_ref() })
     }
 
-    /// From now on the upstream may be working: a client who leaves is charged.
-    pub(super) fn dispatched(&mut self) {
-        if let Some(reservation) = self.open.as_mut().and_then(|open| open.admitted.reservation.as_mut()) {
+    /// From now on the upstream may be working: a client who leaves is charged. That it is so, and what
+    /// was asked, is recorded first.
+    ///
+    /// # Errors
+    ///
+    /// [`LogFull`]: it must not be forwarded. Then it leaves no row.
+    pub(super) fn dispatched(&mut self) -> Result<(), LogFull> {
+        let Some(open) = &mut self.open else { return Ok(()) };
+        if let Some(mut place) = open.admitted.place.take() {
+            if let Err(full) = place.begin(&open.begin(), &open.asked.body) {
+                // Without a row there is nothing to settle: the unit was never used.
+                open.admitted.reservation = None;
+                return Err(full);
+            }
+            open.admitted.place = Some(place);
+            open.asked.body = Bytes::new();
+        }
+        if let Some(reservation) = &mut open.admitted.reservation {
             reservation.dispatched();
         }
+        Ok(())
     }
 
     /// The head of an answer came: from now on this row has a status.
@@ -103,15 +123,17 @@ impl Meter {
     /// Ends the conversation with what was kept of its answer.
     pub(super) fn end(&mut self, ending: Ending, kept: Kept) {
         let Some(mut open) = self.open.take() else { return };
-        if let Some(answer) = &mut open.answer {
-            kept.put_into(answer);
-        }
         open.ending = match open.ending {
             // An error that came whole, or not: what counts is that the upstream refused.
             refused @ Ending::UpstreamError(_) => refused,
             _ => ending,
         };
-        self.close(open);
+        self.synced = self.close(open, &kept);
+    }
+
+    /// After the end: what the client's last byte waits for, if it does.
+    pub(super) fn synced(&mut self) -> Option<Synced> {
+        self.synced.take()
     }
 
     /// Ends it before any answer came.
@@ -119,13 +141,14 @@ impl Meter {
         self.end(ending, Kept::default());
     }
 
-    fn close(&self, open: Open) {
+    fn close(&self, mut open: Open, kept: &Kept) -> Option<Synced> {
         self.metrics.in_flight.dec();
-        let Admitted { subject, route, ip, slot: _slot, place, reservation } = open.admitted;
-        let ledger = reservation.as_ref().map(Reservation::ledger);
-        let forgiving = route.config.refund_client_errors;
+        let forgiving = open.admitted.route.config.refund_client_errors;
         let wanted = wanted(open.ending, open.answer.is_some(), forgiving);
-        let verdict = match reservation.map(|reservation| reservation.settle(wanted)) {
+        // What is said of the unit is said before it goes back.
+        let place = open.admitted.place.take();
+        let begin = place.as_ref().filter(|place| !place.is_begun()).map(|_| open.admitted.ledger());
+        let verdict = match open.admitted.reservation.take().map(|reservation| reservation.settle(wanted)) {
             None => exchanges::Verdict::Free,
             Some(Verdict::Charged) => exchanges::Verdict::Charged,
             Some(Verdict::Refunded) => {
@@ -133,31 +156,60 @@ impl Meter {
                 exchanges::Verdict::Refunded
             }
         };
-        let Some(place) = place else { return };
-        place.record(Exchange {
-            id: ExchangeId::generate(),
-            request_id: open.request_id,
-            user: subject.user,
-            key: subject.key,
-            username: subject.username.clone(),
-            email: subject.email.clone(),
-            client_ip: ip,
-            route: Arc::clone(&route.name),
-            asked: open.asked,
-            answer: open.answer,
+        let place = place?;
+        let end = End {
             ending: open.ending,
             verdict,
-            ledger,
-            started: open.started,
+            answer: open.answer.take(),
+            rest: kept.rest.len() as u64,
+            head: kept.head,
+            cut: kept.cut,
+            bytes: kept.bytes,
             took: open.clock.elapsed().saturating_sub(open.since),
-            share: open.share,
-        });
+        };
+        match begin {
+            None => place.end(&end, &kept.rest, &kept.tail),
+            Some(ledger) => place.end_unbegun(&Begin { ledger, ..open.begin() }, &open.asked.body, &end),
+        }
+    }
+}
+
+// === impl Open ===
+
+impl Open {
+    /// What the log is told before the upstream is.
+    fn begin(&self) -> Begin<'_> {
+        let Admitted { subject, route, ip, .. } = &self.admitted;
+        let asked = &self.asked;
+        Begin {
+            request_id: self.request_id.as_str(),
+            user: subject.user,
+            key: subject.key,
+            username: &subject.username,
+            email: &subject.email,
+            client_ip: *ip,
+            route: &route.name,
+            call: asked.call,
+            model: asked.model.as_deref(),
+            stream: asked.stream,
+            research: asked.research,
+            cut: asked.cut,
+            bytes: asked.bytes,
+            kept: asked.body.len() as u64,
+            ledger: self.admitted.ledger(),
+            started: self.started,
+        }
     }
 }
 
 // === impl Admitted ===
 
 impl Admitted {
+    /// Day and epoch of the quota row its unit is of.
+    fn ledger(&self) -> Option<(i64, i64)> {
+        self.reservation.as_ref().map(Reservation::ledger)
+    }
+
     /// How the user's day stands after this request.
     pub(super) fn day(&self) -> Option<Day> {
         let reservation = self.reservation.as_ref()?;
@@ -169,7 +221,7 @@ impl Admitted {
 impl Drop for Meter {
     fn drop(&mut self) {
         if let Some(open) = self.open.take() {
-            self.close(open);
+            self.close(open, &Kept::default());
         }
     }
 }

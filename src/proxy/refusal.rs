@@ -9,6 +9,7 @@ use bytes::Bytes;
 use chrono_tz::Tz;
 use http::header::{CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, Response, StatusCode};
+use rand::RngExt;
 
 use super::ask::AskError;
 use super::ending::Day;
@@ -39,6 +40,7 @@ pub(super) enum Refusal {
     Ask(AskError),
     UsedUp { limit: i64, resets_at: Timestamp, zone: Tz },
     Unavailable(&'static str),
+    LogFull,
     UpgradeNotAllowed,
     Unreachable,
     CredentialRefused,
@@ -136,6 +138,7 @@ impl Refusal {
             Self::Ask(AskError::Broken) => row(StatusCode::BAD_REQUEST, "broken_body", INVALID, INVALID, "The request body ended early."),
             Self::UsedUp { .. } => row(StatusCode::TOO_MANY_REQUESTS, "insufficient_quota", "insufficient_quota", "rate_limit_error", "The daily limit of conversations is reached."),
             Self::Identify(IdentifyError::StoreDown) | Self::Unavailable(_) => row(StatusCode::SERVICE_UNAVAILABLE, "service_unavailable", "api_error", "overloaded_error", "The gateway cannot check this request now; try again in a moment."),
+            Self::LogFull => row(StatusCode::SERVICE_UNAVAILABLE, "message_log_full", "api_error", "overloaded_error", "The gateway cannot record this conversation now; try again in a moment."),
             Self::UpgradeNotAllowed => row(StatusCode::BAD_REQUEST, "upgrade_not_allowed", INVALID, INVALID, "This endpoint does not accept protocol upgrades."),
             Self::Unreachable => row(StatusCode::BAD_GATEWAY, "upstream_error", "api_error", "api_error", "The upstream cannot be reached."),
             Self::UpstreamBroke => row(StatusCode::BAD_GATEWAY, "upstream_error", "api_error", "api_error", "The upstream ended without an answer."),
@@ -191,6 +194,11 @@ impl Refusal {
         headers::tell_standing(headers, dialect, rate, day, now);
     }
 
+    /// Whoever is refused for want of room comes back at different times.
+    fn soon(&self) -> HeaderValue {
+        if *self == Self::LogFull { rand::rng().random_range(1..=3_u64).into() } else { SOON }
+    }
+
     /// Whether and when to come again.
     fn advise(&self, headers: &mut HeaderMap, row: &Row, now: Timestamp) {
         match self {
@@ -221,7 +229,7 @@ impl Refusal {
                 headers.insert(DENIED_BY, HeaderValue::from_static(row.code));
             }
             StatusCode::SERVICE_UNAVAILABLE => {
-                headers.insert(RETRY_AFTER, SOON);
+                headers.insert(RETRY_AFTER, self.soon());
             }
             _ => {}
         }
@@ -280,7 +288,6 @@ impl From<QuotaError> for Refusal {
         match error {
             QuotaError::UsedUp { limit, resets_at, zone } => Self::UsedUp { limit, resets_at, zone },
             QuotaError::NoSuchUser => Self::Identify(IdentifyError::Unknown),
-            QuotaError::Busy => Self::Unavailable("settler"),
             QuotaError::StoreDown => Self::Unavailable("quota"),
         }
     }
@@ -288,6 +295,6 @@ impl From<QuotaError> for Refusal {
 
 impl From<crate::chatlog::LogFull> for Refusal {
     fn from(_: crate::chatlog::LogFull) -> Self {
-        Self::Unavailable("message_log")
+        Self::LogFull
     }
 }

@@ -31,6 +31,7 @@ pub(super) struct Reply {
 /// Why there is no answer.
 enum Failure {
     Connect(ConnectError),
+    NotRecorded,
     NotSent,
     /// 101 to a request that asked for no upgrade.
     Unasked,
@@ -54,6 +55,9 @@ pub(super) async fn send(
         Err(failure) => {
             failure.tell(upstream, meter);
             meter.end_unanswered(failure.ending());
+            if let Some(synced) = meter.synced() {
+                synced.await;
+            }
             Err(failure.refusal())
         }
     }
@@ -71,7 +75,7 @@ async fn forward(
     let req = address(req, upstream, open, tls);
     let lent = if tunnel { upstream.connect_for_tunnel().await } else { upstream.lend().await };
     let lent = lent.map_err(Failure::Connect)?;
-    meter.dispatched();
+    meter.dispatched().map_err(|_| Failure::NotRecorded)?;
     let sent_at = meter.elapsed();
     let (response, lent) = await_head(upstream, lent, req, &progress).await?;
     meter.metrics.reached(&upstream.config.name, true);
@@ -186,10 +190,6 @@ fn receive(mut response: Response<Incoming>, lent: Lent, meter: &mut Meter) -> R
         framing,
         encoding: text(CONTENT_ENCODING).map(str::to_owned),
         pointer: route.and_then(|route| route.answer.clone()),
-        head: Vec::new(),
-        tail: Vec::new(),
-        cut: false,
-        bytes: 0,
         first_byte: meter.elapsed(),
     });
     let keep = route.is_some_and(|route| route.keep_upstream_headers);
@@ -210,7 +210,7 @@ impl Failure {
             Self::NoAnswer(_) | Self::Unasked => Ending::UpstreamCut,
             Self::TooLate => Ending::TimedOut(Waited::FirstByte),
             Self::Body(AskError::Broken) => Ending::ClientLeft,
-            Self::Body(_) => Ending::Refused,
+            Self::Body(_) | Self::NotRecorded => Ending::Refused,
             Self::CredentialRefused(status) => Ending::UpstreamError(status.as_u16()),
         }
     }
@@ -221,6 +221,7 @@ impl Failure {
             Self::Connect(_) | Self::NotSent => Refusal::Unreachable,
             Self::NoAnswer(_) | Self::Unasked => Refusal::UpstreamBroke,
             Self::Body(error) => Refusal::Ask(*error),
+            Self::NotRecorded => Refusal::LogFull,
             Self::CredentialRefused(_) => Refusal::CredentialRefused,
         }
     }
@@ -237,7 +238,7 @@ impl Failure {
             Self::NotSent => tracing::warn!(upstream = name, "the upstream took no request"),
             Self::NoAnswer(error) => tracing::warn!(upstream = name, %error, "the upstream gave no answer"),
             Self::TooLate => tracing::warn!(upstream = name, "the upstream did not answer in time"),
-            Self::Body(_) => {}
+            Self::Body(_) | Self::NotRecorded => {}
             Self::CredentialRefused(status) => {
                 let label = UpstreamName { upstream: name.to_owned() };
                 meter.metrics.credential_refused.get_or_create(&label).inc();

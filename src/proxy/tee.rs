@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,7 +17,7 @@ use super::capture::Capture;
 use super::ending::Meter;
 use super::send::Reply;
 use super::upstream::Lent;
-use crate::chatlog::{Ending, Waited};
+use crate::chatlog::{Ending, Synced, Waited};
 use crate::config;
 use crate::dialect::Framing;
 
@@ -34,6 +34,25 @@ pub struct TeeBody {
     framing: Framing,
     last_words: LastWords,
     ended: bool,
+    /// What may reach the client only when its conversation is on the disk.
+    last: Option<Last>,
+}
+
+/// What a body gives when it is asked.
+type Piece = Option<Result<Frame<Bytes>, BrokeOff>>;
+
+/// Why an answer that gives nothing now is looked at.
+enum Woken {
+    /// It is to be ended.
+    Over(Ending),
+    /// What was copied of it should go to the log.
+    Due,
+}
+
+/// The end of an answer, held back.
+struct Last {
+    piece: Piece,
+    synced: Synced,
 }
 
 /// What an answer that we end ourselves ends with, given why.
@@ -81,9 +100,11 @@ pub(super) fn wrap(
         framing,
         last_words,
         ended: false,
+        last: None,
     };
     if body.inner.is_end_stream() {
         body.complete();
+        let _ = body.hold(None);
     }
     Response::from_parts(parts, body)
 }
@@ -99,9 +120,17 @@ impl Patience {
 // === impl TeeBody ===
 
 impl TeeBody {
+    /// Waits, in strict mode, for the disk, where the answer has no body that could wait.
+    pub(super) async fn settled(&mut self) {
+        if let Some(last) = &mut self.last {
+            last.synced.as_mut().await;
+            self.last = None;
+        }
+    }
+
     fn pass(&mut self, data: &Bytes) {
-        if let Some(share) = self.meter.share() {
-            self.capture.copy(data, share);
+        if let Some(paper) = self.meter.paper() {
+            self.capture.copy(data, paper);
         }
         if let Some(watch) = &mut self.watch {
             watch.last = Instant::now();
@@ -135,10 +164,51 @@ impl TeeBody {
         if open_ended && streams && !words.is_empty() { Ok(Frame::data(words)) } else { Err(BrokeOff) }
     }
 
-    fn poll_watch(&mut self, cx: &mut Context<'_>) -> Poll<Ending> {
+    /// In strict mode, keeps the end of an answer back until it is on the disk; otherwise it is given back.
+    fn hold(&mut self, piece: Piece) -> Poll<Piece> {
+        match self.meter.synced() {
+            None => Poll::Ready(piece),
+            Some(synced) => {
+                self.last = Some(Last { piece, synced });
+                Poll::Pending
+            }
+        }
+    }
+
+    /// The next piece of the answer, whether or not it may be passed on yet.
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Piece> {
+        while !self.ended {
+            match Pin::new(&mut self.inner).poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) => {
+                    let Ok(data) = frame.into_data() else { continue };
+                    self.pass(&data);
+                    return Poll::Ready(Some(Ok(Frame::data(data))));
+                }
+                Poll::Ready(None) => self.complete(),
+                Poll::Ready(Some(Err(error))) => {
+                    tracing::debug!(%error, "an answer broke off");
+                    self.end(Ending::UpstreamCut);
+                    return Poll::Ready(Some(Err(BrokeOff)));
+                }
+                Poll::Pending => match ready!(self.poll_watch(cx)) {
+                    Woken::Over(ending) => return Poll::Ready(Some(self.break_off(ending))),
+                    Woken::Due => self.hand_over(),
+                },
+            }
+        }
+        Poll::Ready(None)
+    }
+
+    fn poll_watch(&mut self, cx: &mut Context<'_>) -> Poll<Woken> {
         let patience = &self.patience;
         let watch = self.watch.get_or_insert_with(|| Watch::start(patience));
-        watch.poll(patience.idle, cx)
+        watch.poll(patience.idle, self.capture.due(), cx)
+    }
+
+    fn hand_over(&mut self) {
+        if let Some(paper) = self.meter.paper() {
+            self.capture.hand_over(paper);
+        }
     }
 }
 
@@ -151,34 +221,33 @@ impl Body for TeeBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BrokeOff>>> {
         let this = self.get_mut();
-        while !this.ended {
-            match Pin::new(&mut this.inner).poll_frame(cx) {
-                Poll::Ready(Some(Ok(frame))) => {
-                    let Ok(data) = frame.into_data() else { continue };
-                    this.pass(&data);
-                    return Poll::Ready(Some(Ok(Frame::data(data))));
-                }
-                Poll::Ready(None) => this.complete(),
-                Poll::Ready(Some(Err(error))) => {
-                    tracing::debug!(%error, "an answer broke off");
-                    this.end(Ending::UpstreamCut);
-                    return Poll::Ready(Some(Err(BrokeOff)));
-                }
-                Poll::Pending => {
-                    let Poll::Ready(ending) = this.poll_watch(cx) else { return Poll::Pending };
-                    return Poll::Ready(Some(this.break_off(ending)));
-                }
+        if this.last.is_none() {
+            if this.ended {
+                return Poll::Ready(None);
+            }
+            let piece = ready!(this.poll_piece(cx));
+            if !this.ended {
+                return Poll::Ready(piece);
+            }
+            if let Poll::Ready(piece) = this.hold(piece) {
+                return Poll::Ready(piece);
             }
         }
-        Poll::Ready(None)
+        if let Some(last) = &mut this.last {
+            ready!(last.synced.as_mut().poll(cx));
+        }
+        Poll::Ready(this.last.take().and_then(|last| last.piece))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.ended
+        self.ended && self.last.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        match self.last.as_ref().and_then(|last| last.piece.as_ref()?.as_ref().ok()?.data_ref()) {
+            Some(held) => SizeHint::with_exact(held.len() as u64),
+            None => self.inner.size_hint(),
+        }
     }
 }
 
@@ -201,20 +270,29 @@ impl Watch {
     }
 
     /// The timer is not moved by each piece of an answer: when it fires, it is seen whether there
-    /// was one, and how long there is still time.
-    fn poll(&mut self, idle: Duration, cx: &mut Context<'_>) -> Poll<Ending> {
+    /// was one, and how long there is still time. Only a copy that is `due` earlier moves it.
+    fn poll(&mut self, idle: Duration, due: Option<Instant>, cx: &mut Context<'_>) -> Poll<Woken> {
         if self.cut.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Ending::Cancelled);
+            return Poll::Ready(Woken::Over(Ending::Cancelled));
+        }
+        if let Some(due) = due
+            && due < self.timer.deadline()
+        {
+            self.timer.as_mut().reset(due);
         }
         while self.timer.as_mut().poll(cx).is_ready() {
             let now = Instant::now();
             if now >= self.deadline {
-                return Poll::Ready(Ending::TimedOut(Waited::Total));
+                return Poll::Ready(Woken::Over(Ending::TimedOut(Waited::Total)));
             }
             if now >= self.last + idle {
-                return Poll::Ready(Ending::TimedOut(Waited::Idle));
+                return Poll::Ready(Woken::Over(Ending::TimedOut(Waited::Idle)));
             }
-            self.timer.as_mut().reset(self.deadline.min(self.last + idle));
+            if due.is_some_and(|due| now >= due) {
+                return Poll::Ready(Woken::Due);
+            }
+            let next = self.deadline.min(self.last + idle);
+            self.timer.as_mut().reset(due.map_or(next, |due| due.min(next)));
         }
         Poll::Pending
     }

@@ -1,21 +1,21 @@
 //! One reserved conversation: charged or refunded, once, also when nobody says which.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::settler::Seat;
-use super::window::Window;
+use super::account::Taken;
+use super::holdings::Holdings;
 use crate::clock::Timestamp;
 use crate::ids::UserId;
-use crate::store::quota::{Granted, Refund};
 
 /// A conversation taken from a user's day. Dropped before [`Reservation::dispatched`] it goes back;
 /// dropped after, it is charged.
 pub struct Reservation {
-    refund: Refund,
-    seat: Option<Seat>,
-    window: Window,
-    granted: Granted,
+    holdings: Arc<Holdings>,
+    user: UserId,
+    taken: Taken,
     dispatched: bool,
+    settled: bool,
 }
 
 /// How a reservation ended.
@@ -27,40 +27,36 @@ pub enum Verdict {
     Refunded,
 }
 
-/// Refunds a day may have: failures must not become a way to try for free.
-const LEAST_REFUNDS: i64 = 5;
-
 // === impl Reservation ===
 
 impl Reservation {
-    pub(super) fn new(user: UserId, window: Window, granted: Granted, seat: Seat) -> Self {
-        let refund = Refund { user, day: window.day, epoch: granted.epoch, units: 1 };
-        Self { refund, seat: Some(seat), window, granted, dispatched: false }
+    pub(super) fn new(holdings: Arc<Holdings>, user: UserId, taken: Taken) -> Self {
+        Self { holdings, user, taken, dispatched: false, settled: false }
     }
 
     /// Conversations left after this one.
     pub fn left(&self) -> i64 {
-        (self.granted.allowance - self.granted.granted).max(0)
+        self.taken.left
     }
 
     /// Conversations of the day altogether.
     pub fn limit(&self) -> i64 {
-        self.granted.allowance
+        self.taken.limit
     }
 
     /// When the next day begins.
     pub fn resets_at(&self) -> Timestamp {
-        self.window.resets_at
+        self.taken.window.resets_at
     }
 
     /// How long the day is.
     pub fn day_length(&self) -> Duration {
-        self.window.resets_at.since(self.window.starts_at)
+        self.taken.window.resets_at.since(self.taken.window.starts_at)
     }
 
     /// The quota row this one was taken from: day and epoch.
     pub fn ledger(&self) -> (i64, i64) {
-        (self.refund.day, self.refund.epoch)
+        (self.taken.window.day, self.taken.epoch)
     }
 
     /// From now on the upstream may be working on it.
@@ -68,28 +64,22 @@ impl Reservation {
         self.dispatched = true;
     }
 
-    /// Ends it. Once it was dispatched, a refund asked for is refused, and the conversation charged,
-    /// when the day has had its refunds: half of its conversations, at least five.
+    /// Ends it. A row must tell of it: the one that is written moves what was charged. Once it was
+    /// dispatched, a refund asked for is refused, and the conversation charged, when the day has had its
+    /// refunds: half of its conversations, at least five.
     pub fn settle(mut self, wanted: Verdict) -> Verdict {
-        self.end(wanted)
-    }
-
-    fn end(&mut self, wanted: Verdict) -> Verdict {
-        let most = (self.granted.allowance / 2).max(LEAST_REFUNDS);
-        let refused = self.dispatched && self.granted.refunded >= most;
-        match self.seat.take() {
-            Some(seat) if wanted == Verdict::Refunded && !refused => {
-                seat.refund(self.refund);
-                Verdict::Refunded
-            }
-            _ => Verdict::Charged,
-        }
+        self.settled = true;
+        // What is charged stays with the run until its row is written.
+        let goes_back =
+            wanted == Verdict::Refunded && self.holdings.refund(self.user, &self.taken, self.dispatched);
+        if goes_back { Verdict::Refunded } else { Verdict::Charged }
     }
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        let wanted = if self.dispatched { Verdict::Charged } else { Verdict::Refunded };
-        self.end(wanted);
+        if !self.settled && !self.dispatched {
+            self.holdings.put_back(self.user, &self.taken);
+        }
     }
 }

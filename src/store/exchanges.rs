@@ -5,20 +5,22 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use serde::{Deserialize, Serialize};
 use sqlx::QueryBuilder;
 
+use super::leases::{self, Held};
 use super::text::storable;
 use super::{Db, Page, StoreError, Tx, webhooks};
 use crate::clock::Timestamp;
-use crate::ids::{ExchangeId, KeyId, UserId};
+use crate::ids::{ExchangeId, KeyId, RunId, UserId};
 
 /// Rows of one statement: 33 values each, where SQLite takes 32,766 and PostgreSQL 65,535.
 const BATCH_ROWS: usize = 500;
 /// Bytes of text after which a statement takes no further row, lest the writer be held for long.
 const BATCH_BYTES: usize = 4 << 20;
 
-/// What became of the conversation's unit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// What became of the conversation's unit. Spool files hold it by position: new ones go to the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Verdict {
     /// It was used.
     Charged,
@@ -28,8 +30,9 @@ pub enum Verdict {
     Free,
 }
 
-/// One conversation. Tokens are `None` when nobody reported them.
-#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
+/// One conversation. Tokens are `None` when nobody reported them. Spool files hold it field by field, in
+/// this order: a change of its fields is a new format of theirs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, sqlx::FromRow)]
 pub struct Exchange {
     /// Its name, given by whoever made it.
     pub id: ExchangeId,
@@ -131,19 +134,19 @@ macro_rules! columns {
     };
 }
 
-/// Writes `rows`, a batch at a time, and moves `quota.charged` for the charged among them. Rows that
-/// were written before are passed over, so after an error everything may simply be given again.
+/// Writes `rows` of a run, a batch at a time, and moves what it used from its leases to what is charged.
+/// Rows that were written before are passed over, so after an error everything may simply be given again.
 /// Answers how many were new.
 ///
 /// # Errors
 /// [`StoreError`], when the database does not do it. Earlier batches may have been written.
-pub async fn append(db: &Db, rows: &[Exchange]) -> Result<u64, StoreError> {
+pub async fn append(db: &Db, run: RunId, rows: &[Exchange]) -> Result<u64, StoreError> {
     let mut inserted = 0;
     let mut rest = rows;
     while let Some((batch, later)) =
         rest.split_at_checked(batch_len(rest)).filter(|(batch, _)| !batch.is_empty())
     {
-        inserted += append_batch(db, batch).await?;
+        inserted += append_batch(db, run, batch).await?;
         rest = later;
     }
     Ok(inserted)
@@ -210,28 +213,28 @@ fn batch_len(rows: &[Exchange]) -> usize {
     rows.iter().take(BATCH_ROWS).take_while(fits).count()
 }
 
-async fn append_batch(db: &Db, rows: &[Exchange]) -> Result<u64, StoreError> {
+async fn append_batch(db: &Db, run: RunId, rows: &[Exchange]) -> Result<u64, StoreError> {
     let mut tx = db.begin().await?;
     let mut new: HashSet<ExchangeId> = insert(&mut tx, rows).await?.into_iter().collect();
     let inserted = new.len() as u64;
     let mut news = webhooks::News::open(&mut tx).await?;
     // Counted only when really inserted, and once though a batch may hold a row twice. In one order
     // everywhere, so that two nodes never wait for each other.
-    let mut charges: BTreeMap<(UserId, i64, i64), i64> = BTreeMap::new();
+    let mut days: BTreeMap<(UserId, i64, i64), (i64, i64)> = BTreeMap::new();
     for row in rows.iter().filter(|row| new.remove(&row.id)) {
         news.logged(row);
-        if let Some(charge) = row.charge() {
-            *charges.entry(charge).or_default() += 1;
-        }
+        let Some(day) = row.day() else { continue };
+        let (charged, refunded) = days.entry(day).or_default();
+        *if row.verdict == Verdict::Charged { charged } else { refunded } += 1;
     }
-    for ((user, day, epoch), units) in charges {
-        let moved: Option<(i64, i64)> = on!(&mut tx, within conn => sqlx::query_as(CHARGE)
-            .bind(user).bind(day).bind(epoch).bind(units).fetch_optional(conn).await)?;
+    for ((user, day, epoch), (units, refunded)) in days {
+        let moved = leases::charge(&mut tx, run, Held { user, day, epoch, units }, refunded).await?;
         // Only one charge of a day goes over its limit, so this is told once.
         if let Some((charged, allowance)) = moved
             && charged >= allowance
             && charged - units < allowance
-            && let Some(row) = rows.iter().find(|row| row.charge() == Some((user, day, epoch)))
+            && units > 0
+            && let Some(row) = rows.iter().find(|row| row.charges((user, day, epoch)))
         {
             news.used_up(row, day, allowance);
         }
@@ -240,9 +243,6 @@ async fn append_batch(db: &Db, rows: &[Exchange]) -> Result<u64, StoreError> {
     tx.commit().await?;
     Ok(inserted)
 }
-
-const CHARGE: &str = "UPDATE quota SET charged = charged + $4 WHERE user_id = $1 AND day = $2 AND epoch = $3
-    RETURNING charged, allowance";
 
 const INSERT: &str = concat!("INSERT INTO exchanges (", columns!(), ") ");
 
@@ -319,14 +319,14 @@ impl TryFrom<String> for Verdict {
 // === impl Exchange ===
 
 impl Exchange {
-    /// Whose day, and which, this used a unit of.
-    fn charge(&self) -> Option<(UserId, i64, i64)> {
-        let (Verdict::Charged, user, day, epoch) =
-            (self.verdict, self.user_id?, self.quota_day?, self.quota_epoch?)
-        else {
-            return None;
-        };
-        Some((user, day, epoch))
+    /// Whose day, and which, its unit was of.
+    fn day(&self) -> Option<(UserId, i64, i64)> {
+        let (user, day, epoch) = (self.user_id?, self.quota_day?, self.quota_epoch?);
+        (self.verdict != Verdict::Free).then_some((user, day, epoch))
+    }
+
+    fn charges(&self, day: (UserId, i64, i64)) -> bool {
+        self.verdict == Verdict::Charged && self.day() == Some(day)
     }
 }
 

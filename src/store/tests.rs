@@ -10,18 +10,20 @@ use uuid::Uuid;
 
 use super::audit::{Actor, Entry};
 use super::keys::NewKey;
+use super::leases::{Ask, Granted, grant};
 use super::users::NewUser;
 use super::{Db, users};
 use crate::clock::Timestamp;
 use crate::config::{Database, DatabaseLocation};
 use crate::credential::key::KeyDigest;
-use crate::ids::{ExchangeId, UserId};
+use crate::ids::{ExchangeId, RunId, UserId};
 
 mod accounts;
 mod audit;
 mod deleted;
 mod exchanges;
 mod keys;
+mod leases;
 mod quota;
 mod schema;
 mod sessions;
@@ -30,6 +32,9 @@ mod webhooks;
 
 /// An instant to begin with.
 pub(crate) const NOW: Timestamp = Timestamp(1_790_000_000_123);
+
+/// The run that holds what is granted where a test does not say.
+pub(crate) const RUN: RunId = RunId(Uuid::from_u128(1));
 
 /// An empty database of its own for one test. The SQLite file goes with it.
 pub(crate) struct Fresh {
@@ -142,6 +147,66 @@ pub(crate) fn exchange(time: i64) -> super::exchanges::Exchange {
         truncated: false,
         client_ip: "203.0.113.9".into(),
     }
+}
+
+impl Db {
+    /// From now on rows of the log with this model are against the schema.
+    pub(crate) async fn refuse_model(&self, model: &str) {
+        match self {
+            Self::Sqlite { writer, .. } => {
+                let rule = format!(
+                    "CREATE TRIGGER refuse BEFORE INSERT ON exchanges WHEN NEW.model = '{model}' \
+                     BEGIN SELECT RAISE(ABORT, 'refused'); END"
+                );
+                sqlx::query(AssertSqlSafe(rule)).execute(writer).await.unwrap();
+            }
+            Self::Postgres(pool) => {
+                let rule = format!("ALTER TABLE exchanges ADD CONSTRAINT refuse CHECK (model <> '{model}')");
+                sqlx::query(AssertSqlSafe(rule)).execute(pool).await.unwrap();
+            }
+        }
+    }
+}
+
+/// Grants [`RUN`] as many of a user's day as it needs, and no more; `None` when there is none left.
+pub(crate) async fn take(db: &Db, user: UserId, day: i64, plan_limit: i64, need: i64) -> Option<Granted> {
+    let ask = Ask { user, day, plan_limit, need, most: 1 };
+    grant(db, RUN, &[ask]).await.unwrap().pop().filter(|granted| granted.units > 0)
+}
+
+/// Columns of `quota`, and what runs hold of the row.
+#[derive(Debug, sqlx::FromRow)]
+pub(crate) struct Balance {
+    pub(crate) user_id: UserId,
+    pub(crate) day: i64,
+    pub(crate) epoch: i64,
+    pub(crate) allowance: i64,
+    pub(crate) granted: i64,
+    pub(crate) charged: i64,
+    pub(crate) refunded: i64,
+    pub(crate) forfeited: i64,
+    pub(crate) held: i64,
+}
+
+/// Every row of `quota`, each held against the identity that every row keeps at every moment: what is
+/// granted is charged, or held by a run, or forfeited; and no lease without its row.
+pub(crate) async fn balances(db: &Db) -> Vec<Balance> {
+    const ROWS: &str = "SELECT q.user_id, q.day, q.epoch, q.allowance, q.granted, q.charged, q.refunded,
+            q.forfeited, CAST(COALESCE((SELECT SUM(l.units) FROM leases l WHERE l.user_id = q.user_id
+                AND l.day = q.day AND l.epoch = q.epoch), 0) AS BIGINT) AS held
+        FROM quota q ORDER BY q.user_id, q.day, q.epoch";
+    const STRAY: &str =
+        "SELECT COUNT(*) FROM leases l WHERE l.units > 0 AND NOT EXISTS (SELECT 1 FROM quota q
+        WHERE l.user_id = q.user_id AND l.day = q.day AND l.epoch = q.epoch)";
+    let rows: Vec<Balance> = on!(db, write pool => sqlx::query_as(ROWS).fetch_all(pool).await).unwrap();
+    for row in &rows {
+        assert_eq!(row.granted, row.charged + row.held + row.forfeited, "{row:?}");
+        let least = [row.granted, row.charged, row.refunded, row.forfeited, row.held];
+        assert!(least.iter().all(|number| *number >= 0), "{row:?}");
+    }
+    let stray: i64 = on!(db, write pool => sqlx::query_scalar(STRAY).fetch_one(pool).await).unwrap();
+    assert_eq!(stray, 0, "leases of days that nobody knows");
+    rows
 }
 
 async fn fresh_postgres() -> String {

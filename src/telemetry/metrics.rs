@@ -29,6 +29,18 @@ pub struct Metrics {
     pub reserved: Counter,
     /// `tollgate_quota_refunded_total`, by what ended the conversation.
     pub refunded: Family<Reason, Counter>,
+    /// `tollgate_quota_grants_total`: times that units of a user's day were asked for.
+    pub grants: Counter,
+    /// `tollgate_quota_granted_units_total`
+    pub units_granted: Counter,
+    /// `tollgate_quota_returned_units_total`: granted, and given back unused.
+    pub units_returned: Counter,
+    /// `tollgate_quota_forfeited_units_total`: of a run that was lost, so that nobody gets them again.
+    pub units_forfeited: Counter,
+    /// `tollgate_quota_lease_misses_total`: reservations that waited for the database.
+    pub lease_misses: Counter,
+    /// `tollgate_quota_lease_wait_seconds`: how long they did.
+    pub lease_wait: Histogram,
     /// `tollgate_inflight_streams`
     pub in_flight: Gauge,
     /// `tollgate_message_log_queue_depth`
@@ -37,8 +49,27 @@ pub struct Metrics {
     pub log_bytes: Gauge,
     /// `tollgate_message_log_dropped_total`: what was not kept, and why.
     pub log_dropped: Family<Reason, Counter>,
+    /// `tollgate_message_log_set_aside_total`: conversations that could not become rows.
+    pub log_set_aside: Counter,
+    /// `tollgate_message_log_oldest_seconds`: how long the oldest conversation without a row has waited.
+    pub log_oldest: Gauge,
     /// `tollgate_message_log_written_total`
     pub log_written: Counter,
+    /// `tollgate_spool_bytes`: of all files of the spool.
+    pub spool_bytes: Gauge,
+    /// `tollgate_spool_records_total`: appended.
+    pub spool_records: Counter,
+    /// `tollgate_spool_refused_total`: records that were not appended because the spool or the disk
+    /// was full.
+    pub spool_full: Counter,
+    /// `tollgate_spool_sync_errors_total`
+    pub spool_sync_errors: Counter,
+    /// `tollgate_spool_lost_records_total`: found damaged when they were read.
+    pub spool_lost_records: Counter,
+    /// `tollgate_spool_lost_bytes_total`
+    pub spool_lost_bytes: Counter,
+    /// `tollgate_spool_lost_files_total`
+    pub spool_lost_files: Counter,
     /// `tollgate_store_errors_total`
     pub store_errors: Counter,
     /// `tollgate_upstream_up`: 1 after an answer, 0 after a failure to connect.
@@ -100,11 +131,26 @@ impl Metrics {
             first_byte: Histogram::new(exponential_buckets(0.001, 2.5, 14)),
             reserved: Counter::default(),
             refunded: Family::default(),
+            grants: Counter::default(),
+            units_granted: Counter::default(),
+            units_returned: Counter::default(),
+            units_forfeited: Counter::default(),
+            lease_misses: Counter::default(),
+            lease_wait: Histogram::new(exponential_buckets(0.000_25, 2.5, 12)),
             in_flight: Gauge::default(),
             log_queue: Gauge::default(),
             log_bytes: Gauge::default(),
             log_dropped: Family::default(),
+            log_set_aside: Counter::default(),
+            log_oldest: Gauge::default(),
             log_written: Counter::default(),
+            spool_bytes: Gauge::default(),
+            spool_records: Counter::default(),
+            spool_full: Counter::default(),
+            spool_sync_errors: Counter::default(),
+            spool_lost_records: Counter::default(),
+            spool_lost_bytes: Counter::default(),
+            spool_lost_files: Counter::default(),
             store_errors: Counter::default(),
             upstream_up: Family::default(),
             credential_refused: Family::default(),
@@ -112,7 +158,9 @@ impl Metrics {
             connections_refused: Counter::default(),
         };
         metrics.register_data_plane();
+        metrics.register_quota();
         metrics.register_log();
+        metrics.register_spool();
         metrics.register_outside();
         metrics
     }
@@ -160,8 +208,19 @@ impl Metrics {
         let help = "From forwarding to the head of the upstream's answer";
         r.register_with_unit("upstream_first_byte", help, Unit::Seconds, self.first_byte.clone());
         r.register("inflight_streams", "Answers under way", self.in_flight.clone());
+    }
+
+    fn register_quota(&mut self) {
+        let r = &mut self.registry;
         r.register("quota_reserved", "Conversations reserved", self.reserved.clone());
         r.register("quota_refunded", "Conversations given back", self.refunded.clone());
+        r.register("quota_grants", "Times that a user's conversations were asked for", self.grants.clone());
+        r.register("quota_granted_units", "Conversations granted", self.units_granted.clone());
+        r.register("quota_returned_units", "Granted and not used", self.units_returned.clone());
+        r.register("quota_forfeited_units", "Granted and lost track of", self.units_forfeited.clone());
+        r.register("quota_lease_misses", "Reservations that met the database", self.lease_misses.clone());
+        let help = "How long those waited";
+        r.register_with_unit("quota_lease_wait", help, Unit::Seconds, self.lease_wait.clone());
     }
 
     fn register_log(&mut self) {
@@ -169,8 +228,23 @@ impl Metrics {
         r.register("message_log_queue_depth", "Rows waiting to be written", self.log_queue.clone());
         r.register("message_log_bytes", "Bytes of conversations kept in memory", self.log_bytes.clone());
         r.register("message_log_dropped", "What was not kept", self.log_dropped.clone());
+        let help = "Conversations that could not become rows and were set aside";
+        r.register("message_log_set_aside", help, self.log_set_aside.clone());
+        let help = "How long the oldest conversation without a row has waited";
+        r.register_with_unit("message_log_oldest", help, Unit::Seconds, self.log_oldest.clone());
         r.register("message_log_written", "Rows written", self.log_written.clone());
         r.register("store_errors", "Database calls that failed", self.store_errors.clone());
+    }
+
+    fn register_spool(&mut self) {
+        let r = &mut self.registry;
+        r.register("spool_bytes", "Bytes of the spool's files", self.spool_bytes.clone());
+        r.register("spool_records", "Records appended to the spool", self.spool_records.clone());
+        r.register("spool_refused", "Records refused by a full spool", self.spool_full.clone());
+        r.register("spool_sync_errors", "Syncs that the disk refused", self.spool_sync_errors.clone());
+        r.register("spool_lost_records", "Damaged records", self.spool_lost_records.clone());
+        r.register("spool_lost_bytes", "Damaged bytes", self.spool_lost_bytes.clone());
+        r.register("spool_lost_files", "Files of which nothing can be read", self.spool_lost_files.clone());
     }
 
     fn register_outside(&mut self) {

@@ -6,5 +6,6 @@ pub(crate) mod demo;
 mod check;
 mod commands;
 mod first_start;
+mod kill;
 mod secrecy;
 mod stop;

@@ -3,6 +3,7 @@
 mod addresses;
 mod counting;
 mod drain;
+mod durable;
 mod endings;
 mod entitlements;
 mod headers;

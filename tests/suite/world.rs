@@ -105,10 +105,22 @@ impl World {
     pub(crate) async fn restart(&mut self, change: impl FnOnce(&mut Setup)) {
         self.take_app().shutdown().await;
         change(&mut self.setup);
+        self.start_again().await;
+    }
+
+    /// Starts the gateway again that a story has shut down.
+    pub(crate) async fn start_again(&mut self) {
         let app = start(&self.setup, &self.folder, &self.clock).await;
         self.addr = app.local_addr();
         (self.base, self.http) = client(self.addr, self.setup.trust.as_deref());
         self.app = Some(app);
+    }
+
+    /// Where its database is, as sqlx names it.
+    pub(crate) fn database_url(&self) -> String {
+        let url = self.setup.table["database"]["url"].as_str().unwrap();
+        let file = url.strip_prefix("sqlite:///").map(|relative| self.folder.path().join(relative));
+        file.map_or_else(|| url.to_owned(), |file| format!("sqlite://{}", file.display()))
     }
 
     /// Registers `name`, logs in and reads the key.

@@ -63,7 +63,7 @@ pub(in crate::control) async fn update_user(
         let (staff, user, request_id) = (&session.staff.username, &user.username, &origin.request_id);
         tracing::warn!(staff, user, %request_id, "one member of staff changed both address and password of a user within a day");
     }
-    control.directory.forget_user(user.id);
+    control.forget_user(user.id);
     Ok(Json(Done { message: "User updated successfully" }))
 }
 

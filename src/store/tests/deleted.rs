@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{NOW, digest, entry, exchange, fresh, new_key, user};
+use super::{NOW, RUN, digest, entry, exchange, fresh, new_key, take, user};
 use crate::clock::Timestamp;
 use crate::ids::{StaffId, UserId};
 use crate::store::audit::{self, Actor, Entry};
@@ -44,14 +44,14 @@ async fn everything_of_a_user_goes_with_them() {
 async fn who_is_deleted_leaves_no_key_and_no_quota_and_comes_back_as_they_were() {
     let world = fresh().await;
     let id = user(&world.db, "ada").await;
-    quota::reserve(&world.db, id, 100, 10, 3).await.unwrap().unwrap();
+    take(&world.db, id, 100, 10, 3).await.unwrap();
     let before = users::by_id(&world.db, id).await.unwrap().unwrap();
     let by = Entry { actor: Actor::Staff(StaffId(3)), actor_name: "tom".into(), ..entry("user.delete") };
     assert!(deleted::delete(&world.db, id, &by).await.unwrap());
     assert!(!deleted::delete(&world.db, id, &by).await.unwrap());
     assert!(users::by_id(&world.db, id).await.unwrap().is_none());
     assert!(keys::holder(&world.db, &digest("ada")).await.unwrap().is_none());
-    assert!(quota::reserve(&world.db, id, 100, 10, 1).await.unwrap().is_none());
+    assert!(take(&world.db, id, 100, 10, 1).await.is_none());
     let kept = deleted::by_id(&world.db, id).await.unwrap().unwrap();
     assert_eq!(
         (kept.deleted_by.as_str(), kept.deleted_at, kept.username.as_str()),
@@ -107,7 +107,7 @@ async fn an_erased_user_is_nowhere_and_the_ledger_stands() {
     };
     let rows: Vec<Exchange> =
         (0..1200).map(|n| charged(ada, n)).chain((0..3).map(|n| charged(bob, n))).collect();
-    exchanges::append(&world.db, &rows).await.unwrap();
+    exchanges::append(&world.db, RUN, &rows).await.unwrap();
     assert_eq!(deleted::erase(&world.db, ada, "p", &entry("x")).await.unwrap(), None, "still here");
     deleted::delete(&world.db, ada, &entry("user.delete")).await.unwrap();
     assert_eq!(deleted::erase(&world.db, ada, "p", &entry("user.erase")).await.unwrap(), Some(1200));
@@ -131,7 +131,7 @@ async fn an_erased_user_is_nowhere_and_the_ledger_stands() {
     .unwrap();
     assert_eq!(proofs, [("p".to_owned(), 1200)]);
     // What stopped half-way goes on.
-    exchanges::append(&world.db, &[charged(ada, 5)]).await.unwrap();
+    exchanges::append(&world.db, RUN, &[charged(ada, 5)]).await.unwrap();
     assert_eq!(deleted::erase(&world.db, ada, "p", &entry("user.erase")).await.unwrap(), Some(1));
 }
 
@@ -158,7 +158,7 @@ async fn deleting_and_spending_at_once_end_in_order() {
     let world = fresh().await;
     for round in 0..10 {
         let id = user(&world.db, &format!("ada{round}")).await;
-        let spending = (0..8).map(|_| quota::reserve(&world.db, id, 100, 10, 1));
+        let spending = (0..8).map(|_| take(&world.db, id, 100, 10, 1));
         let entry = entry("user.delete");
         let deleting = deleted::delete(&world.db, id, &entry);
         let (gone, _) = futures_util::join!(deleting, futures_util::future::join_all(spending));

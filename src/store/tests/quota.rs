@@ -1,17 +1,16 @@
-//! The day's conversations: exact under any number of callers.
+//! What is left of a day, and what admins make of it.
 
-use futures_util::future::join_all;
-
-use super::{NOW, entry, fresh, user};
+use super::{NOW, RUN, balances, entry, fresh, take, user};
 use crate::ids::UserId;
-use crate::store::quota::{self, Asked, Granted, Left, Refund};
+use crate::store::Db;
+use crate::store::leases::{self, Granted, Held};
+use crate::store::quota::{self, Asked};
 use crate::store::users::{self, QuotaChange, UserChange};
-use crate::store::{Db, StoreError};
 
 const TODAY: i64 = 20_000;
 
 async fn reserve(db: &Db, user: UserId, limit: i64) -> Option<Granted> {
-    quota::reserve(db, user, TODAY, limit, 1).await.unwrap()
+    take(db, user, TODAY, limit, 1).await
 }
 
 async fn left(db: &Db, user: UserId, limit: i64) -> i64 {
@@ -29,53 +28,6 @@ async fn change(db: &Db, user: UserId, quota: QuotaChange, plan: Option<&str>) {
 
 fn to(left: Option<i64>, reset: Option<i64>, plan_limit: i64) -> QuotaChange {
     QuotaChange { day: TODAY, left, reset, plan_limit }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_60_at_once_on_a_limit_of_10_exactly_10_pass() {
-    let world = fresh().await;
-    let ada = user(&world.db, "ada").await;
-    let mut tasks = tokio::task::JoinSet::new();
-    for _ in 0..60 {
-        let db = world.db.clone();
-        tasks.spawn(async move { reserve(&db, ada, 10).await });
-    }
-    let granted: Vec<Granted> = tasks.join_all().await.into_iter().flatten().collect();
-    let mut counts: Vec<i64> = granted.iter().map(|one| one.granted).collect();
-    counts.sort_unstable();
-    assert_eq!(counts, (1..=10).collect::<Vec<_>>());
-    assert_eq!(left(&world.db, ada, 10).await, 0);
-}
-
-#[tokio::test]
-async fn what_is_reserved_is_gone_and_what_is_refunded_is_back() {
-    let world = fresh().await;
-    let ada = user(&world.db, "ada").await;
-    assert_eq!(left(&world.db, ada, 3).await, 3);
-    let first = quota::reserve(&world.db, ada, TODAY, 3, 2).await.unwrap().unwrap();
-    assert_eq!(first, Granted { epoch: 0, allowance: 3, granted: 2, refunded: 0 });
-    assert_eq!(quota::reserve(&world.db, ada, TODAY, 3, 2).await.unwrap(), None, "all or none");
-    assert_eq!(left(&world.db, ada, 3).await, 1);
-    quota::refund(&world.db, &[]).await.unwrap();
-    let one = Refund { user: ada, day: TODAY, epoch: 0, units: 1 };
-    quota::refund(&world.db, &[one, one]).await.unwrap();
-    let again = quota::reserve(&world.db, ada, TODAY, 3, 3).await.unwrap().unwrap();
-    assert_eq!((again.granted, again.refunded), (3, 2));
-    assert_eq!(reserve(&world.db, ada, 3).await, None);
-    assert_eq!(
-        quota::reserve(&world.db, ada, TODAY + 1, 3, 1).await.unwrap().unwrap().granted,
-        1,
-        "another day"
-    );
-}
-
-#[tokio::test]
-async fn too_many_refunds_give_no_more_than_was_taken() {
-    let world = fresh().await;
-    let ada = user(&world.db, "ada").await;
-    reserve(&world.db, ada, 3).await.unwrap();
-    quota::refund(&world.db, &[Refund { user: ada, day: TODAY, epoch: 0, units: 9 }]).await.unwrap();
-    assert_eq!(left(&world.db, ada, 3).await, 3);
 }
 
 #[tokio::test]
@@ -97,8 +49,9 @@ async fn an_admins_number_is_what_is_left_from_then_on() {
     }
     change(&world.db, ada, to(Some(2), None, 3), None).await;
     assert_eq!(left(&world.db, ada, 3).await, 2);
-    // What was reserved before comes back to its own epoch, not to this one.
-    quota::refund(&world.db, &[Refund { user: ada, day: TODAY, epoch: 0, units: 3 }]).await.unwrap();
+    // What was granted before goes back to its own epoch, not to this one.
+    let before = Held { user: ada, day: TODAY, epoch: 0, units: 3 };
+    assert_eq!(leases::give_back(&world.db, RUN, &[before]).await.unwrap(), 3);
     assert_eq!(left(&world.db, ada, 3).await, 2);
     assert_eq!(reserve(&world.db, ada, 3).await.map(|g| (g.epoch, g.allowance)), Some((1, 2)));
     assert!(reserve(&world.db, ada, 3).await.is_some());
@@ -112,7 +65,7 @@ async fn more_can_be_given_for_today_than_the_plan_gives() {
     let world = fresh().await;
     let ada = user(&world.db, "ada").await;
     change(&world.db, ada, to(Some(2), None, 0), None).await;
-    assert_eq!(quota::reserve(&world.db, ada, TODAY, 0, 2).await.unwrap().map(|g| g.granted), Some(2));
+    assert_eq!(take(&world.db, ada, TODAY, 0, 2).await.map(|g| g.granted), Some(2));
     assert_eq!(reserve(&world.db, ada, 0).await, None);
 }
 
@@ -121,13 +74,14 @@ async fn a_limit_of_their_own_holds_from_the_next_day() {
     let world = fresh().await;
     let ada = user(&world.db, "ada").await;
     change(&world.db, ada, to(None, Some(50), 3), None).await;
-    let today = quota::left(&world.db, ada, TODAY, 3).await.unwrap().unwrap();
-    assert_eq!(today, Left { left: 3, allowance: 3, reset: 50 });
-    let tomorrow = quota::left(&world.db, ada, TODAY + 1, 3).await.unwrap().unwrap();
-    assert_eq!(tomorrow, Left { left: 50, allowance: 50, reset: 50 });
+    let on = async |day| {
+        let found = quota::left(&world.db, ada, day, 3).await.unwrap().unwrap();
+        (found.day, found.left, found.allowance, found.reset)
+    };
+    assert_eq!(on(TODAY).await, (TODAY, 3, 3, 50));
+    assert_eq!(on(TODAY + 1).await, (TODAY + 1, 50, 50, 50));
     change(&world.db, ada, to(Some(7), Some(9), 3), None).await;
-    let today = quota::left(&world.db, ada, TODAY, 3).await.unwrap().unwrap();
-    assert_eq!(today, Left { left: 7, allowance: 7, reset: 9 });
+    assert_eq!(on(TODAY).await, (TODAY, 7, 7, 9));
 }
 
 #[tokio::test]
@@ -165,7 +119,6 @@ async fn a_page_of_users_is_asked_at_once_each_in_their_own_day() {
     let (ada, bob, cy) =
         (user(&world.db, "ada").await, user(&world.db, "bob").await, user(&world.db, "cy").await);
     reserve(&world.db, ada, 3).await.unwrap();
-    quota::reserve(&world.db, ada, TODAY + 1, 3, 3).await.unwrap().unwrap();
     reserve(&world.db, bob, 3).await.unwrap();
     let ask = |user, day| Asked { user, day, plan_limit: 3 };
     let asked = [ask(ada, TODAY), ask(bob, TODAY + 1), ask(cy, TODAY), ask(UserId(404), TODAY)];
@@ -175,26 +128,22 @@ async fn a_page_of_users_is_asked_at_once_each_in_their_own_day() {
     assert!(quota::left_many(&world.db, &[]).await.unwrap().is_empty());
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn reserving_refunding_and_editing_at_once_never_overspends() {
+#[tokio::test]
+async fn a_day_that_has_begun_is_not_left_for_an_older_one() {
     let world = fresh().await;
     let ada = user(&world.db, "ada").await;
-    reserve(&world.db, ada, 20).await.unwrap();
-    let steps = (0..40).map(async |n| {
-        if n == 20 {
-            change(&world.db, ada, to(Some(4), None, 20), None).await;
-            return Ok::<_, StoreError>((0, 0));
-        }
-        let Some(granted) = quota::reserve(&world.db, ada, TODAY, 20, 1).await? else { return Ok((0, 0)) };
-        if n % 3 == 0 {
-            quota::refund(&world.db, &[Refund { user: ada, day: TODAY, epoch: granted.epoch, units: 1 }])
-                .await?;
-            return Ok((0, 0));
-        }
-        Ok(if granted.epoch == 0 { (1, 0) } else { (0, 1) })
-    });
-    let kept: Vec<(i64, i64)> = join_all(steps).await.into_iter().map(Result::unwrap).collect();
-    let (before, after): (i64, i64) = kept.iter().fold((0, 0), |(a, b), (x, y)| (a + x, b + y));
-    assert!(before < 20 && after <= 4, "{before} {after}");
-    assert_eq!(left(&world.db, ada, 20).await, 4 - after);
+    take(&world.db, ada, TODAY + 1, 3, 2).await.unwrap();
+    // The clock is set back, or the plan's zone is one further west.
+    let found = quota::left(&world.db, ada, TODAY, 3).await.unwrap().unwrap();
+    assert_eq!((found.day, found.left), (TODAY + 1, 1));
+    assert_eq!(take(&world.db, ada, TODAY, 3, 5).await.map(|g| (g.day, g.units)), Some((TODAY + 1, 1)));
+    assert_eq!(take(&world.db, ada, TODAY - 9, 3, 1).await, None);
+    // An admin's number, and a reset, are for the day that the user is in.
+    change(&world.db, ada, to(Some(4), None, 3), None).await;
+    assert_eq!(take(&world.db, ada, TODAY, 3, 9).await.map(|g| (g.day, g.units)), Some((TODAY + 1, 4)));
+    quota::reset_all(&world.db, &entry("limits.reset")).await.unwrap();
+    assert_eq!(take(&world.db, ada, TODAY, 3, 9).await.map(|g| (g.day, g.units)), Some((TODAY + 1, 3)));
+    change(&world.db, ada, to(None, None, 5), Some("pro")).await;
+    assert_eq!(take(&world.db, ada, TODAY, 5, 9).await.map(|g| (g.day, g.units)), Some((TODAY + 1, 2)));
+    assert_eq!(balances(&world.db).await.len(), 3);
 }

@@ -1,6 +1,6 @@
 //! Sums of days, and what is forgotten by age.
 
-use super::{NOW, digest, exchange, fresh, new_key, user};
+use super::{NOW, RUN, balances, digest, exchange, fresh, new_key, take, user};
 use crate::clock::Timestamp;
 use crate::ids::UserId;
 use crate::store::exchanges::{Exchange, Verdict, append};
@@ -43,7 +43,7 @@ async fn a_day_is_summed_up_by_whatever_is_asked_and_twice_is_once() {
         said(2, "bob", "small", Verdict::Free),
         Exchange { outcome: "upstream_error".into(), ..said(3, "ada", "big", Verdict::Refunded) },
     ];
-    append(&world.db, &rows).await.unwrap();
+    append(&world.db, RUN, &rows).await.unwrap();
     assert_eq!(last_day(&world.db).await.unwrap(), None);
     for _ in 0..2 {
         assert_eq!(sum_up(&world.db, day(1)).await.unwrap(), 2);
@@ -61,9 +61,9 @@ async fn a_day_is_summed_up_by_whatever_is_asked_and_twice_is_once() {
 #[tokio::test]
 async fn a_day_that_is_summed_live_counts_once_and_filters_hold_for_both() {
     let world = fresh().await;
-    append(&world.db, &[said(1, "ada", "big", Verdict::Charged)]).await.unwrap();
+    append(&world.db, RUN, &[said(1, "ada", "big", Verdict::Charged)]).await.unwrap();
     sum_up(&world.db, day(1)).await.unwrap();
-    append(&world.db, &[said(1, "ada", "small", Verdict::Charged)]).await.unwrap();
+    append(&world.db, RUN, &[said(1, "ada", "small", Verdict::Charged)]).await.unwrap();
     let kept = sums(&world.db, &asked(By::Day, vec![])).await.unwrap();
     assert_eq!(shown(&kept), [("1", 1, 1, 0, 3)]);
     let live = sums(&world.db, &asked(By::Day, vec![day(1)])).await.unwrap();
@@ -87,7 +87,7 @@ async fn who_is_erased_leaves_the_sums_as_large_as_they_were() {
         of(3, "cid", Verdict::Refunded),
         of(4, "ada", Verdict::Free),
     ];
-    append(&world.db, &rows).await.unwrap();
+    append(&world.db, RUN, &rows).await.unwrap();
     sum_up(&world.db, day(1)).await.unwrap();
     for user in [1, 2, 1] {
         forget_person(&world.db, UserId(user)).await.unwrap();
@@ -101,10 +101,11 @@ async fn old_days_of_quota_and_keys_revoked_long_ago_are_forgotten() {
     let world = fresh().await;
     let ada = user(&world.db, "ada").await;
     for day in 1..=5 {
-        quota::reserve(&world.db, ada, day, 10, 1).await.unwrap();
+        take(&world.db, ada, day, 10, 1).await;
     }
     assert_eq!(quota::prune(&world.db, 4).await.unwrap(), 3);
     assert_eq!(quota::prune(&world.db, 4).await.unwrap(), 0);
+    assert_eq!(balances(&world.db).await.len(), 2);
     assert_eq!(quota::left(&world.db, ada, 4, 10).await.unwrap().unwrap().left, 9);
     let replaced = super::entry("key.regenerate");
     keys::replace(&world.db, ada, &new_key("other"), NOW, &replaced).await.unwrap();

@@ -3,13 +3,13 @@
 use futures_util::future::join_all;
 use serde_json::Value;
 
-use super::{NOW, entry, exchange, fresh, new_key, new_user, user};
+use super::{NOW, RUN, entry, exchange, fresh, new_key, new_user, take, user};
 use crate::clock::Timestamp;
 use crate::config::WebhookEvent;
 use crate::ids::UserId;
 use crate::store::exchanges::{self, Exchange, Verdict};
 use crate::store::webhooks::{self, MOST_WAITING, Waiting};
-use crate::store::{Db, audit, keys, quota, users};
+use crate::store::{Db, audit, keys, users};
 
 async fn told(db: &Db) -> Vec<(String, Value)> {
     let waiting = webhooks::waiting(db, 100).await.unwrap();
@@ -53,7 +53,7 @@ async fn the_last_conversation_of_a_day_is_told_once_also_when_its_row_is_writte
     let ada = user(&world.db, "ada").await;
     webhooks::want(&world.db, &[WebhookEvent::QuotaReached]).await.unwrap();
     for _ in 0..3 {
-        quota::reserve(&world.db, ada, 20_000, 3, 1).await.unwrap().unwrap();
+        take(&world.db, ada, 20_000, 3, 1).await.unwrap();
     }
     let row = || Exchange {
         user_id: Some(ada),
@@ -62,11 +62,11 @@ async fn the_last_conversation_of_a_day_is_told_once_also_when_its_row_is_writte
         quota_epoch: Some(0),
         ..exchange(1)
     };
-    exchanges::append(&world.db, &[row()]).await.unwrap();
+    exchanges::append(&world.db, RUN, &[row()]).await.unwrap();
     assert!(told(&world.db).await.is_empty());
     let last = [row(), row()];
-    exchanges::append(&world.db, &last).await.unwrap();
-    exchanges::append(&world.db, &last).await.unwrap();
+    exchanges::append(&world.db, RUN, &last).await.unwrap();
+    exchanges::append(&world.db, RUN, &last).await.unwrap();
     let events = told(&world.db).await;
     assert_eq!(events.len(), 1);
     assert_eq!(
@@ -80,12 +80,12 @@ async fn a_long_conversation_is_told_without_its_words_and_a_full_queue_takes_no
     let world = fresh().await;
     webhooks::want(&world.db, &[WebhookEvent::MessageLogged]).await.unwrap();
     let long = Exchange { messages: Some(format!("[\"{}\"]", "x".repeat(70_000))), ..exchange(1) };
-    exchanges::append(&world.db, &[long]).await.unwrap();
+    exchanges::append(&world.db, RUN, &[long]).await.unwrap();
     let (_, payload) = told(&world.db).await.remove(0);
     assert_eq!((&payload["data"]["messages"], &payload["data"]["truncated"]), (&Value::Null, &true.into()));
     let most = usize::try_from(MOST_WAITING).unwrap();
     let rows: Vec<Exchange> = (0..most + 10).map(|_| exchange(2)).collect();
-    exchanges::append(&world.db, &rows).await.unwrap();
+    exchanges::append(&world.db, RUN, &rows).await.unwrap();
     assert_eq!(webhooks::due(&world.db, NOW).await.unwrap(), MOST_WAITING);
 }
 
@@ -94,17 +94,17 @@ async fn what_one_has_taken_no_other_gets_until_its_time_is_over() {
     let world = fresh().await;
     webhooks::want(&world.db, &[WebhookEvent::MessageLogged]).await.unwrap();
     let rows: Vec<Exchange> = (0..20).map(|_| exchange(1)).collect();
-    exchanges::append(&world.db, &rows).await.unwrap();
-    let take =
+    exchanges::append(&world.db, RUN, &rows).await.unwrap();
+    let take_some =
         async |now: i64| webhooks::take(&world.db, Timestamp(now), Timestamp(now + 100), 5).await.unwrap();
-    let taken = join_all((0..8).map(|_| take(10))).await.concat();
+    let taken = join_all((0..8).map(|_| take_some(10))).await.concat();
     let mut ids: Vec<_> = taken.iter().map(|one| one.id.clone()).collect();
     ids.sort();
     ids.dedup();
     assert_eq!(ids.len(), taken.len(), "none was given out twice");
-    while !take(10).await.is_empty() {}
+    while !take_some(10).await.is_empty() {}
     assert_eq!(webhooks::due(&world.db, Timestamp(109)).await.unwrap(), 0);
-    let again = take(110).await;
+    let again = take_some(110).await;
     assert_eq!((again.len(), again[0].attempts), (5, 2));
     webhooks::remove(&world.db, &again[0].id).await.unwrap();
     webhooks::postpone(&world.db, &again[1].id, Timestamp(10_000)).await.unwrap();

@@ -52,6 +52,7 @@ async fn the_contracts_jobs_are_shown_with_their_hours() {
         ("log_clean_up", "0 2 * * SUN", "fleet"),
         ("deleted_users", "30 2 * * *", "fleet"),
         ("house_keeping", "0 3 * * *", "fleet"),
+        ("lost_nodes", "30 3 * * *", "fleet"),
     ];
     for ((name, schedule, scope), line) in told.into_iter().zip(&shown) {
         assert_eq!(*line, (json!(name), json!(schedule), json!(scope)));
