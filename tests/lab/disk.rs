@@ -1,7 +1,7 @@
 //! Disk: it is full, or it fails, at every call in turn. Nobody who was answered loses anything, nothing
 //! panics, the gate says how it is, and it goes on when the disk does.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
@@ -167,11 +167,9 @@ impl Run {
         let load = self.load(Mix::NOTES, Dice::new(seed));
         let refused = self.until("refused for want of room", async |run| run.note().await == 503).await;
         self.report.figure("full after, ms", refused.as_millis());
-        let ready = self.gate.status("/readyz").await;
-        self.report.figure("readyz while full", ready.unwrap_or(0));
-        if ready == Some(200) {
-            self.report.broken("readyz says 200 on a full disk");
-        }
+        let told =
+            self.until("said by readyz", async |run| run.gate.status("/readyz").await == Some(503)).await;
+        self.report.figure("readyz says so after, ms", told.as_millis());
         self.heard.extend(load.stop().await);
         lock.execute("ROLLBACK").await.unwrap();
         let again = self.until("taken again", async |run| run.note().await == 200).await;
@@ -180,16 +178,20 @@ impl Run {
 
     /// Somebody else takes all the space.
     async fn squeeze(&mut self, small: &Small) {
-        let filler = small.fill();
+        small.fill();
         self.until("refused on a full disk", async |run| run.note().await == 503).await;
-        let ready = self.gate.status("/readyz").await;
-        self.report.figure("readyz while others fill the disk", ready.unwrap_or(0));
+        let told =
+            self.until("said by readyz", async |run| run.gate.status("/readyz").await == Some(503)).await;
+        self.report.figure("others fill the disk; readyz says so after, ms", told.as_millis());
         self.gate.stop_within(END).await;
+        // What was drained at the end left room.
+        let filler = small.fill();
         self.gate.spawn(|binary| Command::new(binary));
         let refusal = self.until("refused to start", async |run| run.gate.ended().is_some()).await;
         self.report.figure("start refused on a full disk after, ms", refusal.as_millis());
         let said = self.gate.said();
         let last = said.lines().last().unwrap_or_default().to_owned();
+        self.gate.kill();
         self.report.figure("it says", last);
         std::fs::remove_file(filler).unwrap();
         self.gate.start().await;
@@ -269,9 +271,11 @@ impl Small {
 
     /// Takes all the space there is.
     fn fill(&self) -> PathBuf {
-        let file = self.0.join("somebody-elses");
-        fill(&file);
-        file
+        use std::io::Write;
+        let path = self.0.join("somebody-elses");
+        let mut file = std::fs::File::options().create(true).append(true).open(&path).unwrap();
+        while file.write_all(&[7; 512]).is_ok() {}
+        path
     }
 }
 
@@ -279,10 +283,4 @@ impl Drop for Small {
     fn drop(&mut self) {
         let _ = Command::new("umount").arg("-l").arg(&self.0).status();
     }
-}
-
-fn fill(file: &Path) {
-    use std::io::Write;
-    let mut file = std::fs::File::create(file).unwrap();
-    while file.write_all(&[7; 512]).is_ok() {}
 }
