@@ -24,7 +24,7 @@ mod proof;
 
 use proof::gate::Plan;
 use proof::report::Report;
-use proof::{away, disk, kill, power, race};
+use proof::{away, damage, disk, kill, power, race};
 
 /// Experiments that prove, or break, what the README promises.
 #[derive(Parser)]
@@ -91,6 +91,12 @@ enum Experiment {
         #[arg(long)]
         strict: bool,
     },
+    /// The spool's files are torn, flipped, lost or doubled. SQLite only.
+    Damage {
+        /// Spools to start from.
+        #[arg(long, default_value_t = 2000)]
+        spools: usize,
+    },
     /// CPU of counting and keeping, next to nginx and to SQL for each request.
     Cost {
         #[arg(long, default_value_t = 5)]
@@ -128,6 +134,7 @@ async fn run(lab: &Lab, plan: &Plan) -> Report {
             let run = (Duration::from_millis(milliseconds), strict);
             power::power(plan, states, run, lab.seed).await
         }
+        Experiment::Damage { spools } => damage::damage(plan, spools, lab.seed).await,
         Experiment::Cost { rounds, requests } => cost::cost(plan, cost::Size { rounds, requests }).await,
         Experiment::Kill { rounds } => kill::kill(plan, rounds, lab.seed).await,
     }

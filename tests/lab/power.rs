@@ -22,34 +22,34 @@ use super::told::Told;
 use super::trace;
 
 /// What was recorded.
-struct Recorded {
-    base: Files,
-    ops: Vec<Timed>,
+pub(crate) struct Recorded {
+    pub(crate) base: Files,
+    pub(crate) ops: Vec<Timed>,
     users: Vec<(String, Terms)>,
     heard: Vec<Heard>,
     seen: HashMap<Canary, Seen>,
-    origin: Origin,
+    pub(crate) origin: Origin,
 }
 
 /// A disk as it may be found, and when the power went.
-struct State {
-    files: Files,
-    at: f64,
-    fate: Fate,
-    ops: usize,
+pub(crate) struct State {
+    pub(crate) files: Files,
+    pub(crate) at: f64,
+    pub(crate) fate: Fate,
+    pub(crate) ops: usize,
 }
 
 /// What the starts told.
 #[derive(Default)]
-struct Sums {
-    explored: usize,
+pub(crate) struct Sums {
+    pub(crate) explored: usize,
     by_fate: [usize; 4],
-    lost: usize,
+    pub(crate) lost: usize,
     oldest_lost: Duration,
-    slowest: Duration,
-    over_admitted: i64,
-    rows: usize,
-    broken: Vec<String>,
+    pub(crate) slowest: Duration,
+    pub(crate) over_admitted: i64,
+    pub(crate) rows: usize,
+    pub(crate) broken: Vec<String>,
 }
 
 const DAYS: [i64; 5] = [3, 12, 60, 400, 100_000];
@@ -59,7 +59,7 @@ const FATES: [Fate; 4] = [Fate::Kept, Fate::Dropped, Fate::Torn, Fate::Reordered
 /// How long something answered may be unsafe where it is not synced at once: twice the interval of 50 ms,
 /// and what a sync takes under a tracer.
 const BOUND: Duration = Duration::from_millis(250);
-const LOG: &str = "\n[message_log]\nbatch_interval = \"1s\"\nbatch_size = 50\n";
+pub(crate) const LOG: &str = "\n[message_log]\nbatch_interval = \"1s\"\nbatch_size = 50\n";
 
 /// Explores `states` disks, found after a run of `time`; the report. `strict` is the mode in which the
 /// last byte of an answer waits for the disk.
@@ -92,7 +92,7 @@ pub(crate) async fn power(plan: &Plan, states: usize, (time, strict): (Duration,
 
 /// A short life: users come, the gate stops in order; then it runs under a tracer, on a machine that was
 /// booted at another time than ours.
-async fn record(plan: &Plan, time: Duration, seed: u64) -> Recorded {
+pub(crate) async fn record(plan: &Plan, time: Duration, seed: u64) -> Recorded {
     let origin = Origin::start();
     let mut gate = Gate::new(plan, &origin.url()).await;
     gate.start().await;
@@ -126,6 +126,7 @@ async fn explore(
     let each = states.div_ceil(recorded.ops.len().max(1)).max(1);
     // Fewer states than calls: not every call is followed by a crash.
     let every = (recorded.ops.len() / states.max(1)).max(1);
+    let bound = if strict { Duration::ZERO } else { BOUND };
     let mut known = HashSet::new();
     let mut disk = Disk::with(&recorded.base);
     let mut gate = Gate::new(plan, &recorded.origin.url()).await;
@@ -145,7 +146,7 @@ async fn explore(
             let fate = if every > 1 { FATES[(at / every) % 4] } else { FATES[n.min(2 + n % 2)] };
             let state = State { files: disk.crash(fate, &mut dice), at: when, fate, ops: at + 1 };
             if known.insert(state.hash()) {
-                recover(&mut gate, recorded, state, strict, sums).await;
+                recover(&mut gate, recorded, state, bound, sums).await;
             }
             if every > 1 {
                 break;
@@ -157,7 +158,13 @@ async fn explore(
 }
 
 /// Starts from this disk, and holds what is then told against what was seen until the power went.
-async fn recover(gate: &mut Gate, recorded: &Recorded, state: State, strict: bool, sums: &mut Sums) {
+pub(crate) async fn recover(
+    gate: &mut Gate,
+    recorded: &Recorded,
+    state: State,
+    bound: Duration,
+    sums: &mut Sums,
+) {
     let data = gate.folder.path().join("data");
     let _ = std::fs::remove_dir_all(&data);
     write(&data, &state.files, &recorded.base);
@@ -174,7 +181,7 @@ async fn recover(gate: &mut Gate, recorded: &Recorded, state: State, strict: boo
         sums.broken.push(format!("{name}: the gate did not end well: {}", gate.said()));
     }
     let told = Told { left: at_rest.left, ..Told::of_tables(&gate.database).await };
-    let (books, lost) = recorded.until(state.at, strict, &told);
+    let (books, lost) = recorded.until(state.at, bound, &told);
     let findings = books.audit(&told);
     sums.explored += 1;
     sums.by_fate[FATES.iter().position(|fate| *fate == state.fate).unwrap()] += 1;
@@ -192,16 +199,20 @@ async fn recover(gate: &mut Gate, recorded: &Recorded, state: State, strict: boo
 // === impl Recorded ===
 
 impl Recorded {
+    /// When the last client had its answer.
+    pub(crate) fn last_answer(&self) -> f64 {
+        self.heard.iter().map(|heard| heard.at).fold(0.0, f64::max)
+    }
+
     /// What was known when the power went, and how long before that each answer was heard that is lost
     /// within its bound.
-    fn until(&self, at: f64, strict: bool, told: &Told) -> (Books, Vec<Duration>) {
+    fn until(&self, at: f64, bound: Duration, told: &Told) -> (Books, Vec<Duration>) {
         let rows: HashSet<&str> = told.rows.iter().map(|row| row.request_id.as_str()).collect();
-        let bound = if strict { 0.0 } else { BOUND.as_secs_f64() };
         let mut lost = Vec::new();
         let mut heard = Vec::new();
         for answer in self.heard.iter().filter(|heard| heard.at < at && heard.at > 0.0) {
             let is_lost = answer.status == 200 && answer.whole && !rows.contains(answer.request_id.as_str());
-            if is_lost && at - answer.at < bound {
+            if is_lost && at - answer.at < bound.as_secs_f64() {
                 lost.push(Duration::from_secs_f64(at - answer.at));
                 // It was had all the same.
                 heard.push(Heard { whole: false, ..answer.clone() });

@@ -15,6 +15,7 @@ pub(crate) mod away;
 pub(crate) mod books;
 pub(crate) mod client;
 pub(crate) mod crash;
+pub(crate) mod damage;
 pub(crate) mod dice;
 pub(crate) mod disk;
 pub(crate) mod gate;
