@@ -211,6 +211,12 @@ pub struct MessageLog {
     pub max_answer_size: u64,
     /// Most bytes kept over all conversations at a time; beyond, rows are metadata only.
     pub max_memory: u64,
+    /// Most bytes of the spool; beyond, new conversations are answered 503.
+    pub max_spool: u64,
+    /// Bytes of the disk that the spool leaves free, or a twentieth of it where that is less.
+    pub min_free_space: u64,
+    /// Longest time that a record of the spool is not yet durable.
+    pub sync_interval: Duration,
 }
 
 /// When a row counts as written.

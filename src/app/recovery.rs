@@ -25,7 +25,13 @@ pub(super) async fn open_spool(
 ) -> anyhow::Result<(Spool, spool::Reader, PathBuf)> {
     let folder = config.server.data_dir.join("spool");
     let poison = folder.join("poison");
-    let options = spool::Options::new(folder, run);
+    let log = &config.message_log;
+    let options = spool::Options {
+        max_bytes: log.max_spool,
+        min_free: log.min_free_space,
+        sync_every: log.sync_interval,
+        ..spool::Options::new(folder, run)
+    };
     let (behind, metrics) = (background.clone(), Arc::clone(metrics));
     let opened = background.run(async move { Spool::open(options, &behind, &metrics) }).await??;
     Ok((opened.0, opened.1, poison))

@@ -222,7 +222,8 @@ impl Gatherer {
     fn row_of_whole(id: ExchangeId, payload: &[u8]) -> Result<Exchange, Lost> {
         match Whole::read(payload)? {
             Whole::Row(row) => Ok(*row),
-            Whole::Conversation(begin, end, body) => {
+            Whole::Conversation(both, body) => {
+                let (begin, end) = *both;
                 Ok(row::of(Said { id, begin, body, end, head: &[], tail: &[] }))
             }
         }

@@ -97,7 +97,7 @@ pub(super) enum Piece {
 #[derive(Debug)]
 pub(super) enum Whole<'a> {
     /// A conversation that was never dispatched, and what it asked.
-    Conversation(Begin<'a>, End, &'a [u8]),
+    Conversation(Box<(Begin<'a>, End)>, &'a [u8]),
     /// A row as it is.
     Row(Box<Exchange>),
 }
@@ -140,8 +140,8 @@ impl<'a> Whole<'a> {
     pub(super) fn read(payload: &'a [u8]) -> Result<Self, Unreadable> {
         match payload.split_first() {
             Some((&CONVERSATION, facts)) => {
-                let ((begin, end), body) = read::<(Begin<'a>, End)>(facts)?;
-                Ok(Self::Conversation(begin, end, body))
+                let (both, body) = read::<(Begin<'a>, End)>(facts)?;
+                Ok(Self::Conversation(Box::new(both), body))
             }
             Some((&ROW, facts)) => Ok(Self::Row(Box::new(read::<Exchange>(facts)?.0))),
             _ => Err(Unreadable),
@@ -222,7 +222,7 @@ pub(super) mod tests {
         let payload = [&Whole::conversation(&begin(), &end())[..], b"{}"].concat();
         assert!(matches!(
             Whole::read(&payload),
-            Ok(Whole::Conversation(read, ended, b"{}")) if read == begin() && ended == end()
+            Ok(Whole::Conversation(read, b"{}")) if *read == (begin(), end())
         ));
         let row = exchange(5);
         assert!(matches!(Whole::read(&Whole::row(&row)), Ok(Whole::Row(read)) if *read == row));

@@ -80,6 +80,7 @@ pub(super) fn of(conversation: Said<'_>) -> exchanges::Exchange {
 }
 
 /// What is kept of an answer's body.
+#[derive(Clone, Copy)]
 struct Bytes<'a> {
     head: &'a [u8],
     tail: &'a [u8],

@@ -84,6 +84,9 @@ impl Place {
             capture: config::Capture::Full,
             max_answer_size: 8 << 20,
             max_memory: 256 << 20,
+            max_spool: 2 << 30,
+            min_free_space: 0,
+            sync_interval: Duration::from_millis(50),
         };
         change(&mut config);
         let (background, metrics) =
@@ -200,6 +203,20 @@ async fn many_rows_are_written_by_number_and_when_the_gateway_stops() {
     }
     run.stop().await;
     assert_eq!(place.rows().await.len(), 380);
+}
+
+#[tokio::test]
+async fn rows_are_written_by_time() {
+    let place = Place::new().await;
+    let run = place.run_with(|log| log.batch_interval = Duration::from_millis(50));
+    run.log.log(&exchange(7)).await.unwrap();
+    let written = async {
+        while run.log.waiting() > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), written).await.expect("its time comes");
+    run.stop().await;
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use http::Method;
 use http::header::HeaderValue;
@@ -118,6 +119,18 @@ pub(super) fn sizes(tree: &Tree<'_>, limits: &Limits, log: &MessageLog) {
         let message =
             "is larger than max_memory, so it would never be reached: raise that one, or lower this";
         tree.mistake("message_log.memory_threshold", message);
+    }
+    spool(tree, log);
+}
+
+fn spool(tree: &Tree<'_>, log: &MessageLog) {
+    if log.max_spool < log.max_answer_size.saturating_mul(2) {
+        let message = "has no room for two answers of max_answer_size: raise this, or lower that one";
+        tree.mistake("message_log.max_spool", message);
+    }
+    if log.sync_interval > Duration::from_mins(1) {
+        let message = "is longer than \"1m\": a loss of power would cost all that was said since";
+        tree.mistake("message_log.sync_interval", message);
     }
 }
 

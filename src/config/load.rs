@@ -218,6 +218,8 @@ mod tests {
         ("[message_log]\nsync = \"always\"", "message_log.sync"),
         ("[message_log]\ncontent_retention = \"91d\"", "message_log.content_retention"),
         ("[message_log]\nmax_answer_size = \"1GiB\"", "message_log.max_answer_size"),
+        ("[message_log]\nmax_spool = \"15MiB\"", "message_log.max_spool"),
+        ("[message_log]\nsync_interval = \"2m\"", "message_log.sync_interval"),
         (
             "[message_log]\nmemory_threshold = \"1GiB\"\nmax_memory = \"10MiB\"",
             "message_log.memory_threshold",

@@ -121,14 +121,14 @@ impl Meter {
     }
 
     /// Ends the conversation with what was kept of its answer.
-    pub(super) fn end(&mut self, ending: Ending, kept: Kept) {
+    pub(super) fn end(&mut self, ending: Ending, kept: &Kept) {
         let Some(mut open) = self.open.take() else { return };
         open.ending = match open.ending {
             // An error that came whole, or not: what counts is that the upstream refused.
             refused @ Ending::UpstreamError(_) => refused,
             _ => ending,
         };
-        self.synced = self.close(open, &kept);
+        self.synced = self.close(open, kept);
     }
 
     /// After the end: what the client's last byte waits for, if it does.
@@ -138,7 +138,7 @@ impl Meter {
 
     /// Ends it before any answer came.
     pub(super) fn end_unanswered(&mut self, ending: Ending) {
-        self.end(ending, Kept::default());
+        self.end(ending, &Kept::default());
     }
 
     fn close(&self, mut open: Open, kept: &Kept) -> Option<Synced> {

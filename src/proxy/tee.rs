@@ -150,7 +150,7 @@ impl TeeBody {
 
     fn end(&mut self, ending: Ending) {
         self.ended = true;
-        self.meter.end(ending, std::mem::take(&mut self.capture).finish());
+        self.meter.end(ending, &std::mem::take(&mut self.capture).finish());
     }
 
     /// Ends the answer in the upstream's stead: with an error in its framing where there is a place

@@ -68,5 +68,5 @@ async fn tunnel(client: OnUpgrade, upstream: OnUpgrade, mut meter: Meter, patien
         ended = timeout(patience.total, carry) => ended.unwrap_or(Ending::TimedOut(Waited::Total)),
         () = patience.cut.cancelled() => Ending::Cancelled,
     };
-    meter.end(ending, Kept::default());
+    meter.end(ending, &Kept::default());
 }

@@ -118,7 +118,8 @@ impl Account {
 
     /// Whether the teller has to be called; once until they come.
     pub(super) fn calls(&mut self) -> bool {
-        let calls = !self.called && !self.asking && !(self.waiters.is_empty() && self.returns.is_empty());
+        let has_work = !self.waiters.is_empty() || !self.returns.is_empty();
+        let calls = has_work && !self.called && !self.asking;
         self.called |= calls;
         calls
     }
@@ -305,9 +306,11 @@ impl Account {
         self.returns.is_empty() && !self.is_moving()
     }
 
-    /// How the day stands.
+    /// How the day stands. The database is asked rather than the lease, which knows of no other node;
+    /// but what the lease says stays true while units move between the two.
     pub(super) fn standing(&self, zone: Tz, moment: Moment) -> Standing {
         match &self.lease {
+            _ if !self.is_moving() => Standing::Ask,
             Some(lease) if lease.holds(zone, moment) => Standing::Known(Left {
                 day: lease.window.day,
                 left: lease.left().max(0),
@@ -315,8 +318,7 @@ impl Account {
                 reset: lease.reset,
                 resets_at: lease.window.resets_at,
             }),
-            _ if self.is_moving() => Standing::Moving,
-            _ => Standing::Ask,
+            _ => Standing::Moving,
         }
     }
 

@@ -48,6 +48,16 @@ const STALE: Duration = Duration::from_mins(1);
 /// Units that nobody took for so long go back, for other nodes to use.
 const IDLE: Duration = Duration::from_secs(2);
 
+// === impl Moment ===
+
+impl Moment {
+    /// Whether less than `span` has passed since. What is still to come has not: a clock moved by hand can
+    /// be set back.
+    fn is_within(self, span: Duration, since: Duration) -> bool {
+        self.elapsed.checked_sub(since).is_some_and(|passed| passed < span)
+    }
+}
+
 // === impl Lease ===
 
 impl Lease {
@@ -83,14 +93,14 @@ impl Lease {
 
     /// Nobody answered: what is here is used a little longer.
     pub(super) fn excuse(&mut self, moment: Moment) {
-        if moment.elapsed.saturating_sub(self.asked_at) < STALE {
+        if moment.is_within(STALE, self.asked_at) {
             self.excused_until = moment.elapsed + FRESH;
         }
     }
 
     /// Whether what it says can be relied on now.
     pub(super) fn holds(&self, zone: Tz, moment: Moment) -> bool {
-        let is_fresh = moment.elapsed.saturating_sub(self.asked_at) < FRESH;
+        let is_fresh = moment.is_within(FRESH, self.asked_at);
         self.is_today(zone, moment) && (is_fresh || moment.elapsed < self.excused_until)
     }
 
@@ -101,8 +111,7 @@ impl Lease {
 
     /// Whether it should be let go.
     pub(super) fn is_idle(&self, moment: Moment) -> bool {
-        let unused = moment.elapsed.saturating_sub(self.used_at);
-        moment.now >= self.window.resets_at || unused >= IDLE
+        moment.now >= self.window.resets_at || !moment.is_within(IDLE, self.used_at)
     }
 
     pub(super) fn is_of(&self, day: i64, epoch: i64) -> bool {

@@ -2,7 +2,8 @@
 //!
 //! What is left is the allowance less what was granted, and the units that are granted and in nobody's
 //! use. The first two stand in SQL, the last in memory: they are of one moment when nothing moved between
-//! them since before SQL was read. A user whose units are in hand is answered from memory alone.
+//! them since before SQL was read. While something moves, a user who has units in hand is answered from
+//! memory alone.
 
 use std::collections::HashMap;
 use std::time::Duration;

@@ -82,6 +82,11 @@ impl Node {
     /// Lets go of what is idle, and waits until it is back.
     async fn tidy(&self) {
         self.quota.holdings.tidy();
+        self.settled().await;
+    }
+
+    /// Waits until what is on its way back is back.
+    async fn settled(&self) {
         let settled = async {
             while !self.quota.holdings.is_settled() {
                 tokio::time::sleep(Duration::from_millis(1)).await;

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::FRAME;
+use super::folder::Old;
 use super::frame::{HEADER, Head, Header, Key, size};
 use super::segment::Track;
-use super::window::Window;
+use super::window::{Window, read_leniently};
 
 pub(super) struct Cursor {
     pub(super) number: u64,
@@ -50,22 +51,23 @@ pub(super) struct Stretch {
 // === impl Cursor ===
 
 impl Cursor {
-    /// A file of an earlier run, of `bytes` bytes; `None`: neither it nor its name says what it is.
-    pub(super) fn old(number: u64, path: PathBuf, file: File, bytes: u64) -> Option<Self> {
-        let mut window = Window::default();
-        let told = Header::decode(window.at((number, &file), 0, HEADER, bytes));
-        let named = || Header::from_name(path.file_name()?.to_str()?);
-        let header = told.or_else(named)?;
-        Some(Self {
+    /// A file of an earlier run. It comes back where neither it nor its name says what it is.
+    pub(super) fn old(number: u64, old: &Old, file: File) -> Result<Self, File> {
+        let mut start = [0; HEADER];
+        read_leniently(&file, &mut start, 0);
+        let told = Header::decode(&start);
+        let named = || Header::from_name(old.path.file_name()?.to_str()?);
+        let Some(header) = told.or_else(named) else { return Err(file) };
+        Ok(Self {
             number,
-            path,
+            path: old.path.clone(),
             file,
             header,
             header_lost: told.is_none(),
             track: None,
             key: header.key(),
             at: HEADER as u64,
-            limit: bytes,
+            limit: old.bytes,
             ordinal: 0,
         })
     }

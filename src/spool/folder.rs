@@ -27,8 +27,8 @@ const LEAST_FREE: u64 = 16 << 20;
 pub(super) fn open(options: &Options, disk: &dyn Disk) -> Result<(File, Vec<Old>), OpenError> {
     let folder = &options.folder;
     let path = folder.join("lock");
-    let at_folder = |error| OpenError::Io { path: folder.clone(), error };
-    let at_lock = |error| OpenError::Io { path: path.clone(), error };
+    let at_folder = |error| trouble(folder, folder, error);
+    let at_lock = |error| trouble(folder, &path, error);
     let held = match OpenOptions::new().write(true).open(&path) {
         Ok(file) => Some(take(file, &path)?),
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
@@ -56,15 +56,25 @@ pub(super) fn boot() -> u64 {
     digest.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }
 
+/// What went wrong at `path`; a disk that is used up is named so.
+fn trouble(folder: &Path, path: &Path, error: io::Error) -> OpenError {
+    if disk::is_full(&error) {
+        return OpenError::NoSpace { folder: folder.to_owned(), free: 0, needed: LEAST_FREE };
+    }
+    OpenError::Io { path: path.to_owned(), error }
+}
+
 enum Made {
     Folder(io::Error),
     Lock(io::Error),
 }
 
 fn make(folder: &Path, lock: &Path, disk: &dyn Disk) -> Result<File, Made> {
-    DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(Made::Folder)?;
-    if let Some(parent) = folder.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        disk.sync_folder(parent).map_err(Made::Folder)?;
+    if !folder.exists() {
+        DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(Made::Folder)?;
+        if let Some(parent) = folder.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            disk.sync_folder(parent).map_err(Made::Folder)?;
+        }
     }
     let mut how = OpenOptions::new();
     how.write(true).create(true).truncate(false).mode(0o600).open(lock).map_err(Made::Lock)

@@ -133,7 +133,7 @@ impl Header {
 impl Key {
     /// Puts a frame that will stand at `offset` into `buffer`, in place of what is there. The payload
     /// has at most [`MAX_RECORD`] bytes less [`FRAME`].
-    pub(super) fn encode(&self, buffer: &mut Vec<u8>, offset: u64, head: &Head, payload: &[&[u8]]) {
+    pub(super) fn encode(self, buffer: &mut Vec<u8>, offset: u64, head: &Head, payload: &[&[u8]]) {
         buffer.clear();
         buffer.extend_from_slice(&head.len.to_le_bytes());
         buffer.extend_from_slice(&[0; 4]);
@@ -151,7 +151,7 @@ impl Key {
     }
 
     /// The head of what may be a frame: its mark, its kind and its length are possible.
-    pub(super) fn head(&self, bytes: &[u8]) -> Option<Head> {
+    pub(super) fn head(self, bytes: &[u8]) -> Option<Head> {
         let (len, rest) = bytes.split_first_chunk()?;
         let (_crc, rest) = rest.split_first_chunk::<4>()?;
         let (word, rest) = rest.split_first_chunk()?;
@@ -167,12 +167,12 @@ impl Key {
     }
 
     /// Whether these are the bytes that were put into a frame for this file and this offset.
-    pub(super) fn holds(&self, offset: u64, frame: &[u8]) -> bool {
+    pub(super) fn holds(self, offset: u64, frame: &[u8]) -> bool {
         let crc = frame.get(4..8).and_then(|crc| crc.first_chunk());
         crc.is_some_and(|crc| u32::from_le_bytes(*crc) == self.crc(offset, frame))
     }
 
-    fn crc(&self, offset: u64, frame: &[u8]) -> u32 {
+    fn crc(self, offset: u64, frame: &[u8]) -> u32 {
         let crc = crc32c::crc32c_append(self.seed, &offset.to_le_bytes());
         let crc = crc32c::crc32c_append(crc, frame.get(..4).unwrap_or_default());
         crc32c::crc32c_append(crc, frame.get(8..).unwrap_or_default())

@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
@@ -98,7 +98,7 @@ impl Reader {
                     None => self.finish(&cursor),
                 },
                 None => match self.old.pop_front() {
-                    Some(old) => self.old_cursor = self.open(old),
+                    Some(old) => self.old_cursor = self.open(&old),
                     None => return self.next_live(),
                 },
             }
@@ -198,7 +198,7 @@ impl Reader {
     }
 
     /// Begins a file of an earlier run. One with nothing in it is removed.
-    fn open(&mut self, old: Old) -> Option<Cursor> {
+    fn open(&mut self, old: &Old) -> Option<Cursor> {
         let file = match File::open(&old.path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -216,12 +216,12 @@ impl Reader {
             self.unlink(&old.path, old.bytes);
             return None;
         }
-        match file.try_clone().map(|copy| Cursor::old(self.numbers, old.path.clone(), copy, old.bytes)) {
-            Ok(Some(cursor)) => {
+        match Cursor::old(self.numbers, old, file) {
+            Ok(cursor) => {
                 self.files.insert(cursor.number, Tally::new(&cursor));
                 Some(cursor)
             }
-            _ => {
+            Err(file) => {
                 self.set_aside(&old.path, &file, old.bytes);
                 None
             }
@@ -284,7 +284,7 @@ impl Reader {
     }
 
     /// A file that nobody can read is copied away, or stays where it is.
-    fn set_aside(&mut self, path: &std::path::Path, file: &File, bytes: u64) {
+    fn set_aside(&mut self, path: &Path, file: &File, bytes: u64) {
         self.lose_file();
         self.damage.bytes += bytes;
         tracing::error!(file = %path.display(), bytes, "nothing of a spool file can be read; it is set aside");
@@ -304,7 +304,7 @@ impl Reader {
         self.unlink(&tally.path, tally.bytes);
     }
 
-    fn unlink(&self, path: &std::path::Path, bytes: u64) {
+    fn unlink(&self, path: &Path, bytes: u64) {
         if let Err(error) = disk::remove(path) {
             tracing::warn!(%error, file = %path.display(), "a spool file that is done cannot be removed");
             return;

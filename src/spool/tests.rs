@@ -174,10 +174,12 @@ async fn the_next_run_reads_the_last_ones_records_before_its_own() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_write_while_one_reads_and_each_record_comes_once() {
+    fn may_move<T: Send>(_: &T) {}
     const WRITERS: usize = 6;
     const RECORDS: usize = 1_500;
     let bed = Bed::new();
     let (spool, mut reader) = bed.open_with(Options { segment_bytes: 40_000, ..bed.options() });
+    may_move(&reader);
     let threads: Vec<_> = (0..WRITERS)
         .map(|number| {
             // Two of them share one file.
@@ -273,6 +275,7 @@ async fn beyond_its_bytes_nothing_begins_but_what_began_may_end() {
     spool.seal();
     assert_eq!(reader.next(), None);
     assert!(spool.has_room());
+    drop(writer);
     bed.end(spool, reader).await;
 }
 

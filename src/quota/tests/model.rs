@@ -248,6 +248,9 @@ impl Story<'_> {
     }
 
     async fn check(&self) {
+        for node in &self.nodes {
+            node.settled().await;
+        }
         balances(&self.world.db).await;
         let ledger = self.model.ledger(self.today());
         let left = self.model.left(ledger.0);

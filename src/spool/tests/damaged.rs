@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use tempfile::tempdir;
+use tempfile::{tempdir, tempdir_in};
 use uuid::Uuid;
 
 use super::super::disk::Machine;
@@ -73,7 +73,9 @@ fn reader(folder: &Path) -> (Reader, Arc<Shared>) {
     let options = Options { min_free: 0, ..Options::new(folder.to_owned(), RunId(Uuid::from_u128(9))) };
     let (lock, old) = folder::open(&options, &Machine).unwrap();
     let shared = Arc::new(Shared::new(options, Arc::new(Machine), Arc::new(Metrics::new()), lock));
-    old.iter().for_each(|file| shared.room.add(file.bytes));
+    for file in &old {
+        shared.room.add(file.bytes);
+    }
     (Reader::new(Arc::clone(&shared), old), shared)
 }
 
@@ -91,16 +93,16 @@ fn a_tail_torn_at_any_byte_costs_the_last_record_only() {
     let mut chance = StdRng::seed_from_u64(1);
     let payloads = [vec![1; 10], vec![2; 100], vec![3; 77]];
     let written = write(Header::new(RunId(Uuid::from_u128(1)), 1, 0), &payloads, &mut chance);
-    let last = &written.records[2];
+    let victim = &written.records[2];
     let (mut torn_off, mut zeroed) = (0, 0);
-    for cut in last.from..last.to {
+    for cut in victim.from..victim.to {
         for zeros in [false, true] {
             let dir = tempdir().unwrap();
             let mut bytes = written.bytes[..cut].to_vec();
             // As a file system leaves it that knows the length but has not the bytes.
-            bytes.resize(if zeros { last.to } else { cut }, 0);
+            bytes.resize(if zeros { victim.to } else { cut }, 0);
             let whole = bytes == written.bytes;
-            let lost_bytes = if whole { 0 } else { (bytes.len() - last.from) as u64 };
+            let lost_bytes = if whole { 0 } else { (bytes.len() - victim.from) as u64 };
             fs::write(dir.path().join(written.header.name()), bytes).unwrap();
             let (mut reader, _shared) = reader(dir.path());
             let read = read_all(&mut reader);
@@ -108,12 +110,14 @@ fn a_tail_torn_at_any_byte_costs_the_last_record_only() {
             let lost = u64::from(lost_bytes > 0);
             let expected = Damage { records: lost, bytes: lost_bytes, torn: lost, files: 0 };
             assert_eq!(reader.damage(), expected, "cut at {cut}");
-            read.iter().for_each(|(entry, _)| reader.done(&entry.at));
+            for (entry, _) in &read {
+                reader.done(&entry.at);
+            }
             assert!(segments(dir.path()).is_empty());
             *(if zeros { &mut zeroed } else { &mut torn_off }) += lost;
         }
     }
-    assert_eq!((torn_off, zeroed), ((last.to - last.from) as u64 - 1, (FRAME + last.len) as u64));
+    assert_eq!((torn_off, zeroed), ((victim.to - victim.from) as u64 - 1, (FRAME + victim.len) as u64));
 }
 
 #[test]
@@ -153,7 +157,9 @@ fn a_record_damaged_after_it_was_handed_out_is_not_believed() {
 
 #[test]
 fn ten_thousand_damaged_folders() {
-    let root = tempdir().unwrap();
+    // In memory where there is such a place: a disk's journal would be most of the work.
+    let memory = Path::new("/dev/shm");
+    let root = if memory.is_dir() { tempdir_in(memory) } else { tempdir() }.unwrap();
     for seed in 0..10_000 {
         let dir = root.path().join(seed.to_string());
         fs::create_dir(&dir).unwrap();
@@ -240,20 +246,24 @@ fn damage_bytes(bytes: &mut Vec<u8>, kind: u32, chance: &mut StdRng) {
 
 fn judge(dir: &Path, found: &[Found<'_>], seed: u64) {
     let mut expected = Verdict::default();
-    found.iter().for_each(|file| expected.add(file));
+    for file in found {
+        expected.add(file);
+    }
     let (mut reader, shared) = reader(dir);
     let read = read_all(&mut reader);
-    let mut seen: BTreeMap<_, u32> = BTreeMap::new();
+    let mut handed: BTreeMap<_, u32> = BTreeMap::new();
     for (entry, payload) in &read {
-        *seen.entry((entry.kind as u8, entry.id, entry.run, payload.clone())).or_default() += 1;
+        *handed.entry((entry.kind as u8, entry.id, entry.run, payload.clone())).or_default() += 1;
     }
-    assert!(seen == expected.records, "seed {seed}: other records than those that are whole");
+    assert!(handed == expected.records, "seed {seed}: other records than those that are whole");
     assert!(reader.old_runs_read(), "seed {seed}");
     let damage = reader.damage();
     assert_eq!((damage.bytes, damage.files), (expected.lost_bytes, expected.files), "seed {seed}");
     let possible = expected.least_lost..=expected.most_lost;
     assert!(possible.contains(&damage.records), "seed {seed}: {} not in {possible:?}", damage.records);
-    read.iter().for_each(|(entry, _)| reader.done(&entry.at));
+    for (entry, _) in &read {
+        reader.done(&entry.at);
+    }
     assert_eq!((segments(dir).len(), shared.room.bytes()), (0, 0), "seed {seed}");
 }
 

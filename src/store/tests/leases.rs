@@ -156,7 +156,7 @@ async fn rows_that_come_when_their_run_was_given_up_are_charged_all_the_same() {
     runs::close(&world.db, RUN, Fate::Forfeited).await.unwrap();
     exchanges::append(&world.db, RUN, &[row(ada, Verdict::Charged)]).await.unwrap();
     let day = balances(&world.db).await.remove(0);
-    assert_eq!((day.granted, day.charged, day.forfeited), (3, 1, 2));
+    assert_eq!((day.user_id, day.granted, day.charged, day.forfeited), (ada, 3, 1, 2));
     // More than anybody was ever granted: said as it is.
     let rows: Vec<Exchange> = (0..4).map(|_| row(ada, Verdict::Charged)).collect();
     exchanges::append(&world.db, RUN, &rows).await.unwrap();

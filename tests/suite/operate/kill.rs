@@ -1,11 +1,12 @@
 //! `kill -9`: what was answered is in the log, once; what was running is charged and called cut.
 
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::child::{PATIENCE, Site, route_to};
+use super::child::{Child, PATIENCE, Site, free_port, route_to};
 use crate::upstream::{Answer, Gate, Upstream};
 
 const ADMIN: [(&str, &str); 1] = [("ADMIN_PASSWORD", "correct-horse-7")];
@@ -127,10 +128,47 @@ async fn two_gateways_on_one_folder_are_one_too_many() {
     let site = Site::new("");
     let _child = site.serve(&ADMIN).await;
     let file = site.folder.path().join("gateway.toml");
-    let other = super::child::free_port();
+    let other = free_port();
     let text = std::fs::read_to_string(&file).unwrap().replace(&site.addr.to_string(), &other.to_string());
     std::fs::write(&file, text).unwrap();
-    let (code, said) = super::child::Child::tollgate(site.folder.path(), &["serve"], &ADMIN).ends();
+    let (code, said) = Child::tollgate(site.folder.path(), &["serve"], &ADMIN).ends();
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("another gateway runs on this data folder"), "{said}");
+}
+
+/// How long each `fdatasync` of the gateway takes.
+const SLOW: Duration = Duration::from_millis(300);
+
+#[tokio::test]
+async fn in_strict_mode_the_last_byte_waits_for_the_disk() {
+    let upstream = Upstream::start();
+    let site = Site::new(&format!("message_log.sync = \"strict\"\n{}", route_to(&upstream.url())));
+    // With -D the gateway is our child, and not strace, so that it can be signalled.
+    let mut slowly = Command::new("strace");
+    slowly.args(["-D", "-f", "-o", "/dev/null", "-e", "trace=fdatasync"]);
+    slowly.args(["-e", &format!("inject=fdatasync:delay_enter={}", SLOW.as_micros())]);
+    slowly.args([env!("CARGO_BIN_EXE_tollgate"), "serve"]).current_dir(site.folder.path()).env_clear();
+    slowly.env("PATH", std::env::var("PATH").unwrap()).envs(ADMIN);
+    let mut child = Child::start(slowly);
+    let begun = Instant::now();
+    while reqwest::get(site.url("/livez")).await.is_err() {
+        assert!(child.runs() && begun.elapsed() < PATIENCE, "does not serve:\n{}", child.said());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let (_, key) = site.user("ann").await;
+    for streamed in [false, true] {
+        let gate = Gate::closed();
+        upstream.next(Answer::sse(["data: {}\n\n"]).hold(&gate).send("data: [DONE]\n\n"));
+        let mut answer = chat(&site, &key, streamed).send().await.unwrap();
+        assert_eq!(answer.chunk().await.unwrap().unwrap(), "data: {}\n\n");
+        let last = Instant::now();
+        gate.open();
+        while answer.chunk().await.unwrap().is_some() {}
+        assert!(last.elapsed() >= SLOW, "it ended {:?} after it could", last.elapsed());
+    }
+    let message = json!({"model": "told", "messages": [{"role": "user", "content": "elsewhere"}]});
+    let told = Instant::now();
+    let (status, logged) = site.post("/api/v1/auth/log-message", Some(&key), &message).await;
+    assert_eq!(status, 200, "{logged}");
+    assert!(told.elapsed() >= SLOW, "answered after {:?}", told.elapsed());
 }
