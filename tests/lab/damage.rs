@@ -58,7 +58,11 @@ pub(crate) async fn damage(plan: &Plan, spools: usize, seed: u64) -> Report {
 
 /// Does something to one file of the spool; what that was.
 fn hurt(files: &mut Files, dice: &mut Dice) -> String {
-    let mut names: Vec<String> = files.keys().filter(|name| name.ends_with(".seg")).cloned().collect();
+    let mut names: Vec<String> = files
+        .keys()
+        .filter(|name| name.rsplit_once('.').is_some_and(|(_, kind)| kind == "seg"))
+        .cloned()
+        .collect();
     names.sort();
     assert!(!names.is_empty(), "nothing was in the spool");
     let name = names[dice.below(names.len() as u64) as usize].clone();
