@@ -54,6 +54,8 @@ pub(crate) struct Sums {
 
 const DAYS: [i64; 5] = [3, 12, 60, 400, 100_000];
 const CLIENTS: usize = 2;
+/// Over the recorded calls, at most.
+const PASSES: usize = 20;
 /// In the order of `Sums::by_fate`.
 const FATES: [Fate; 4] = [Fate::Kept, Fate::Dropped, Fate::Torn, Fate::Reordered];
 /// How long something answered may be unsafe where it is not synced at once: twice the interval of 50 ms,
@@ -123,38 +125,43 @@ async fn explore(
     sums: &mut Sums,
     (strict, dice): (bool, Dice),
 ) {
-    let each = states.div_ceil(recorded.ops.len().max(1)).max(1);
     // Fewer states than calls: not every call is followed by a crash.
     let every = (recorded.ops.len() / states.max(1)).max(1);
     let bound = if strict { Duration::ZERO } else { BOUND };
     let mut known = HashSet::new();
-    let mut disk = Disk::with(&recorded.base);
     let mut gate = Gate::new(plan, &recorded.origin.url()).await;
-    for (at, timed) in recorded.ops.iter().enumerate() {
-        disk.apply(timed);
-        if at % every != 0 {
-            continue;
-        }
-        // The power goes before the next call begins.
-        let when = recorded.ops[at + 1..]
-            .iter()
-            .map(|next| next.begun)
-            .fold(f64::INFINITY, f64::min)
-            .max(timed.done);
-        for n in 0..each + 3 {
-            let mut dice = dice.fork((at * 1000 + n) as u64);
-            let fate = if every > 1 { FATES[(at / every) % 4] } else { FATES[n.min(2 + n % 2)] };
-            let state = State { files: disk.crash(fate, &mut dice), at: when, fate, ops: at + 1 };
-            if known.insert(state.hash()) {
-                recover(&mut gate, recorded, state, bound, sums).await;
+    // More than one pass where one does not find enough that differ.
+    'passes: for pass in 0..PASSES {
+        let mut disk = Disk::with(&recorded.base);
+        for (at, timed) in recorded.ops.iter().enumerate() {
+            disk.apply(timed);
+            if !(at + pass).is_multiple_of(every) {
+                continue;
             }
-            if every > 1 {
-                break;
+            for fate in fates(pass, at, every) {
+                let mut dice = dice.fork((pass << 32 | at << 2 | fate as usize) as u64);
+                let files = disk.crash(fate, &mut dice);
+                let state = State { files, at: recorded.until_next(at), fate, ops: at + 1 };
+                if known.insert(state.hash()) {
+                    recover(&mut gate, recorded, state, bound, sums).await;
+                }
+            }
+            if known.len() >= states {
+                break 'passes;
             }
         }
     }
     sums.broken.extend(gate.panics());
     gate.clean_up().await;
+}
+
+/// Which fates are tried after this call.
+fn fates(pass: usize, at: usize, every: usize) -> Vec<Fate> {
+    match pass {
+        _ if every > 1 => vec![FATES[(at / every + pass) % FATES.len()]],
+        0 => FATES.to_vec(),
+        _ => vec![Fate::Torn, Fate::Reordered],
+    }
 }
 
 /// Starts from this disk, and holds what is then told against what was seen until the power went.
@@ -199,6 +206,12 @@ pub(crate) async fn recover(
 // === impl Recorded ===
 
 impl Recorded {
+    /// When the power goes after this call: before the next begins.
+    fn until_next(&self, at: usize) -> f64 {
+        let next = self.ops[at + 1..].iter().map(|next| next.begun).fold(f64::INFINITY, f64::min);
+        next.max(self.ops[at].done)
+    }
+
     /// When the last client had its answer.
     pub(crate) fn last_answer(&self) -> f64 {
         self.heard.iter().map(|heard| heard.at).fold(0.0, f64::max)
