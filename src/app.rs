@@ -12,6 +12,7 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::background::Background;
@@ -26,7 +27,8 @@ use crate::credential::ticket::TicketKey;
 use crate::credential::token::Tokens;
 use crate::identity::{Directory, Sources};
 use crate::ids::RunId;
-use crate::jobs::{self, Jobs, deliveries};
+use crate::jobs::deliveries::{self, Queue};
+use crate::jobs::{self, Jobs};
 use crate::limits::Limits;
 use crate::listen::{self, Acceptor, ClientIps, Stop, TlsKeys};
 use crate::notify::mail::Mailer;
@@ -223,7 +225,9 @@ impl App {
         }
         self.jobs.stop().await;
         self.undelivered.cancel();
-        self.quota.close().await;
+        if tokio::time::timeout(LAST_ROWS, self.quota.close()).await.is_err() {
+            tracing::error!("the conversations in hand could not be given back in time");
+        }
         let Self { background, db, run, runtime, .. } = self;
         if tokio::time::timeout(LAST_ROWS, background.finish()).await.is_err() {
             tracing::error!("the last rows could not be written in time");
@@ -281,8 +285,9 @@ impl House {
         let chatlog = Chatlog::start(&config.message_log, sources, background, Arc::clone(&metrics));
         recovery::begin(background, &chatlog, &quota);
         let undelivered = CancellationToken::new();
-        let (queue, webhooks, stop) = (db.clone(), config.webhooks.as_ref(), undelivered.clone());
-        deliveries::start(background, queue, clock.clone(), webhooks, stop).await?;
+        let queue = Queue { db: db.clone(), clock: clock.clone(), metrics: Arc::clone(&metrics) };
+        let (webhooks, stop) = (config.webhooks.as_ref(), undelivered.clone());
+        deliveries::start(background, queue, webhooks, stop).await?;
         let mailer = Mailer::start(&config.mail, background, draining)?;
         let background = background.clone();
         Ok(Self {
@@ -339,6 +344,7 @@ impl House {
             },
             scheduler_running: jobs.running(),
             schedule: jobs.schedule().clone(),
+            verifying: Semaphore::new(1),
             draining,
         })
     }

@@ -8,6 +8,7 @@ mod audit;
 mod check;
 mod desk;
 mod health;
+mod ledger;
 mod migrate;
 mod papers;
 mod serve;
@@ -18,6 +19,7 @@ pub(super) use admin::AdminCommand;
 pub(super) use audit::AuditCommand;
 pub(super) use check::check;
 pub(super) use health::health;
+pub(super) use ledger::{LedgerCommand, Unreadable};
 pub(super) use migrate::migrate;
 pub(super) use papers::{completions, man};
 pub(super) use serve::{demo, serve};
@@ -30,7 +32,7 @@ pub(super) struct ConfigFile {
     /// The file; else $GATEWAY_CONFIG, ./gateway.toml, /etc/tollgate/gateway.toml.
     #[arg(long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
-    /// Print data as JSON.
+    /// Print one JSON document and nothing else, also of an error: `ok` says which.
     #[arg(long)]
     pub(super) json: bool,
 }
@@ -39,6 +41,22 @@ pub(super) struct ConfigFile {
 pub(super) fn tell(error: &anyhow::Error) {
     // With nobody to tell, the exit code says it.
     let _ = writeln!(std::io::stderr(), "{error:#}");
+}
+
+/// Passes the outcome of a command on that has nothing else to say; with `json` it is printed too.
+fn told(json: bool, done: anyhow::Result<()>) -> anyhow::Result<()> {
+    if json {
+        print_json(&match &done {
+            Ok(()) => serde_json::json!({ "ok": true }),
+            Err(error) => refusal(error),
+        })?;
+    }
+    done
+}
+
+/// What programs are told of an error; people read it on standard error in any case.
+fn refusal(error: &anyhow::Error) -> serde_json::Value {
+    serde_json::json!({ "ok": false, "error": format!("{error:#}") })
 }
 
 fn print_json(value: &serde_json::Value) -> anyhow::Result<()> {

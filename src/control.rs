@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::middleware::from_fn_with_state;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::chatlog::Chatlog;
@@ -43,6 +44,7 @@ mod info;
 mod jobs;
 mod key_self;
 mod keys;
+mod ledger;
 mod letters;
 mod me;
 mod messages;
@@ -72,6 +74,7 @@ mod violations;
 
 pub use backoff::Backoff;
 pub use health::Vitals;
+pub use ledger::{DayReport, LedgerDifference, LedgerEpoch, LedgerLine, LedgerReport, Whose};
 pub use letters::Letters;
 pub use my_key::MadeKey;
 pub use passwords::Passwords;
@@ -130,6 +133,8 @@ pub struct Control {
     pub scheduler_running: Arc<AtomicBool>,
     /// When jobs run, and how they ran.
     pub schedule: Schedule,
+    /// Whose turn it is to walk through the ledger.
+    pub verifying: Semaphore,
     /// Cancelled when the gateway begins to stop.
     pub draining: CancellationToken,
 }
@@ -284,6 +289,8 @@ fn admin_paths() -> Paths {
         .route("/api/v1/admin/jobs/{name}/run", post(A::RunJobs, jobs::run_job))
         .route("/api/v1/admin/usage", get(A::ReadUsage, usage::usage))
         .route("/api/v1/admin/statistics", get(A::ReadUsage, usage::statistics))
+        .route("/api/v1/admin/ledger/verify", get(A::ReadLedger, ledger::verify_ledger))
+        .route("/api/v1/admin/ledger/{username}", get(A::ReadLedger, ledger::explain_ledger))
         .route("/api/v1/admin/message-logs", get(A::ReadLog, exchanges::list_message_logs))
         .route("/api/v1/admin/message-logs/{id}", get(A::ReadLog, exchanges::get_message_log))
 }

@@ -18,9 +18,10 @@ use crate::credential::key::{Pepper, PlainKey};
 use crate::credential::password::{self, Password};
 use crate::credential::seal::Sealer;
 use crate::store::Db;
+use crate::store::accounts::InsertAccount;
 use crate::store::audit::{self, Actor};
 use crate::store::keys::NewKey;
-use crate::store::users::{self, InsertUser, NewUser};
+use crate::store::users::{self, NewUser};
 use folder::{Account, Folder};
 
 mod anthropic;
@@ -163,8 +164,8 @@ async fn add_user(db: &Db, account: &Account, security: &Security, now: Timestam
         at: now,
     };
     match users::insert(db, &user, &new_key, now, &entry).await {
-        Ok(_) | Err(InsertUser::UsernameTaken | InsertUser::EmailTaken) => Ok(()),
-        Err(InsertUser::Store(error)) => Err(error).context("the demo's user cannot be added"),
+        Ok(_) | Err(InsertAccount::UsernameTaken | InsertAccount::EmailTaken) => Ok(()),
+        Err(InsertAccount::Store(error)) => Err(error).context("the demo's user cannot be added"),
     }
 }
 

@@ -49,6 +49,13 @@ const MEMORY_CHECK: Duration = Duration::from_mins(2);
 
 /// Every job.
 fn table(shop: &Arc<Workshop>, batch_interval: Duration) -> Result<Vec<Job>, NotACron> {
+    let mut jobs = of_the_log(shop, batch_interval)?;
+    jobs.extend(of_the_house(shop)?);
+    Ok(jobs)
+}
+
+/// What has to do with days and with the log.
+fn of_the_log(shop: &Arc<Workshop>, batch_interval: Duration) -> Result<Vec<Job>, NotACron> {
     use Reach::{Fleet, Node};
     let job = |name, when, reach, about, work| Job { name, about, when, reach, work };
     Ok(vec![
@@ -87,6 +94,14 @@ fn table(shop: &Arc<Workshop>, batch_interval: Duration) -> Result<Vec<Job>, Not
             "Forgets rows of the message log that are older than their retention",
             shop.work(Workshop::clean_log),
         ),
+    ])
+}
+
+/// What is put away at night.
+fn of_the_house(shop: &Arc<Workshop>) -> Result<Vec<Job>, NotACron> {
+    use Reach::Fleet;
+    let job = |name, when, reach, about, work| Job { name, about, when, reach, work };
+    Ok(vec![
         job(
             "deleted_users",
             When::cron("30 2 * * *")?,

@@ -17,10 +17,11 @@
 //!
 //! Read from the top of this list to its end to meet everything after what it builds on.
 
-// Floor 0: words, time, the runtime behind, and the counters everyone may bump.
+// Floor 0: words, time, the runtime behind, whom we believe, and the counters everyone may bump.
 pub mod background;
 pub mod clock;
 pub mod ids;
+pub mod roots;
 pub mod telemetry;
 
 // Floor 1: pure knowledge.

@@ -9,7 +9,7 @@ use clap_complete::Shell;
 
 mod commands;
 
-use commands::{AdminCommand, AuditCommand, ConfigFile, StaffCommand, UserCommand};
+use commands::{AdminCommand, AuditCommand, ConfigFile, LedgerCommand, StaffCommand, UserCommand};
 
 /// The gate in front of your chat models: keys, address rules, rates, exact daily limits.
 #[derive(Parser)]
@@ -22,7 +22,11 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Stand in front of the upstreams of a configuration file.
-    Serve(ConfigFile),
+    Serve {
+        /// The file; else $GATEWAY_CONFIG, ./gateway.toml, /etc/tollgate/gateway.toml.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
     /// Start in front of a small chat app of its own, with a user to try it.
     Demo {
         /// Where to listen.
@@ -50,6 +54,9 @@ enum Command {
     /// Look whether the audit trail holds.
     #[command(subcommand)]
     Audit(AuditCommand),
+    /// Look whether every conversation is accounted for.
+    #[command(subcommand)]
+    Ledger(LedgerCommand),
     /// Print what a shell completes this command line with.
     Completions {
         /// Which shell.
@@ -65,11 +72,13 @@ enum Command {
 
 /// The configuration is wrong (`EX_CONFIG` of sysexits.h).
 const EX_CONFIG: u8 = 78;
+/// What was to be verified cannot be read, so nobody knows.
+const UNREADABLE: u8 = 2;
 
 fn main() -> ExitCode {
     let Arguments { command } = Arguments::parse();
     let done = match command {
-        Command::Serve(ConfigFile { config, .. }) => commands::serve(config.as_deref()),
+        Command::Serve { config } => commands::serve(config.as_deref()),
         Command::Demo { listen, data } => commands::demo(listen, data),
         Command::Check(ConfigFile { config, json }) => commands::check(config.as_deref(), json),
         Command::Migrate(ConfigFile { config, json }) => commands::migrate(config.as_deref(), json),
@@ -78,6 +87,7 @@ fn main() -> ExitCode {
         Command::Staff(command) => command.run(),
         Command::Admin(command) => command.run(),
         Command::Audit(command) => command.run(),
+        Command::Ledger(command) => command.run(),
         Command::Completions { shell } => {
             commands::completions(Arguments::command(), shell);
             Ok(())
@@ -90,6 +100,8 @@ fn main() -> ExitCode {
             commands::tell(&error);
             if error.is::<tollgate::config::ConfigError>() {
                 ExitCode::from(EX_CONFIG)
+            } else if error.is::<commands::Unreadable>() {
+                ExitCode::from(UNREADABLE)
             } else {
                 ExitCode::FAILURE
             }

@@ -9,6 +9,8 @@
 //! and a pool of read-only ones. Its write transactions begin `IMMEDIATE`, because one that turns
 //! from reading to writing is refused at once when another process writes, whatever the busy timeout.
 
+use std::time::Duration;
+
 use sqlx::{PgPool, Postgres, Sqlite, SqlitePool, Transaction};
 
 /// Runs one body on whichever engine this is; the body is compiled once for each.
@@ -42,6 +44,7 @@ macro_rules! on {
     };
 }
 
+pub mod accounts;
 pub mod admins;
 pub mod audit;
 pub mod deleted;
@@ -49,6 +52,7 @@ pub mod exchanges;
 pub mod job_runs;
 pub mod keys;
 pub mod leases;
+pub mod ledger;
 pub mod mail_tokens;
 mod open;
 pub mod quota;
@@ -108,7 +112,7 @@ pub struct Page<T> {
     pub total: i64,
 }
 
-/// A write transaction. Dropped without [`Tx::commit`], it never happened.
+/// A transaction, mostly one that writes. Dropped without [`Tx::commit`], it never happened.
 pub(crate) enum Tx {
     Sqlite(Transaction<'static, Sqlite>),
     Postgres(Transaction<'static, Postgres>),
@@ -154,6 +158,21 @@ impl Db {
             Self::Sqlite { writer, .. } => Tx::Sqlite(writer.begin_with("BEGIN IMMEDIATE").await?),
             Self::Postgres(pool) => Tx::Postgres(pool.begin().await?),
         })
+    }
+
+    /// Begins to read everything as it is at one moment, without keeping anybody from writing. With
+    /// PostgreSQL a statement may take as long as `patience` (a second at least), whatever is usual; `None`:
+    /// as it takes. With SQLite the log beside the file grows until it ends.
+    pub(crate) async fn snapshot(&self, patience: Option<Duration>) -> Result<Tx, sqlx::Error> {
+        let pool = match self {
+            Self::Sqlite { readers, .. } => return Ok(Tx::Sqlite(readers.begin().await?)),
+            Self::Postgres(pool) => pool,
+        };
+        let mut open = pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+        let limit = patience.map_or(0, |patience| patience.as_millis().max(1000)).to_string();
+        let set = "SELECT set_config('statement_timeout', $1, true)";
+        sqlx::query(set).bind(limit).execute(&mut *open).await?;
+        Ok(Tx::Postgres(open))
     }
 }
 

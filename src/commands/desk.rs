@@ -8,7 +8,7 @@ use std::io::{Read, Write};
 
 use anyhow::Context;
 use secrecy::SecretString;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::runtime::Runtime;
 use tollgate::clock::{Clock, Timestamp};
 use tollgate::config::{Config, Options, Vars};
@@ -16,7 +16,7 @@ use tollgate::credential::password::{self, Password, PasswordHash};
 use tollgate::store::Db;
 use tollgate::store::audit::{Actor, Entry};
 
-use super::{ConfigFile, print_json};
+use super::{ConfigFile, print_json, refusal};
 
 /// An installation's configuration and its database, open.
 pub(super) struct Desk {
@@ -58,7 +58,7 @@ pub(super) fn at_the_desk(
     match &done {
         Ok(told) if at.json => print_json(&told.json)?,
         Ok(told) => writeln!(std::io::stdout(), "{}", told.text)?,
-        Err(error) if at.json => print_json(&json!({ "ok": false, "error": format!("{error:#}") }))?,
+        Err(error) if at.json => print_json(&refusal(error))?,
         Err(_) => {}
     }
     done.map(drop)

@@ -8,13 +8,17 @@ use std::time::Duration;
 use anyhow::Context;
 use tollgate::config::{Config, Options, Secrets, Vars};
 
-use super::print_json;
+use super::told;
 
 /// How long a running gateway may take to say how it is.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Asks `/readyz` of the gateway that this configuration describes.
 pub(crate) fn health(file: Option<&Path>, json: bool) -> anyhow::Result<()> {
+    told(json, is_ready(file))
+}
+
+fn is_ready(file: Option<&Path>) -> anyhow::Result<()> {
     let options = Options { secrets: Secrets::ReadOnly, ..Options::default() };
     let config = Config::load(file, &Vars::from_process(), &options)?;
     let tls = config.server.tls.is_some();
@@ -29,12 +33,7 @@ pub(crate) fn health(file: Option<&Path>, json: bool) -> anyhow::Result<()> {
             if address.is_ipv4() { [127, 0, 0, 1].into() } else { std::net::Ipv6Addr::LOCALHOST.into() };
         address.set_ip(loopback);
     }
-    let ready = if tls { accepts(address) } else { ask(address) };
-    if json {
-        let error = ready.as_ref().err().map(|error| format!("{error:#}"));
-        print_json(&serde_json::json!({ "ok": ready.is_ok(), "error": error }))?;
-    }
-    ready
+    if tls { accepts(address) } else { ask(address) }
 }
 
 fn ask(address: SocketAddr) -> anyhow::Result<()> {

@@ -7,19 +7,22 @@ use tokio::runtime::Runtime;
 use tollgate::config::{Config, Options, Vars};
 use tollgate::store::Db;
 
-use super::print_json;
+use super::told;
 
 /// Opens the database, which brings it up to date.
 pub(crate) fn migrate(file: Option<&Path>, json: bool) -> anyhow::Result<()> {
+    told(json, bring_up_to_date(file))?;
+    if !json {
+        writeln!(std::io::stdout(), "The database is up to date.")?;
+    }
+    Ok(())
+}
+
+fn bring_up_to_date(file: Option<&Path>) -> anyhow::Result<()> {
     let config = Config::load(file, &Vars::from_process(), &Options::default())?;
     Runtime::new()?.block_on(async {
         let db = Db::connect(&config.database).await?;
         db.close().await;
-        anyhow::Ok(())
-    })?;
-    if json {
-        return print_json(&serde_json::json!({ "ok": true }));
-    }
-    writeln!(std::io::stdout(), "The database is up to date.")?;
-    Ok(())
+        Ok(())
+    })
 }

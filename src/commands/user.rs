@@ -33,7 +33,8 @@ pub(crate) enum UserCommand {
         #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(i64).range(0..))]
         offset: i64,
     },
-    /// Print one account.
+    /// Print one account. What a running gateway has in hand of today counts as used until it is back,
+    /// a few seconds later.
     Show(Named),
     /// Make another key and print it once; the old one stops working.
     Key(Named),

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
+use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
@@ -12,6 +12,7 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 use super::Control;
 use super::problem::{self, Problem};
 use crate::ids::RequestId;
+use crate::telemetry::metrics::ApiAnswer;
 
 /// Both spellings in use; official SDKs read one or the other.
 const REQUEST_ID_HEADERS: [HeaderName; 2] =
@@ -30,11 +31,14 @@ pub(super) async fn wrap(State(control): State<Arc<Control>>, mut request: Reque
     let request_id = request.extensions().get::<RequestId>().cloned().unwrap_or_else(RequestId::generate);
     request.extensions_mut().insert(request_id.clone());
     let asks_for_options = request.method() == Method::OPTIONS;
+    let (method, route) = (word_of(request.method()), route_of(&request));
     let mut response = next.run(request).await;
     if asks_for_options && response.status() == StatusCode::METHOD_NOT_ALLOWED {
         response = options_of(&response);
     }
     let mut response = problem::finish(response, &request_id, control.clock.now());
+    let answer = ApiAnswer { method, route, status: response.status().as_u16() };
+    control.metrics.api_requests.get_or_create(&answer).inc();
     let headers = response.headers_mut();
     for (name, value) in PROTECTION {
         headers.entry(name).or_insert(value);
@@ -55,6 +59,16 @@ pub(super) async fn no_such_path() -> Problem {
 /// For paths that do, asked in a way they do not know.
 pub(super) async fn method_not_allowed() -> Problem {
     Problem::MethodNotAllowed
+}
+
+/// The path as the router names it, not as it was asked for.
+fn route_of(request: &Request) -> String {
+    request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned()
+}
+
+fn word_of(method: &Method) -> &'static str {
+    const KNOWN: [&str; 7] = ["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH"];
+    KNOWN.into_iter().find(|known| *known == method.as_str()).unwrap_or("other")
 }
 
 /// `OPTIONS` is answered with what the path knows (RFC 9110, section 9.3.7).

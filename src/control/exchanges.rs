@@ -56,7 +56,8 @@ pub(super) struct LogRow {
 
 const FILTERS: [&str; 6] = ["username", "model", "since", "until", "limit", "offset"];
 
-/// A page of the log, newest first. Everything answered before this call is in it.
+/// A page of the log, newest first. Everything answered before this call is in it. A page of long
+/// conversations ends before its limit; its `Link` names where the next one begins.
 pub(super) async fn list_message_logs(
     State(control): State<Arc<Control>>,
     AdminSession(admin): AdminSession,
@@ -80,7 +81,7 @@ pub(super) async fn list_message_logs(
     control.chatlog.flush().await;
     let listed = exchanges::list(&control.db, &filter).await?;
     let rows: Vec<LogRow> = listed.rows.into_iter().map(LogRow::from).collect();
-    Ok(params.answer(page, &rows, listed.total))
+    Ok(params.answer_part(page, &rows, listed.total))
 }
 
 /// One row of the log.

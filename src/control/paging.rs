@@ -124,10 +124,20 @@ impl Params {
 
     /// Answers with one page of a list that has `total` entries.
     pub(super) fn answer<T: Serialize>(&self, page: Page, rows: &[T], total: i64) -> Response {
+        self.answer_up_to(page.offset.saturating_add(page.limit), page, rows, total)
+    }
+
+    /// The same with a page that may have ended before its limit: the next one begins where it did.
+    pub(super) fn answer_part<T: Serialize>(&self, page: Page, rows: &[T], total: i64) -> Response {
+        let told = i64::try_from(rows.len()).unwrap_or(page.limit);
+        let end = if rows.is_empty() { total } else { page.offset.saturating_add(told) };
+        self.answer_up_to(end, page, rows, total)
+    }
+
+    fn answer_up_to<T: Serialize>(&self, next: i64, page: Page, rows: &[T], total: i64) -> Response {
         let mut response = Json(rows).into_response();
         let headers = response.headers_mut();
         headers.insert(TOTAL_COUNT, total.into());
-        let next = page.offset.saturating_add(page.limit);
         if next < total
             && let Ok(link) = HeaderValue::try_from(next_link(&self.uri, page.limit, next))
         {

@@ -69,6 +69,7 @@ impl Passwords {
         let hash = stored.unwrap_or_else(|| self.nobodys.clone());
         self.at_a_desk(move || {
             if !password::verify(&password, &hash) || !exists {
+                password::spend_the_rest(&password, &hash, cost);
                 return Comparison::Wrong;
             }
             let stale = password::needs_rehash(&hash, cost);

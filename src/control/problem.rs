@@ -19,9 +19,8 @@ use crate::identity::IdentifyError;
 use crate::ids::RequestId;
 use crate::quota::QuotaError;
 use crate::store::StoreError;
+use crate::store::accounts::{InsertAccount, UpdateAccount};
 use crate::store::deleted::RestoreUser;
-use crate::store::staff::{InsertStaff, UpdateStaff};
-use crate::store::users::UpdateUser;
 
 /// Why a call was refused or failed.
 #[derive(Debug)]
@@ -350,16 +349,6 @@ impl From<QuotaError> for Problem {
     }
 }
 
-impl From<UpdateUser> for Problem {
-    fn from(error: UpdateUser) -> Self {
-        match error {
-            UpdateUser::EmailTaken => Self::Taken("e-mail address"),
-            UpdateUser::NotFound => Self::NotFound("user"),
-            UpdateUser::Store(error) => error.into(),
-        }
-    }
-}
-
 impl From<RestoreUser> for Problem {
     fn from(error: RestoreUser) -> Self {
         match error {
@@ -371,22 +360,22 @@ impl From<RestoreUser> for Problem {
     }
 }
 
-impl From<InsertStaff> for Problem {
-    fn from(error: InsertStaff) -> Self {
+impl From<InsertAccount> for Problem {
+    fn from(error: InsertAccount) -> Self {
         match error {
-            InsertStaff::UsernameTaken => Self::Taken("username"),
-            InsertStaff::EmailTaken => Self::Taken("e-mail address"),
-            InsertStaff::Store(error) => error.into(),
+            InsertAccount::UsernameTaken => Self::Taken("username"),
+            InsertAccount::EmailTaken => Self::Taken("e-mail address"),
+            InsertAccount::Store(error) => error.into(),
         }
     }
 }
 
-impl From<UpdateStaff> for Problem {
-    fn from(error: UpdateStaff) -> Self {
+impl From<UpdateAccount> for Problem {
+    fn from(error: UpdateAccount) -> Self {
         match error {
-            UpdateStaff::EmailTaken => Self::Taken("e-mail address"),
-            UpdateStaff::NotFound => Self::NotFound("staff member"),
-            UpdateStaff::Store(error) => error.into(),
+            UpdateAccount::EmailTaken => Self::Taken("e-mail address"),
+            UpdateAccount::NotFound(what) => Self::NotFound(what),
+            UpdateAccount::Store(error) => error.into(),
         }
     }
 }

@@ -18,7 +18,7 @@ use super::violations::Violations;
 use crate::credential::password::{Password, PasswordHash};
 use crate::store::audit::Actor;
 use crate::store::mail_tokens::Purpose;
-use crate::store::users::{self, InsertUser, NewUser};
+use crate::store::users::{self, NewUser};
 
 /// What somebody who registers says of themselves.
 #[derive(Deserialize)]
@@ -83,12 +83,7 @@ pub(super) async fn register(
         ..newcomer(registrant.username, registrant.name, registrant.email, &hash)
     };
     let entry = origin.entry((Actor::Nobody, &user.username), "user.register", &user.username, json!({}));
-    let inserted = users::insert(&control.db, &user, &key.row, origin.at, &entry).await;
-    let id = inserted.map_err(|error| match error {
-        InsertUser::UsernameTaken => Problem::Taken("username"),
-        InsertUser::EmailTaken => Problem::Taken("e-mail address"),
-        InsertUser::Store(error) => error.into(),
-    })?;
+    let id = users::insert(&control.db, &user, &key.row, origin.at, &entry).await?;
     if control.settings.require_verified_email
         && let Err(problem) = control.send_token(Purpose::VerifyEmail, user.email)
     {

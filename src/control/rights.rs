@@ -185,6 +185,8 @@ matrix! {
     ReadAudit: &[Admin];
     /// Read how much was used.
     ReadUsage: &[Admin];
+    /// See whether balances are right, and what they are made of.
+    ReadLedger: &[Admin];
     /// See the clockwork.
     ReadJobs: &[Admin];
     /// Set a job going besides its hour.

@@ -50,6 +50,7 @@ impl Control {
             }
             Ok(false) => {
                 tracing::warn!(owner = %party.owner, "the password was right and the second factor wrong");
+                self.record_wrong_factor(party, origin).await;
                 Err(Problem::WrongSecondFactor)
             }
             Err(problem) => Err(attempt.unanswered(problem)),

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::Control;
 use super::caller::Origin;
+use super::party::Party;
 use super::problem::Problem;
 use crate::credential::token::Audience;
 use crate::store::admins::Admin;
@@ -31,6 +32,20 @@ impl Control {
             tracing::error!(%error, "a failed login was not recorded");
         }
         proved
+    }
+
+    /// Records that staff or an admin gave their password and a wrong second factor: somebody else may
+    /// have the password.
+    pub(super) async fn record_wrong_factor(&self, party: &Party, origin: &Origin) {
+        let (role, name) = (party.owner.audience, party.username.as_str());
+        if role == Audience::User {
+            return;
+        }
+        let detail = json!({ "role": role.as_str(), "account": true, "second_factor": "wrong" });
+        let entry = origin.entry((Actor::Nobody, name), "login.failed", name, detail);
+        if let Err(error) = audit::record(&self.db, &entry).await {
+            tracing::error!(%error, "a wrong second factor was not recorded");
+        }
     }
 
     /// Records that an admin reads the log: which rows of whom. What is not recorded is not read.

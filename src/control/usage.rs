@@ -129,7 +129,8 @@ fn named(group: &str, usage: &Usage) -> Value {
     Value::Object(shown)
 }
 
-fn date(day: i64) -> String {
+/// The date of a day's number.
+pub(super) fn date(day: i64) -> String {
     let date = NaiveDate::default().checked_add_signed(TimeDelta::try_days(day).unwrap_or_default());
     date.unwrap_or_default().format("%F").to_string()
 }

@@ -87,6 +87,21 @@ pub fn verify(password: &Password, hash: &PasswordHash) -> bool {
     bcrypt::verify(password.expose(), hash.as_str()).unwrap_or(false)
 }
 
+/// After a comparison with `hash` that failed: spends what it took less than one with a hash of `cost`
+/// takes. Accounts from before the cost was raised would be told by their haste otherwise. A dearer hash
+/// has nothing to spend.
+///
+/// A step of the cost doubles the work, so a hash at each cost from the old one up to the new one adds
+/// up to the difference.
+pub fn spend_the_rest(password: &Password, stored: &PasswordHash, cost: u32) {
+    let made_at = stored.cost().filter(|made_at| COSTS.contains(made_at));
+    let missing = made_at.map_or(cost..cost.saturating_add(1), |made_at| made_at..cost);
+    for step in missing {
+        // A cost out of range has no account either.
+        let _ = hash(password, step);
+    }
+}
+
 /// Whether a hash that just proved right should be made anew: it was made at a lower cost than
 /// `cost`, or in another form than ours. A dearer hash is kept.
 #[must_use]

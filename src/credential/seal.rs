@@ -15,6 +15,9 @@ use thiserror::Error;
 use zeroize::Zeroizing;
 
 const MAX_TOKEN_BYTES: usize = 4096;
+/// What [`Sealer::open`] takes for the time: later than any token is dated, and far enough from the end
+/// that the minute of grace can be added to it.
+const LATEST: u64 = u64::MAX >> 1;
 const FERNET_KEY_CHARS: usize = 44;
 
 /// Seals and opens short texts with one key. Age plays no part: what was sealed opens for good.
@@ -49,8 +52,8 @@ impl Sealer {
     }
 
     /// Opens what [`seal`](Self::seal) or the earlier service made with this key. Tokens beyond 4 KiB
-    /// are refused before they are decoded. A token dated more than a minute ahead of the machine's
-    /// clock does not open until the clock gets there.
+    /// are refused before they are decoded. When it is dated plays no part: a clock that was wrong and is
+    /// set back makes nothing unreadable.
     ///
     /// # Errors
     ///
@@ -59,9 +62,10 @@ impl Sealer {
         if token.len() > MAX_TOKEN_BYTES {
             return Err(Unsealable);
         }
-        // Not decrypt_with_ttl: it adds an unchecked number from the token before it checks the
-        // signature, so that a forged token panics it.
-        let plain = Zeroizing::new(self.0.decrypt(token).map_err(|_| Unsealable)?);
+        // Without a time to live: with one, an unchecked number from the token is added to before its
+        // signature is checked, so that a forged token panics.
+        let plain = self.0.decrypt_at_time(token, None, LATEST).map_err(|_| Unsealable)?;
+        let plain = Zeroizing::new(plain);
         std::str::from_utf8(&plain).map(SecretString::from).map_err(|_| Unsealable)
     }
 }
@@ -119,6 +123,16 @@ mod tests {
             assert_eq!(one.len(), 140);
             assert_eq!(opened(&sealer, &one).as_deref(), Ok(KEY));
             assert_eq!(opened(&sealer, &two).as_deref(), Ok(KEY));
+        }
+    }
+
+    #[test]
+    fn what_was_sealed_while_the_clock_was_years_ahead_opens_after_it_is_set_back() {
+        let sealer = sealer(FERNET_KEY);
+        let in_2100 = 4_102_444_800;
+        for dated in [0, in_2100, u64::MAX >> 1] {
+            let token = sealer.0.encrypt_at_time(KEY.as_bytes(), dated);
+            assert_eq!(opened(&sealer, &token).as_deref(), Ok(KEY), "{dated}");
         }
     }
 

@@ -13,11 +13,21 @@ use crate::config::Webhooks;
 use crate::notify::webhook::{TIMEOUT, Webhook};
 use crate::store::webhooks::{self, Waiting};
 use crate::store::{Db, StoreError};
+use crate::telemetry::Metrics;
+
+/// Where events wait, by what clock, and who counts them.
+pub struct Queue {
+    /// The events.
+    pub db: Db,
+    /// What time it is.
+    pub clock: Clock,
+    /// Told how many wait.
+    pub metrics: Arc<Metrics>,
+}
 
 /// What a delivery needs.
 struct Deliveries {
-    db: Db,
-    clock: Clock,
+    queue: Queue,
     webhook: Webhook,
 }
 
@@ -49,17 +59,16 @@ const PAUSES: [Duration; 9] = [
 /// When the database does not answer, or TLS cannot be set up.
 pub async fn start(
     background: &Background,
-    db: Db,
-    clock: Clock,
+    queue: Queue,
     config: Option<&Webhooks>,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let events = config.map_or_else(Vec::new, |config| config.events.clone());
-    let noted = db.clone();
+    let noted = queue.db.clone();
     background.run(async move { webhooks::want(&noted, &events).await }).await??;
     let Some(config) = config else { return Ok(()) };
     let webhook = Webhook::new(config)?;
-    let deliveries = Arc::new(Deliveries { db, clock, webhook });
+    let deliveries = Arc::new(Deliveries { queue, webhook });
     background.spawn(async move { deliveries.run(stop).await });
     Ok(())
 }
@@ -85,27 +94,32 @@ impl Deliveries {
 
     /// Delivers what is due, as far as it is done at once; how many that were.
     async fn round(&self) -> Result<usize, StoreError> {
-        let now = self.clock.now();
+        let Queue { db, clock, metrics } = &self.queue;
+        let now = clock.now();
         // Looked at first: with SQLite, taking waits for the one writer.
-        if webhooks::due(&self.db, now).await? == 0 {
+        let (due, waiting) = webhooks::due(db, now).await?;
+        metrics.webhook_queue.set(waiting);
+        if due == 0 {
             return Ok(0);
         }
-        let taken = webhooks::take(&self.db, now, now.plus(TAKEN_FOR), AT_ONCE).await?;
+        let taken = webhooks::take(db, now, now.plus(TAKEN_FOR), AT_ONCE).await?;
         let delivered = join_all(taken.iter().map(|waiting| self.deliver(waiting))).await;
         delivered.into_iter().collect::<Result<Vec<()>, _>>().map(|all| all.len())
     }
 
     async fn deliver(&self, waiting: &Waiting) -> Result<(), StoreError> {
+        let Queue { db, clock, metrics } = &self.queue;
         let Waiting { id, event, payload, attempts } = waiting;
-        let Err(error) = self.webhook.send(id, self.clock.now(), payload).await else {
-            return webhooks::remove(&self.db, id).await;
+        let Err(error) = self.webhook.send(id, clock.now(), payload).await else {
+            return webhooks::remove(db, id).await;
         };
-        let Some(next) = next_attempt(*attempts, self.clock.now()) else {
+        let Some(next) = next_attempt(*attempts, clock.now()) else {
             tracing::error!(%error, id, event, attempts, "a webhook is given up");
-            return webhooks::remove(&self.db, id).await;
+            metrics.webhooks_given_up.inc();
+            return webhooks::remove(db, id).await;
         };
         tracing::warn!(%error, id, event, attempts, "a webhook was not delivered; it will be tried again");
-        webhooks::postpone(&self.db, id, next).await
+        webhooks::postpone(db, id, next).await
     }
 }
 

@@ -30,8 +30,6 @@ pub(super) struct Workshop {
 /// What came of a job, for people.
 type Outcome = Result<String, Failed>;
 
-/// Days of quota that are kept: what a user is told of their month, and some.
-const QUOTA_DAYS: i64 = 100;
 /// How long runs of jobs are kept.
 const RUNS_KEPT: Duration = Duration::from_hours(90 * 24);
 /// A node that was silent for so long will not come back; if it does, its rows are counted all the same.
@@ -71,7 +69,7 @@ impl Workshop {
 
     pub(super) async fn begin_day(self: Arc<Self>) -> Outcome {
         let today = self.today();
-        let rows = store::quota::prune(&self.db, today.day - QUOTA_DAYS).await?;
+        let rows = store::quota::prune(&self.db, today.day - store::quota::KEPT_DAYS).await?;
         let begun = today.starts_at.to_utc().with_timezone(&self.zone);
         Ok(format!("the day of {} has begun; {rows} rows of old days are gone", begun.format("%F")))
     }
@@ -119,7 +117,7 @@ impl Workshop {
         Self::sum_up(Arc::clone(&self)).await?;
         let now = self.clock.now();
         let (content, rows) = (now.minus(self.content_retention), now.minus(self.metadata_retention));
-        let gone = store::exchanges::forget(&self.db, content, rows).await?;
+        let gone = store::exchanges::forget(&self.db, content, rows, now).await?;
         Ok(format!("{gone} rows of the message log are gone"))
     }
 

@@ -18,8 +18,8 @@ use http::{HeaderValue, Request, Uri};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
 use rustls::crypto::aws_lc_rs;
-use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::ServerName;
 use secrecy::{ExposeSecret, SecretSlice, SecretString};
 use sha2::Sha256;
@@ -30,6 +30,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::clock::Timestamp;
 use crate::config::Webhooks;
+use crate::roots;
 
 mod address;
 
@@ -88,7 +89,7 @@ impl Webhook {
     pub fn new(config: &Webhooks) -> Result<Self, rustls::Error> {
         let tls = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots())
+            .with_root_certificates(roots::system())
             .with_no_client_auth();
         Ok(Self {
             url: config.url.clone(),
@@ -198,16 +199,6 @@ fn key_of(secret: &SecretString) -> SecretSlice<u8> {
     let text = secret.expose_secret();
     let decoded = text.strip_prefix(SECRET_PREFIX).and_then(|encoded| STANDARD.decode(encoded).ok());
     SecretSlice::from(decoded.unwrap_or_else(|| text.as_bytes().to_vec()))
-}
-
-/// The system's roots; without any, Mozilla's.
-fn roots() -> RootCertStore {
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    if roots.is_empty() {
-        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-    }
-    roots
 }
 
 #[cfg(test)]

@@ -9,6 +9,8 @@ use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
+use crate::roots;
+
 /// TLS 1.2 and 1.3, HTTP/2 preferred. `ca_file` replaces the system's roots; without either,
 /// Mozilla's are used.
 ///
@@ -18,7 +20,7 @@ use rustls_pki_types::pem::PemObject;
 pub(super) fn client_config(ca_file: Option<&Path>) -> anyhow::Result<ClientConfig> {
     let roots = match ca_file {
         Some(path) => bundle(path)?,
-        None => system(),
+        None => roots::system(),
     };
     let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()?
@@ -37,13 +39,4 @@ fn bundle(path: &Path) -> anyhow::Result<RootCertStore> {
     }
     anyhow::ensure!(!roots.is_empty(), "{} holds no certificate", path.display());
     Ok(roots)
-}
-
-fn system() -> RootCertStore {
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    if roots.is_empty() {
-        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-    }
-    roots
 }

@@ -4,8 +4,8 @@
 //! is there for whoever asks, and what a user was granted moves only while their account says so.
 //! Whoever calls while the teller is away makes up the next group.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -86,8 +86,7 @@ impl Teller {
                 let units = answers.iter().map(|answer| answer.units).sum::<i64>();
                 self.metrics.grants.inc_by(asks.len() as u64);
                 self.metrics.units_granted.inc_by(u64::try_from(units).unwrap_or(0));
-                let answers: std::collections::HashMap<_, _> =
-                    answers.iter().map(|answer| (answer.user_id, answer)).collect();
+                let answers: HashMap<_, _> = answers.iter().map(|answer| (answer.user_id, answer)).collect();
                 for ask in asks {
                     holdings.answered(ask.user, answers.get(&ask.user).copied(), moment);
                 }
@@ -119,12 +118,17 @@ impl Teller {
 
     async fn give_all_back(&self, holdings: &Holdings) {
         let units = holdings.surrender();
+        let mut tries = 0;
         for group in units.chunks(GROUP) {
-            for attempt in 1..=LAST_TRIES {
-                if self.give_back(group).await || attempt == LAST_TRIES {
-                    break;
+            while !self.give_back(group).await {
+                tries += 1;
+                if tries == LAST_TRIES {
+                    tracing::error!(
+                        "units in hand stay granted; the next start of this node takes them back"
+                    );
+                    return;
                 }
-                tokio::time::sleep(RETRY.max(Duration::from_millis(1))).await;
+                tokio::time::sleep(RETRY).await;
             }
         }
     }

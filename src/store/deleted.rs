@@ -176,7 +176,7 @@ const RETURN: &str = concat!(
     kept!(),
     ") SELECT user_id, $2, $3, $4, $5, quota_epoch + 1, token_version + 1, ",
     kept!(),
-    " FROM deleted_users WHERE user_id = $1"
+    " FROM deleted_users WHERE user_id = $1 RETURNING quota_epoch"
 );
 const FORGET: &str = "DELETE FROM deleted_users WHERE user_id = $1";
 
@@ -202,11 +202,17 @@ pub async fn restore(
     if found == 0 {
         return Err(RestoreUser::NotFound);
     }
-    on!(&mut tx, within conn => sqlx::query(RETURN).bind(user).bind(compared(username))
-        .bind(compared(email)).bind(&given.password_hash).bind(entry.at).execute(conn).await.map(|_| ()))?;
+    let epoch: i64 = on!(&mut tx, within conn => sqlx::query_scalar(RETURN).bind(user)
+        .bind(compared(username)).bind(compared(email)).bind(&given.password_hash).bind(entry.at)
+        .fetch_one(conn).await)?;
     on!(&mut tx, within conn => sqlx::query(FORGET).bind(user).execute(conn).await.map(|_| ()))?;
     keys::insert(&mut tx, user, &given.key, entry.at).await?;
-    audit::append(&mut tx, entry).await?;
+    // The ledger looks here: balances of earlier epochs went when the user was deleted.
+    let mut entry = entry.clone();
+    if let Some(detail) = entry.detail.as_object_mut() {
+        detail.insert("quota_epoch".to_owned(), epoch.into());
+    }
+    audit::append(&mut tx, &entry).await?;
     tx.commit().await?;
     Ok(())
 }

@@ -4,11 +4,14 @@
 //! `quota.charged` moves once, in the same transaction.
 
 use std::collections::{BTreeMap, HashSet};
+use std::pin::pin;
 
+use futures_util::{Stream, TryStreamExt};
 use serde::{Deserialize, Serialize};
 use sqlx::QueryBuilder;
 
 use super::leases::{self, Held};
+use super::ledger::trail::announce_removal;
 use super::text::storable;
 use super::{Db, Page, StoreError, Tx, webhooks};
 use crate::clock::Timestamp;
@@ -175,20 +178,26 @@ const LIST: &str =
     concat!("SELECT ", columns!(), matching!(), " ORDER BY time DESC, id DESC LIMIT $5 OFFSET $6");
 const COUNT: &str = concat!("SELECT COUNT(*)", matching!());
 
-/// Exchanges that match, newest first.
+/// Most bytes of messages and answers that one page has, but for its first row.
+const PAGE_BYTES: usize = 8 << 20;
+
+/// Exchanges that match, newest first: as many as were asked for, or fewer where they are long. One page
+/// has 8 MiB of messages and answers, and one row at least, while there are any.
 ///
 /// # Errors
 /// [`StoreError`], when the database does not answer.
 pub async fn list(db: &Db, filter: &Filter) -> Result<Page<Exchange>, StoreError> {
-    let rows = on!(db, read pool => sqlx::query_as(LIST)
-        .bind(filter.username.as_deref().map(storable))
-        .bind(filter.model.as_deref().map(storable))
-        .bind(filter.since)
-        .bind(filter.until)
-        .bind(filter.limit)
-        .bind(filter.offset)
-        .fetch_all(pool)
-        .await)?;
+    let rows = on!(db, read pool => {
+        let found = sqlx::query_as(LIST)
+            .bind(filter.username.as_deref().map(storable))
+            .bind(filter.model.as_deref().map(storable))
+            .bind(filter.since)
+            .bind(filter.until)
+            .bind(filter.limit)
+            .bind(filter.offset)
+            .fetch(pool);
+        page_of(found).await
+    })?;
     let total = on!(db, read pool => sqlx::query_scalar(COUNT)
         .bind(filter.username.as_deref().map(storable))
         .bind(filter.model.as_deref().map(storable))
@@ -199,15 +208,32 @@ pub async fn list(db: &Db, filter: &Filter) -> Result<Page<Exchange>, StoreError
     Ok(Page { rows, total })
 }
 
+async fn page_of(
+    found: impl Stream<Item = Result<Exchange, sqlx::Error>>,
+) -> Result<Vec<Exchange>, sqlx::Error> {
+    let mut found = pin!(found);
+    let (mut rows, mut bytes) = (Vec::new(), 0);
+    while let Some(row) = found.try_next().await? {
+        bytes += said(&row);
+        if bytes > PAGE_BYTES && !rows.is_empty() {
+            break;
+        }
+        rows.push(row);
+    }
+    Ok(rows)
+}
+
+/// Bytes of messages and answer.
+fn said(row: &Exchange) -> usize {
+    row.messages.as_ref().map_or(0, String::len) + row.answer.as_ref().map_or(0, String::len)
+}
+
 /// How many rows the next statement takes: one at least, while there are any.
 fn batch_len(rows: &[Exchange]) -> usize {
-    let size = |row: &Exchange| {
-        row.messages.as_ref().map_or(0, String::len) + row.answer.as_ref().map_or(0, String::len)
-    };
     let mut bytes = 0;
     let fits = |row: &&Exchange| {
         let fits = bytes < BATCH_BYTES;
-        bytes += size(row);
+        bytes += said(row);
         fits
     };
     rows.iter().take(BATCH_ROWS).take_while(fits).count()
@@ -332,23 +358,34 @@ impl Exchange {
 
 const FORGET_CONTENT: &str = "UPDATE exchanges SET messages = NULL, answer = NULL \
      WHERE id IN (SELECT id FROM exchanges WHERE time < $1 AND (messages IS NOT NULL OR answer IS NOT NULL) LIMIT 1000)";
-const FORGET_ROWS: &str =
-    "DELETE FROM exchanges WHERE id IN (SELECT id FROM exchanges WHERE time < $1 LIMIT 1000)";
+const FORGET_ROWS: &str = "DELETE FROM exchanges WHERE id IN (SELECT id FROM exchanges
+    WHERE time < $1 AND (quota_day IS NULL OR quota_day <= $2) LIMIT 1000)";
 
 /// Forgets what was said before `content`, and whole rows from before `rows`; a thousand in one
-/// statement, so that nobody waits long. Gives how many rows are gone.
+/// statement, so that nobody waits long. That rows go is recorded first, for whoever counts them. Gives
+/// how many rows are gone.
 ///
 /// # Errors
 /// [`StoreError`]: some may be gone, the rest is there for the next time.
-pub async fn forget(db: &Db, content: Timestamp, rows: Timestamp) -> Result<u64, StoreError> {
-    forget_by(db, FORGET_CONTENT, content).await?;
-    forget_by(db, FORGET_ROWS, rows).await
+pub async fn forget(db: &Db, content: Timestamp, rows: Timestamp, now: Timestamp) -> Result<u64, StoreError> {
+    forget_by(db, FORGET_CONTENT, content, None).await?;
+    let Some(last_day) = announce_removal(db, rows, now).await? else { return Ok(0) };
+    forget_by(db, FORGET_ROWS, rows, Some(last_day)).await
 }
 
-async fn forget_by(db: &Db, sql: &'static str, before: Timestamp) -> Result<u64, StoreError> {
+async fn forget_by(
+    db: &Db,
+    sql: &'static str,
+    before: Timestamp,
+    last_day: Option<i64>,
+) -> Result<u64, StoreError> {
     let mut gone = 0;
     loop {
-        let done = on!(db, write pool => sqlx::query(sql).bind(before).execute(pool).await?.rows_affected());
+        let done = on!(db, write pool => {
+            let query = sqlx::query(sql).bind(before);
+            let query = if let Some(day) = last_day { query.bind(day) } else { query };
+            query.execute(pool).await?.rows_affected()
+        });
         gone += done;
         if done == 0 {
             return Ok(gone);

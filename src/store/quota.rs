@@ -126,9 +126,13 @@ pub async fn reset_all(db: &Db, entry: &audit::Entry) -> Result<u64, StoreError>
     Ok(users)
 }
 
-const LET_GO: &str = "DELETE FROM leases WHERE day < $1";
+/// Days of quota that are kept: what a user is told of their month, and some.
+pub const KEPT_DAYS: i64 = 100;
+
+const LET_GO: &str = "DELETE FROM leases WHERE (user_id, day, epoch) IN
+    (SELECT user_id, day, epoch FROM quota WHERE day < $1 ORDER BY user_id, day, epoch LIMIT 1000)";
 const PRUNE: &str = "DELETE FROM quota WHERE (user_id, day, epoch) IN
-    (SELECT user_id, day, epoch FROM quota WHERE day < $1 LIMIT 1000)";
+    (SELECT user_id, day, epoch FROM quota WHERE day < $1 ORDER BY user_id, day, epoch LIMIT 1000)";
 
 /// Forgets days before `day`, a thousand rows in one transaction, so that nobody waits long. Answers how
 /// many rows are gone.
@@ -139,11 +143,9 @@ pub async fn prune(db: &Db, day: i64) -> Result<u64, StoreError> {
     let mut gone = 0;
     loop {
         let mut tx = db.begin().await?;
+        on!(&mut tx, within conn => sqlx::query(LET_GO).bind(day).execute(conn).await.map(|_| ()))?;
         let done = on!(&mut tx, within conn => sqlx::query(PRUNE).bind(day)
             .execute(conn).await.map(|done| done.rows_affected()))?;
-        if done < 1000 {
-            on!(&mut tx, within conn => sqlx::query(LET_GO).bind(day).execute(conn).await.map(|_| ()))?;
-        }
         tx.commit().await?;
         gone += done;
         if done == 0 {

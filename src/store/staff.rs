@@ -1,7 +1,8 @@
 //! Staff: those who look after users.
 
+use super::accounts::{InsertAccount, UpdateAccount};
 use super::text::storable;
-use super::{Db, Page, StoreError, audit, compared, sessions, taken};
+use super::{Db, Page, StoreError, audit, compared, sessions};
 use crate::clock::Timestamp;
 use crate::ids::StaffId;
 
@@ -58,34 +59,6 @@ pub struct StaffChange {
     pub is_active: Option<bool>,
 }
 
-/// Why a member of staff was not inserted.
-#[derive(Debug, thiserror::Error)]
-pub enum InsertStaff {
-    /// One of them has this name.
-    #[error("the username is taken")]
-    UsernameTaken,
-    /// One of them has this address.
-    #[error("the e-mail address is taken")]
-    EmailTaken,
-    /// The database did not do it.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-/// Why a member of staff was not changed.
-#[derive(Debug, thiserror::Error)]
-pub enum UpdateStaff {
-    /// One of them has this address.
-    #[error("the e-mail address is taken")]
-    EmailTaken,
-    /// There is no such member of staff.
-    #[error("no such member of staff")]
-    NotFound,
-    /// The database did not do it.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
 const BY_ID: &str = "SELECT id, name, username, email, password_hash, staff_level, time_created, is_active,
     token_version FROM staff WHERE id = $1";
 
@@ -131,13 +104,13 @@ const INSERT: &str = "INSERT INTO staff
 /// Inserts a member of staff and the record of it, or nothing.
 ///
 /// # Errors
-/// [`InsertStaff`]. When both name and address are taken, either may be named.
+/// [`InsertAccount`]. When both name and address are taken, either may be named.
 pub async fn insert(
     db: &Db,
     new: &NewStaff,
     now: Timestamp,
     entry: &audit::Entry,
-) -> Result<StaffId, InsertStaff> {
+) -> Result<StaffId, InsertAccount> {
     let mut tx = db.begin().await?;
     let id = on!(&mut tx, within conn => sqlx::query_scalar(INSERT)
         .bind(storable(&new.name))
@@ -166,13 +139,13 @@ const SET: &str = "UPDATE staff SET
 /// state ends the sessions there are.
 ///
 /// # Errors
-/// [`UpdateStaff`]; then nothing was changed.
+/// [`UpdateAccount`]; then nothing was changed.
 pub async fn update(
     db: &Db,
     id: StaffId,
     change: &StaffChange,
     entry: &audit::Entry,
-) -> Result<(), UpdateStaff> {
+) -> Result<(), UpdateAccount> {
     let mut tx = db.begin().await?;
     let found = on!(&mut tx, within conn => sqlx::query(SET)
         .bind(id)
@@ -187,7 +160,7 @@ pub async fn update(
         .await
         .map(|done| done.rows_affected()))?;
     if found == 0 {
-        return Err(UpdateStaff::NotFound);
+        return Err(UpdateAccount::NotFound("staff member"));
     }
     audit::append(&mut tx, entry).await?;
     tx.commit().await?;
@@ -222,25 +195,5 @@ impl StaffChange {
             || self.password_hash.is_some()
             || self.staff_level.is_some()
             || self.is_active.is_some()
-    }
-}
-
-// === impl InsertStaff ===
-
-impl From<sqlx::Error> for InsertStaff {
-    fn from(error: sqlx::Error) -> Self {
-        match error {
-            error if taken(&error, "username_key") => Self::UsernameTaken,
-            error if taken(&error, "email_key") => Self::EmailTaken,
-            error => Self::Store(error.into()),
-        }
-    }
-}
-
-// === impl UpdateStaff ===
-
-impl From<sqlx::Error> for UpdateStaff {
-    fn from(error: sqlx::Error) -> Self {
-        if taken(&error, "email_key") { Self::EmailTaken } else { Self::Store(error.into()) }
     }
 }

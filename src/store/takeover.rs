@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::accounts::UpdateAccount;
 use super::text::{Json, storable};
-use super::users::{self, UpdateUser, UserChange};
+use super::users::{self, UserChange};
 use super::{Db, Tx, audit};
 use crate::clock::Timestamp;
 use crate::ids::UserId;
@@ -19,13 +20,13 @@ pub const WITHIN: Duration = Duration::from_hours(24);
 /// and the answer is `true`.
 ///
 /// # Errors
-/// [`UpdateUser`]; then nothing was changed.
+/// [`UpdateAccount`]; then nothing was changed.
 pub async fn update_by_staff(
     db: &Db,
     id: UserId,
     change: &UserChange,
     mut entry: audit::Entry,
-) -> Result<bool, UpdateUser> {
+) -> Result<bool, UpdateAccount> {
     let mut tx = db.begin().await?;
     // The user's row is held from here on, so that of two changes at once the later sees the earlier.
     users::apply(&mut tx, id, change, entry.at).await?;

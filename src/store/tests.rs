@@ -24,6 +24,7 @@ mod deleted;
 mod exchanges;
 mod keys;
 mod leases;
+mod ledger;
 mod quota;
 mod schema;
 mod sessions;

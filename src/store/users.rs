@@ -2,8 +2,9 @@
 //!
 //! Names and e-mail addresses are kept as given and compared in lower case.
 
+use super::accounts::{InsertAccount, UpdateAccount};
 use super::text::{Json, storable};
-use super::{Db, Page, StoreError, Tx, audit, compared, keys, quota, taken};
+use super::{Db, Page, StoreError, Tx, audit, compared, keys, quota};
 use crate::clock::Timestamp;
 use crate::ids::UserId;
 
@@ -137,34 +138,6 @@ pub struct QuotaChange {
     pub plan_limit: i64,
 }
 
-/// Why a user was not inserted.
-#[derive(Debug, thiserror::Error)]
-pub enum InsertUser {
-    /// Somebody has this name.
-    #[error("the username is taken")]
-    UsernameTaken,
-    /// Somebody has this address.
-    #[error("the e-mail address is taken")]
-    EmailTaken,
-    /// The database did not do it.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-/// Why a user was not changed.
-#[derive(Debug, thiserror::Error)]
-pub enum UpdateUser {
-    /// Somebody else has this address.
-    #[error("the e-mail address is taken")]
-    EmailTaken,
-    /// There is no such user.
-    #[error("no such user")]
-    NotFound,
-    /// The database did not do it.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
 macro_rules! select_user {
     ($rest:literal) => {
         concat!(
@@ -229,14 +202,14 @@ const INSERT: &str = "INSERT INTO users (username, username_key, name, email, em
 /// Inserts a user together with their key and the record of it, or nothing.
 ///
 /// # Errors
-/// [`InsertUser`]. When both name and address are taken, either may be named.
+/// [`InsertAccount`]. When both name and address are taken, either may be named.
 pub async fn insert(
     db: &Db,
     new: &NewUser,
     key: &keys::NewKey,
     now: Timestamp,
     entry: &audit::Entry,
-) -> Result<UserId, InsertUser> {
+) -> Result<UserId, InsertAccount> {
     let mut tx = db.begin().await?;
     let id = on!(&mut tx, within conn => sqlx::query_scalar(INSERT)
         .bind(storable(&new.username))
@@ -267,14 +240,14 @@ const TOUCH: &str = "UPDATE users SET updated_at = $2 WHERE id = $1";
 /// Changes what `change` names and nothing else, and records it, in one transaction.
 ///
 /// # Errors
-/// [`UpdateUser`]; then nothing was changed.
+/// [`UpdateAccount`]; then nothing was changed.
 pub async fn update(
     db: &Db,
     id: UserId,
     change: &UserChange,
     now: Timestamp,
     entry: &audit::Entry,
-) -> Result<(), UpdateUser> {
+) -> Result<(), UpdateAccount> {
     let mut tx = db.begin().await?;
     apply(&mut tx, id, change, now).await?;
     audit::append(&mut tx, entry).await?;
@@ -288,12 +261,12 @@ pub(super) async fn apply(
     id: UserId,
     change: &UserChange,
     now: Timestamp,
-) -> Result<(), UpdateUser> {
+) -> Result<(), UpdateAccount> {
     // Changes of one user take turns from here on, so that the day is settled by what it was.
     let found = on!(&mut *tx, within conn => sqlx::query(TOUCH).bind(id).bind(now)
         .execute(conn).await.map(|done| done.rows_affected()))?;
     if found == 0 {
-        return Err(UpdateUser::NotFound);
+        return Err(UpdateAccount::NotFound("user"));
     }
     if let Some(quota) = &change.quota {
         quota::settle_day(tx, id, quota, change.subscription_plan.is_some()).await?;
@@ -371,25 +344,5 @@ impl User {
     pub fn keeps(&self, session: &str, version: i64) -> bool {
         let kept = self.kept_session.as_deref() == Some(session);
         version == self.token_version || (kept && version.checked_add(1) == Some(self.token_version))
-    }
-}
-
-// === impl InsertUser ===
-
-impl From<sqlx::Error> for InsertUser {
-    fn from(error: sqlx::Error) -> Self {
-        match error {
-            error if taken(&error, "username_key") => Self::UsernameTaken,
-            error if taken(&error, "email_key") => Self::EmailTaken,
-            error => Self::Store(error.into()),
-        }
-    }
-}
-
-// === impl UpdateUser ===
-
-impl From<sqlx::Error> for UpdateUser {
-    fn from(error: sqlx::Error) -> Self {
-        if taken(&error, "email_key") { Self::EmailTaken } else { Self::Store(error.into()) }
     }
 }

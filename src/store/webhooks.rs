@@ -77,14 +77,14 @@ pub async fn want(db: &Db, events: &[WebhookEvent]) -> Result<(), StoreError> {
     Ok(())
 }
 
-const DUE: &str = "SELECT COUNT(*) FROM webhook_queue WHERE next_at <= $1";
+const DUE: &str = "SELECT COUNT(CASE WHEN next_at <= $1 THEN 1 END), COUNT(*) FROM webhook_queue";
 
-/// How many events could be delivered now.
+/// How many events could be delivered now, and how many wait in all ([`MOST_WAITING`] at most).
 ///
 /// # Errors
 /// [`StoreError`], when the database does not answer.
-pub async fn due(db: &Db, now: Timestamp) -> Result<i64, StoreError> {
-    Ok(on!(db, read pool => sqlx::query_scalar(DUE).bind(now).fetch_one(pool).await)?)
+pub async fn due(db: &Db, now: Timestamp) -> Result<(i64, i64), StoreError> {
+    Ok(on!(db, read pool => sqlx::query_as(DUE).bind(now).fetch_one(pool).await)?)
 }
 
 const WAITING: &str =

@@ -1,13 +1,14 @@
 //! Every metric by name, in one table.
 //!
-//! Labels are enums and configured names only: no key, user, model or path becomes a label, so the
-//! number of series is fixed by the configuration.
+//! Labels are enums and configured names only: no key, user, model or path that somebody asked for
+//! becomes a label, so the number of series is fixed by the configuration.
 
+use std::fmt;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use prometheus_client::encoding::text::encode;
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -19,6 +20,8 @@ pub struct Metrics {
     registry: Registry,
     /// `tollgate_requests_total`
     pub requests: Family<Answer, Counter>,
+    /// `tollgate_api_requests_total`: what the control plane answered.
+    pub api_requests: Family<ApiAnswer, Counter>,
     /// `tollgate_denied_total`: refusals of the data plane, by code.
     pub denied: Family<Reason, Counter>,
     /// `tollgate_overhead_seconds`: from a request's head to its forwarding.
@@ -55,6 +58,10 @@ pub struct Metrics {
     pub log_oldest: Gauge,
     /// `tollgate_message_log_written_total`
     pub log_written: Counter,
+    /// `tollgate_webhook_queue_depth`: events that wait to be told; at 10,000 no more are taken.
+    pub webhook_queue: Gauge,
+    /// `tollgate_webhooks_given_up_total`: events that no receiver took in time.
+    pub webhooks_given_up: Counter,
     /// `tollgate_spool_bytes`: of all files of the spool.
     pub spool_bytes: Gauge,
     /// `tollgate_spool_records_total`: appended.
@@ -94,8 +101,19 @@ pub struct Answer {
     pub source: Source,
 }
 
+/// One answered request of the control plane.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ApiAnswer {
+    /// The method, or "other".
+    pub method: &'static str,
+    /// The path as it is routed, such as `/api/v1/auth/keys/{id}`, or "none".
+    pub route: String,
+    /// The status sent.
+    pub status: u16,
+}
+
 /// Who chose a status.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Source {
     /// We refused.
     Gateway,
@@ -126,6 +144,7 @@ impl Metrics {
         let mut metrics = Self {
             registry: Registry::with_prefix("tollgate"),
             requests: Family::default(),
+            api_requests: Family::default(),
             denied: Family::default(),
             overhead: Histogram::new(exponential_buckets(0.000_05, 2.0, 14)),
             first_byte: Histogram::new(exponential_buckets(0.001, 2.5, 14)),
@@ -144,6 +163,8 @@ impl Metrics {
             log_set_aside: Counter::default(),
             log_oldest: Gauge::default(),
             log_written: Counter::default(),
+            webhook_queue: Gauge::default(),
+            webhooks_given_up: Counter::default(),
             spool_bytes: Gauge::default(),
             spool_records: Counter::default(),
             spool_full: Counter::default(),
@@ -202,6 +223,7 @@ impl Metrics {
     fn register_data_plane(&mut self) {
         let r = &mut self.registry;
         r.register("requests", "Requests answered", self.requests.clone());
+        r.register("api_requests", "Requests answered by the REST API", self.api_requests.clone());
         r.register("denied", "Requests refused by the gateway", self.denied.clone());
         let help = "From a request's head to its forwarding";
         r.register_with_unit("overhead", help, Unit::Seconds, self.overhead.clone());
@@ -252,6 +274,8 @@ impl Metrics {
         r.register("upstream_up", "Whether the upstream was reached last time", self.upstream_up.clone());
         let help = "Our own credential refused by the upstream";
         r.register("upstream_credential_refused", help, self.credential_refused.clone());
+        r.register("webhook_queue_depth", "Events waiting to be told", self.webhook_queue.clone());
+        r.register("webhooks_given_up", "Events that could not be told", self.webhooks_given_up.clone());
         r.register("connections", "Open client connections", self.connections.clone());
         let help = "Client connections refused at a cap";
         r.register("connections_refused", help, self.connections_refused.clone());
@@ -261,5 +285,17 @@ impl Metrics {
 impl Default for Metrics {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+// === impl Source ===
+
+impl EncodeLabelValue for Source {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
+        let word = match self {
+            Self::Gateway => "gateway",
+            Self::Upstream => "upstream",
+        };
+        word.encode(encoder)
     }
 }

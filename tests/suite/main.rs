@@ -19,5 +19,6 @@ mod proof;
 mod proxy;
 mod sdk;
 mod upstream;
+mod watch;
 mod wire;
 mod world;

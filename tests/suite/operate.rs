@@ -3,9 +3,12 @@
 pub(crate) mod child;
 pub(crate) mod demo;
 
+mod canaries;
 mod check;
 mod commands;
 mod first_start;
+mod json;
 mod kill;
+mod ledger;
 mod secrecy;
 mod stop;

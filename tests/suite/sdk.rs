@@ -125,3 +125,24 @@ async fn every_sdk_speaks_to_an_app_that_knows_nothing_of_us() {
     let stage = Stage::set(&site.url(""), "correct-horse-7", None).await;
     stage.everybody();
 }
+
+/// Started as the earlier service was: by its variables, with its kind of keys.
+#[tokio::test]
+async fn a_client_of_the_earlier_service_goes_its_whole_way() {
+    let plans = "[plans.free]\nconversation_limit = 10\n[plans.premium]\nconversation_limit = 1000\n";
+    let site = Site::new(plans);
+    let _child = site
+        .serve(&[
+            ("SECRET_KEY", "your-super-secret-key-of-at-least-32-characters"),
+            ("ENCRYPTION_KEY", "your-encryption-key-here-32-bytes"),
+            ("DATABASE_URL", "sqlite:///./user_management.db"),
+            ("ADMIN_USERNAME", "admin"),
+            ("ADMIN_PASSWORD", "admin-of-1999!"),
+        ])
+        .await;
+    let mut client = Command::new(tool("python/bin/python"));
+    client.arg(script("seed_client.py")).env("PYTHONDONTWRITEBYTECODE", "1").env_remove("http_proxy");
+    client.env("TOLLGATE_URL", site.url("")).env("TOLLGATE_ADMIN_PASSWORD", "admin-of-1999!");
+    let (code, said) = Child::start(client).ends();
+    assert_eq!(code, Some(0), "{said}");
+}

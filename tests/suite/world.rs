@@ -17,8 +17,12 @@
 //!
 //! The database is SQLite in a temporary folder, or with `TOLLGATE_TEST_DATABASE=postgres` a new one
 //! on the server of `TOLLGATE_TEST_POSTGRES` (a URL ending in `/`), dropped at the end.
+//!
+//! Every world keeps a [`Watch`] over its secrets, and fails its story at the end where one is found in a
+//! log line, an error, a metric or a column.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -28,6 +32,7 @@ use tollgate::clock::{Clock, Timestamp};
 use tollgate::config::{Config, Vars};
 
 use crate::upstream::{PATIENCE, Upstream};
+use crate::watch::Watch;
 
 mod call;
 mod database;
@@ -56,10 +61,22 @@ pub(crate) struct World {
     pub(crate) base: String,
     /// Where it keeps its data.
     pub(crate) folder: TempDir,
-    http: reqwest::Client,
+    /// Until the world has ended.
+    http: Option<reqwest::Client>,
     app: Option<App>,
     setup: Setup,
     database: Option<Database>,
+    /// Until the world has ended.
+    database_url: Option<String>,
+    watch: Arc<Watch>,
+}
+
+/// What is left when a story is over.
+struct Remains {
+    app: Option<App>,
+    database: Option<Database>,
+    watch: Arc<Watch>,
+    url: String,
 }
 
 /// Somebody with an account.
@@ -84,27 +101,45 @@ impl World {
 
     /// A world on other terms.
     pub(crate) async fn with(change: impl FnOnce(&mut Setup)) -> Self {
+        let watch = Arc::new(Watch::begin());
         let upstream = Upstream::start();
         let folder = TempDir::new().unwrap();
         let database = Database::from_env().await;
         let mut setup = Setup::new(upstream.url());
         let url = database.as_ref().map_or_else(
-            || format!("sqlite://{}", folder.path().join("tollgate.db").display()),
+            || format!("sqlite:///{}", folder.path().join("tollgate.db").display()),
             Database::url,
         );
         setup.add(&format!("[database]\nurl = \"{url}\""));
         change(&mut setup);
+        let database_url = setup.table["database"]["url"].as_str().map(str::to_owned);
+        watch.learn_settings(&setup.table, &setup.vars);
         let clock = Clock::manual(TEN_O_CLOCK);
         let app = start(&setup, &folder, &clock).await;
         let addr = app.local_addr();
         let (base, http) = client(addr, setup.trust.as_deref());
-        Self { upstream, clock, addr, base, folder, http, app: Some(app), setup, database }
+        let http = Some(http);
+        Self {
+            upstream,
+            clock,
+            addr,
+            base,
+            folder,
+            http,
+            app: Some(app),
+            setup,
+            database,
+            database_url,
+            watch,
+        }
     }
 
     /// Stops the gateway, and starts it again on other terms with the data it had.
     pub(crate) async fn restart(&mut self, change: impl FnOnce(&mut Setup)) {
+        self.http = None;
         self.take_app().shutdown().await;
         change(&mut self.setup);
+        self.watch.learn_settings(&self.setup.table, &self.setup.vars);
         self.start_again().await;
     }
 
@@ -112,7 +147,8 @@ impl World {
     pub(crate) async fn start_again(&mut self) {
         let app = start(&self.setup, &self.folder, &self.clock).await;
         self.addr = app.local_addr();
-        (self.base, self.http) = client(self.addr, self.setup.trust.as_deref());
+        let (base, http) = client(self.addr, self.setup.trust.as_deref());
+        (self.base, self.http) = (base, Some(http));
         self.app = Some(app);
     }
 
@@ -187,7 +223,8 @@ impl World {
 
     /// A call of whatever method.
     pub(crate) fn call(&self, method: &str, path: &str) -> Call {
-        Call(self.http.request(method.parse().unwrap(), self.base.clone() + path))
+        let http = self.http.as_ref().expect("the world has not ended");
+        self.begin(http.request(method.parse().unwrap(), self.base.clone() + path))
     }
 
     /// A small charged conversation with this person's key: `POST /v1/chat/completions`.
@@ -238,29 +275,34 @@ impl World {
     }
 
     pub(crate) fn get(&self, path: &str) -> Call {
-        Call(self.http.get(self.base.clone() + path))
+        self.call("GET", path)
     }
 
     pub(crate) fn post(&self, path: &str) -> Call {
-        Call(self.http.post(self.base.clone() + path))
+        self.call("POST", path)
     }
 
     pub(crate) fn put(&self, path: &str) -> Call {
-        Call(self.http.put(self.base.clone() + path))
+        self.call("PUT", path)
     }
 
     pub(crate) fn delete(&self, path: &str) -> Call {
-        Call(self.http.delete(self.base.clone() + path))
+        self.call("DELETE", path)
     }
 
     /// A call with a client of the story's own.
     pub(crate) fn post_with(&self, client: &reqwest::Client, path: &str) -> Call {
-        Call(client.post(self.base.clone() + path))
+        self.begin(client.post(self.base.clone() + path))
     }
 
-    /// The database, as the store's own questions read it.
+    /// The database, for [`Self::ask`].
     pub(crate) fn db(&self) -> &tollgate::store::Db {
-        self.app.as_ref().unwrap().db()
+        self.app().db()
+    }
+
+    /// Puts one of the store's own questions to the database.
+    pub(crate) async fn ask<F: Future>(&self, question: F) -> F::Output {
+        call::aside(question).await
     }
 
     /// Where the admin listener is, when there is one.
@@ -277,12 +319,11 @@ impl World {
 
     /// How often each webhook that still waits was tried, the oldest first.
     pub(crate) async fn attempts_of_webhooks(&self) -> Vec<i64> {
-        let waiting = tollgate::store::webhooks::waiting(self.app.as_ref().unwrap().db(), 100).await.unwrap();
+        let waiting = self.ask(tollgate::store::webhooks::waiting(self.db(), 100)).await.unwrap();
         waiting.into_iter().map(|one| one.attempts).collect()
     }
 
-    /// The gateway.
-    pub(crate) fn app(&self) -> &App {
+    fn app(&self) -> &App {
         self.app.as_ref().expect("the gateway is still running")
     }
 
@@ -290,25 +331,59 @@ impl World {
     pub(crate) fn take_app(&mut self) -> App {
         self.app.take().expect("the gateway is still running")
     }
+
+    /// Who watches the secrets of this world.
+    pub(crate) fn watch(&self) -> &Watch {
+        &self.watch
+    }
+
+    /// Ends the world here; where its secrets were found.
+    pub(crate) async fn end(mut self) -> Vec<String> {
+        self.remains().expect("it is still there").search().await
+    }
+
+    fn begin(&self, request: reqwest::RequestBuilder) -> Call {
+        Call { request, watch: Arc::clone(&self.watch) }
+    }
+
+    /// Once. The model and the clients leave first, so that nothing is left to drain.
+    fn remains(&mut self) -> Option<Remains> {
+        self.upstream.leave();
+        self.http = None;
+        let url = self.database_url.take()?;
+        let (app, database, watch) = (self.app.take(), self.database.take(), Arc::clone(&self.watch));
+        Some(Remains { app, database, watch, url })
+    }
 }
 
-/// The model leaves first, so that nothing is left to drain; then the gateway, then its database.
 impl Drop for World {
     fn drop(&mut self) {
-        self.upstream.leave();
-        let (app, database) = (self.app.take(), self.database.take());
+        let Some(remains) = self.remains() else { return };
         let gone = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(async move {
-                if let Some(app) = app {
-                    let _ = tokio::time::timeout(Duration::from_secs(10), app.shutdown()).await;
-                }
-                if let Some(database) = database {
-                    database.remove().await;
-                }
-            });
+            runtime.block_on(remains.search())
         });
-        let _ = gone.join();
+        let found = gone.join().unwrap_or_else(|_| vec!["the search came to no end".to_owned()]);
+        assert!(found.is_empty() || std::thread::panicking(), "{found:#?}");
+    }
+}
+
+// === impl Remains ===
+
+impl Remains {
+    /// Stops the gateway, looks where its secrets are, and clears up.
+    async fn search(self) -> Vec<String> {
+        let Self { app, database, watch, url } = self;
+        if let Some(app) = app {
+            watch.search("the metrics", app.metrics_text().as_bytes());
+            tokio::time::timeout(Duration::from_mins(1), app.shutdown()).await.expect("the gateway stops");
+        }
+        watch.search_log();
+        watch.search_columns(&url).await;
+        if let Some(database) = database {
+            database.remove().await;
+        }
+        watch.found()
     }
 }
 

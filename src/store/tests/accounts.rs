@@ -5,9 +5,10 @@ use serde_json::json;
 use super::{NOW, digest, entry, fresh, new_key, new_user, user};
 use crate::clock::Timestamp;
 use crate::ids::{KeyId, UserId};
+use crate::store::accounts::{InsertAccount, UpdateAccount};
 use crate::store::audit::{self, Actor, Entry};
-use crate::store::staff::{InsertStaff, NewStaff};
-use crate::store::users::{InsertUser, UpdateUser, UserChange};
+use crate::store::staff::NewStaff;
+use crate::store::users::UserChange;
 use crate::store::{StoreError, admins, keys, staff, users};
 
 #[tokio::test]
@@ -37,17 +38,17 @@ async fn a_taken_name_and_a_taken_address_are_told_apart_and_leave_nothing_behin
     user(&world.db, "ada").await;
     let same_name = users::NewUser { email: "other@example.com".into(), ..new_user("ADA") };
     let refused = users::insert(&world.db, &same_name, &new_key("k2"), NOW, &entry("x")).await;
-    assert!(matches!(refused, Err(InsertUser::UsernameTaken)), "{refused:?}");
+    assert!(matches!(refused, Err(InsertAccount::UsernameTaken)), "{refused:?}");
     let same_email = users::NewUser { email: "ADA@EXAMPLE.COM".into(), ..new_user("bob") };
     let refused = users::insert(&world.db, &same_email, &new_key("k3"), NOW, &entry("x")).await;
-    assert!(matches!(refused, Err(InsertUser::EmailTaken)), "{refused:?}");
+    assert!(matches!(refused, Err(InsertAccount::EmailTaken)), "{refused:?}");
 
     let bob = user(&world.db, "bob").await;
     let change = UserChange { email: Some("Ada@example.com".into()), ..UserChange::default() };
     let refused = users::update(&world.db, bob, &change, NOW, &entry("x")).await;
-    assert!(matches!(refused, Err(UpdateUser::EmailTaken)), "{refused:?}");
+    assert!(matches!(refused, Err(UpdateAccount::EmailTaken)), "{refused:?}");
     let refused = users::update(&world.db, UserId(404), &UserChange::default(), NOW, &entry("x")).await;
-    assert!(matches!(refused, Err(UpdateUser::NotFound)), "{refused:?}");
+    assert!(matches!(refused, Err(UpdateAccount::NotFound(_))), "{refused:?}");
 
     let own = UserChange { email: Some("BOB@example.com".into()), ..UserChange::default() };
     users::update(&world.db, bob, &own, NOW, &entry("user.update")).await.unwrap();
@@ -146,7 +147,7 @@ async fn a_change_without_its_record_never_happened() {
 
     let change = UserChange { is_active: Some(false), ..UserChange::default() };
     let failed = users::update(&world.db, id, &change, Timestamp(NOW.0 + 1), &entry("x")).await;
-    assert!(matches!(failed, Err(UpdateUser::Store(StoreError::Unavailable(_)))), "{failed:?}");
+    assert!(matches!(failed, Err(UpdateAccount::Store(StoreError::Unavailable(_)))), "{failed:?}");
     assert!(keys::replace(&world.db, id, &new_key("k2"), NOW, &entry("x")).await.is_err());
     assert!(users::insert(&world.db, &new_user("bob"), &new_key("k3"), NOW, &entry("x")).await.is_err());
     assert!(crate::store::quota::reset_all(&world.db, &entry("x")).await.is_err());
@@ -245,10 +246,10 @@ async fn staff_are_a_world_of_their_own() {
     assert_eq!((found.id, found.staff_level.as_str(), found.is_active), (id, "support", true));
     assert!(staff::by_id(&world.db, id).await.unwrap() == Some(found));
     let refused = staff::insert(&world.db, &ada, NOW, &entry("x")).await;
-    assert!(matches!(refused, Err(InsertStaff::UsernameTaken | InsertStaff::EmailTaken)), "{refused:?}");
+    assert!(matches!(refused, Err(InsertAccount::UsernameTaken | InsertAccount::EmailTaken)), "{refused:?}");
     let same_email = NewStaff { username: "bob".into(), email: "ADA@example.com".into(), ..ada };
     let refused = staff::insert(&world.db, &same_email, NOW, &entry("x")).await;
-    assert!(matches!(refused, Err(InsertStaff::EmailTaken)), "{refused:?}");
+    assert!(matches!(refused, Err(InsertAccount::EmailTaken)), "{refused:?}");
 }
 
 #[tokio::test]

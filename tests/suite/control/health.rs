@@ -60,3 +60,28 @@ async fn metrics_are_prometheus_text() {
     assert!(reply.header("content-type").starts_with("application/openmetrics-text"));
     assert!(reply.text().contains("tollgate_quota_reserved_total"), "{}", reply.text());
 }
+
+#[tokio::test]
+async fn every_answer_of_the_api_is_counted_by_the_path_it_was_routed_to() {
+    let world = World::start().await;
+    let (ann, admin) = (world.user("ann").await, world.admin().await);
+    for name in ["ann", "bob", "eve"] {
+        world.get(&format!("/api/v1/admin/users/{name}?x={}", ann.key)).bearer(&admin).send().await;
+    }
+    world.get("/api/v1/auth/pe-whatever").send().await;
+    world.call("BREW", "/api/v1/info").send().await;
+    assert_eq!(world.chat(&ann).send().await.status, 200);
+    let count = |method: &str, route: &str, status: u16| {
+        let labels = format!("method=\"{method}\",route=\"{route}\",status=\"{status}\"");
+        world.metric(&format!("tollgate_api_requests_total{{{labels}}}")).to_string()
+    };
+    let one = "/api/v1/admin/users/{username}";
+    assert_eq!((count("GET", one, 200), count("GET", one, 404)), ("1".to_owned(), "2".to_owned()));
+    assert_eq!(count("POST", "/api/v1/auth/register", 201), "1");
+    assert_eq!(
+        (count("GET", "none", 404), count("other", "/api/v1/info", 405)),
+        ("1".to_owned(), "1".to_owned())
+    );
+    let of_the_model = "tollgate_requests_total{route=\"/v1\",status=\"200\",source=\"upstream\"}";
+    assert_eq!(world.metric(of_the_model).to_string(), "1");
+}

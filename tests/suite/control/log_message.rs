@@ -1,5 +1,7 @@
 //! Apps that are not behind the gate tell what was said, and the admin reads it.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::world::{Person, World};
@@ -35,7 +37,7 @@ async fn a_page_of_the_log_is_found_by_its_filters() {
     let (ann, bob) = (world.user("ann").await, world.user("bob").await);
     for model in ["one", "two", "three"] {
         tell(&world, &ann, model).await;
-        world.clock.advance(std::time::Duration::from_mins(1));
+        world.clock.advance(Duration::from_mins(1));
     }
     tell(&world, &bob, "one").await;
     let admin = world.admin().await;
@@ -62,6 +64,33 @@ async fn a_page_of_the_log_is_found_by_its_filters() {
         let refused = world.get(&format!("/api/v1/admin/message-logs?{bad}")).bearer(&admin).send().await;
         assert_eq!(refused.status, 422, "{bad}");
     }
+}
+
+#[tokio::test]
+async fn a_page_of_long_conversations_ends_before_its_limit_and_names_the_next() {
+    let world = World::start().await;
+    let (ann, admin) = (world.user("ann").await, world.admin().await);
+    let words = "x".repeat(900 << 10);
+    for n in 0..10 {
+        let form = json!({"model": format!("m{n}"), "messages": [{"role": "user", "content": words}]});
+        let logged = world.post("/api/v1/auth/log-message").bearer(&ann.key).json(&form).send().await;
+        assert_eq!(logged.status, 200, "{}", logged.text());
+        world.clock.advance(Duration::from_secs(1));
+    }
+    let (mut models, mut sizes) = (Vec::new(), Vec::new());
+    let mut path = "/api/v1/admin/message-logs?limit=1000".to_owned();
+    while !path.is_empty() {
+        let page = world.get(&path).bearer(&admin).send().await;
+        assert_eq!(page.header("x-total-count"), "10");
+        assert!(page.body.len() < 9 << 20, "{} bytes", page.body.len());
+        let rows = page.json().as_array().unwrap().clone();
+        models.extend(rows.iter().map(|row| row["model"].as_str().unwrap().to_owned()));
+        sizes.push(rows.len());
+        let link = page.header("link");
+        path = link.split_once('<').and_then(|(_, rest)| rest.split_once('>')).map_or("", |l| l.0).to_owned();
+    }
+    let newest_first: Vec<String> = (0..10).rev().map(|n| format!("m{n}")).collect();
+    assert_eq!((models, sizes), (newest_first, vec![9, 1]));
 }
 
 #[tokio::test]

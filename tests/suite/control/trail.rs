@@ -3,11 +3,12 @@
 use serde_json::json;
 use tollgate::store::audit::{self, AuditRow, chain};
 
-use crate::world::{ADMIN_PASSWORD, World};
+use crate::authenticator::Authenticator;
+use crate::world::{ADMIN_PASSWORD, PASSWORD, World};
 
 /// The trail in the order of writing, without registrations.
 async fn trail(world: &World, action: &str) -> Vec<AuditRow> {
-    let mut rows = audit::list(world.db(), 1000, 0).await.unwrap().rows;
+    let mut rows = world.ask(audit::list(world.db(), 1000, 0)).await.unwrap().rows;
     rows.retain(|row| row.action == action);
     rows.reverse();
     rows
@@ -39,6 +40,29 @@ async fn failed_logins_of_admins_are_recorded_without_what_was_typed() {
     for typed in ["hunter2", "wrong-password", ADMIN_PASSWORD] {
         assert!(!everything.contains(typed), "{everything}");
     }
+}
+
+#[tokio::test]
+async fn a_wrong_second_factor_of_staff_is_recorded_and_that_of_users_is_not() {
+    let world = World::start().await;
+    let (sue, ann) = (world.staff("sue", "support").await, world.user("ann").await);
+    for (role, token) in [("staff", &sue), ("auth", &ann.jwt)] {
+        let enrolled = world.post(&format!("/api/v1/{role}/totp/enroll")).bearer(token).send().await.json();
+        let phone = Authenticator::scan(enrolled["otpauth_url"].as_str().unwrap());
+        let code = json!({"totp_code": phone.shows(world.clock.now().unix_seconds())});
+        let confirm = world.post(&format!("/api/v1/{role}/totp/confirm")).bearer(token).json(&code);
+        assert_eq!(confirm.send().await.status, 200);
+    }
+    let missing = json!({"username": "sue", "password": PASSWORD});
+    let wrong = json!({"username": "sue", "password": PASSWORD, "totp_code": "000000"});
+    for form in [&missing, &wrong] {
+        assert_eq!(world.post("/api/v1/staff/login").json(form).send().await.status, 401);
+    }
+    let of_ann = json!({"email": ann.email, "password": PASSWORD, "recovery_code": "23456-23456"});
+    assert_eq!(world.post("/api/v1/auth/login").json(&of_ann).send().await.status, 401);
+    let failed = trail(&world, "login.failed").await;
+    let told: Vec<_> = failed.iter().map(|row| (row.target.as_str(), &row.detail)).collect();
+    assert_eq!(told, [("sue", &json!({"role": "staff", "account": true, "second_factor": "wrong"}))]);
 }
 
 #[tokio::test]
@@ -77,7 +101,7 @@ async fn every_change_over_the_api_is_a_link_of_one_chain() {
     }
     world.post("/api/v1/auth/regenerate-key").bearer(&ann.jwt).send().await;
     world.post("/api/v1/admin/reset-limits").bearer(&admin).send().await;
-    let walked = chain::walk(world.db(), None).await.unwrap();
+    let walked = world.ask(chain::walk(world.db(), None)).await.unwrap();
     assert_eq!(walked.broken, None);
     assert!(walked.sound >= 24, "{walked:?}");
     assert_eq!(trail(&world, "user.update").await.len(), 21);

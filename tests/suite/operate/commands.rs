@@ -11,23 +11,23 @@ use super::child::{Child, PATIENCE, Site, route_to};
 use crate::upstream::{Answer, Upstream};
 use crate::world::Database;
 
-const ENV: [(&str, &str); 2] = [("ADMIN_PASSWORD", "correct-horse-7"), ("USER", "olga")];
+pub(super) const ENV: [(&str, &str); 2] = [("ADMIN_PASSWORD", "correct-horse-7"), ("USER", "olga")];
 
 /// A site on whichever engine the tests run on.
-struct Place {
-    site: Site,
+pub(super) struct Place {
+    pub(super) site: Site,
     database: Option<Database>,
 }
 
 impl Place {
-    async fn new(more: &str) -> Self {
+    pub(super) async fn new(more: &str) -> Self {
         let database = Database::from_env().await;
         let url = database.as_ref().map(|database| format!("database.url = \"{}\"\n", database.url()));
         Self { site: Site::new(&(url.unwrap_or_default() + more)), database }
     }
 
     /// `tollgate ARGS --json`; exit code and what was printed.
-    fn run(&self, args: &[&str]) -> (Option<i32>, Value) {
+    pub(super) fn run(&self, args: &[&str]) -> (Option<i32>, Value) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tollgate"));
         command.args(args).arg("--json").current_dir(self.site.folder.path()).env_clear().envs(ENV);
         let done = command.output().unwrap();
@@ -36,13 +36,13 @@ impl Place {
     }
 
     /// The same, which must succeed.
-    fn done(&self, args: &[&str]) -> Value {
+    pub(super) fn done(&self, args: &[&str]) -> Value {
         let (code, told) = self.run(args);
         assert_eq!((code, &told["ok"]), (Some(0), &json!(true)), "{args:?}: {told}");
         told
     }
 
-    fn plain(&self, args: &[&str]) -> (Option<i32>, String) {
+    pub(super) fn plain(&self, args: &[&str]) -> (Option<i32>, String) {
         Child::tollgate(self.site.folder.path(), args, &ENV).ends()
     }
 
@@ -60,7 +60,7 @@ impl Place {
         assert!(begun.elapsed().as_secs_f64() < 7.0, "{:?}", begun.elapsed());
     }
 
-    async fn sql(&self, sql: &str) {
+    pub(super) async fn sql(&self, sql: &str) {
         let sql = AssertSqlSafe(sql.to_owned());
         if let Some(database) = &self.database {
             PgConnection::connect(&database.url()).await.unwrap().execute(sql).await.unwrap();
@@ -73,7 +73,7 @@ impl Place {
         }
     }
 
-    async fn leave(self) {
+    pub(super) async fn leave(self) {
         if let Some(database) = self.database {
             database.remove().await;
         }

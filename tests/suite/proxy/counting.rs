@@ -102,6 +102,23 @@ async fn the_admins_reset_begins_the_day_anew() {
 }
 
 #[tokio::test]
+async fn a_restart_neither_takes_nor_gives_conversations() {
+    let mut world = World::start().await;
+    let ann = world.user_with("ann", json!({"limits": {"conversation_limit": 40}})).await;
+    for left in [37, 34] {
+        for _ in 0..3 {
+            assert_eq!(world.chat(&ann).send().await.status, 200);
+        }
+        assert_eq!(world.left(&ann).await, left);
+        world.restart(|_| {}).await;
+        assert_eq!(world.left(&ann).await, left);
+    }
+    let own = world.get("/api/v1/key").bearer(&ann.key).send().await.json();
+    assert_eq!((&own["limit_remaining"], &own["usage_daily"]), (&json!(34), &json!(6)));
+    assert!(world.folder.path().join("data/node").exists() || world.folder.path().join("node").exists());
+}
+
+#[tokio::test]
 async fn only_what_the_route_charges_costs_a_conversation() {
     let world = World::start().await;
     let ann = world.user("ann").await;

@@ -106,7 +106,7 @@ async fn a_row_the_database_refuses_is_set_aside_and_counted() {
     }
     let rows = world.rows_when(2).await;
     assert!(rows.iter().all(|row| row["model"] != "poison"));
-    assert_eq!(world.metric("tollgate_message_log_set_aside_total"), 1.0);
+    assert!((world.metric("tollgate_message_log_set_aside_total") - 1.0).abs() < 0.5);
     let ready = world.get("/readyz").send().await.json();
     assert_eq!((&ready["message_log"]["set_aside"], waiting(&world).await), (&json!(1), 0), "{ready}");
 }

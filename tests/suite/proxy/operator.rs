@@ -15,8 +15,8 @@ async fn metrics_count_what_passed_what_was_refused_and_what_was_given_back() {
     let stranger = world.post("/v1/chat/completions").bearer("pe-nobody").json(&chat_request());
     assert_eq!(stranger.send().await.status, 401);
     for (line, count) in [
-        ("tollgate_requests_total{route=\"/v1\",status=\"200\",source=\"Upstream\"}", 1.0),
-        ("tollgate_requests_total{route=\"/v1\",status=\"500\",source=\"Upstream\"}", 1.0),
+        ("tollgate_requests_total{route=\"/v1\",status=\"200\",source=\"upstream\"}", 1.0),
+        ("tollgate_requests_total{route=\"/v1\",status=\"500\",source=\"upstream\"}", 1.0),
         ("tollgate_denied_total{reason=\"invalid_api_key\"}", 1.0),
         ("tollgate_quota_reserved_total", 2.0),
         ("tollgate_quota_refunded_total{reason=\"upstream_server_error\"}", 1.0),

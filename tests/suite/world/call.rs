@@ -1,11 +1,19 @@
 //! A request and its answer, with as few words as a story needs.
 
+use std::pin::pin;
+use std::sync::{Arc, OnceLock};
+
 use bytes::Bytes;
 use http::HeaderMap;
 use serde_json::Value;
 
-/// A request being put together.
-pub(crate) struct Call(pub(super) reqwest::RequestBuilder);
+use crate::watch::Watch;
+
+/// A request being put together, and who watches what becomes of its secrets.
+pub(crate) struct Call {
+    pub(super) request: reqwest::RequestBuilder,
+    pub(super) watch: Arc<Watch>,
+}
 
 /// An answer, read to its end.
 #[derive(Clone, Debug)]
@@ -20,39 +28,61 @@ pub(crate) struct Reply {
 
 impl Call {
     pub(crate) fn bearer(self, token: &str) -> Self {
+        self.watch.remember(token);
         self.header("authorization", &format!("Bearer {token}"))
     }
 
     /// Adds a header; one of the same name stays.
     pub(crate) fn header(self, name: &str, value: &str) -> Self {
-        Self(self.0.header(name, value))
+        Self { request: self.request.header(name, value), ..self }
     }
 
     pub(crate) fn json(self, body: &Value) -> Self {
-        Self(self.0.header("content-type", "application/json").body(body.to_string()))
+        self.watch.learn(body);
+        self.header("content-type", "application/json").body(body.to_string())
     }
 
     pub(crate) fn body(self, body: impl Into<reqwest::Body>) -> Self {
-        Self(self.0.body(body))
+        Self { request: self.request.body(body), ..self }
     }
 
     /// Sends it and reads the whole answer.
     pub(crate) async fn send(self) -> Reply {
+        let watch = Arc::clone(&self.watch);
         let mut response = self.begin().await;
         let (status, version) = (response.status().as_u16(), response.version());
         let headers = std::mem::take(response.headers_mut());
-        Reply { status, version, headers, body: response.bytes().await.unwrap() }
+        let reply = Reply { status, version, headers, body: response.bytes().await.unwrap() };
+        watch.read(&reply);
+        reply
     }
 
     /// Sends it and reads the head; the body is the story's to read.
     pub(crate) async fn begin(self) -> reqwest::Response {
-        self.0.send().await.unwrap()
+        aside(self.request.send()).await.unwrap()
     }
 
     /// Sends it; a connection that ends early is an error, not a failure of the test.
     pub(crate) async fn attempt(self) -> reqwest::Result<Bytes> {
-        self.0.send().await?.bytes().await
+        aside(self.request.send()).await?.bytes().await
     }
+}
+
+/// Connections of stories, to the gateway and to its database, live on a runtime of their own. A world
+/// ends in `Drop`, which holds up the story's: a connection there could not take its leave, and the
+/// gateway would wait for it.
+pub(super) async fn aside<F: Future>(call: F) -> F::Output {
+    static ASIDE: OnceLock<tokio::runtime::Runtime> = OnceLock::new();
+    let runtime = ASIDE.get_or_init(|| {
+        let mut runtime = tokio::runtime::Builder::new_multi_thread();
+        runtime.worker_threads(1).enable_all().build().unwrap()
+    });
+    let mut call = pin!(call);
+    std::future::poll_fn(|context| {
+        let _aside = runtime.enter();
+        call.as_mut().poll(context)
+    })
+    .await
 }
 
 // === impl Reply ===
