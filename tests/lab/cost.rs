@@ -81,6 +81,7 @@ const TICK: Duration = Duration::from_millis(10);
 /// Requests with a statement for each.
 const STATEMENTS: u32 = 2000;
 
+/// Rows wait until they are asked for, so that how fast they go can be seen.
 const ROUTES: &str = "
 [[routes]]
 prefix = \"/bare\"
@@ -103,6 +104,9 @@ upstream = \"model\"
 dialect = \"openai\"
 charge = []
 capture = \"full\"
+[message_log]
+batch_interval = \"1h\"
+batch_size = 100000
 ";
 
 /// Runs it; the report.
