@@ -118,6 +118,8 @@ pub enum QuotaError {
 
 /// How long anybody waits for what an earlier run held, before being told that nothing is left.
 const RECOVERY_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a request waits for a unit, before it is told that nobody can tell.
+const GRANT_PATIENCE: Duration = Duration::from_secs(3);
 /// A database that does not answer is asked again after this long.
 const RETRY: Duration = Duration::from_millis(250);
 
@@ -171,7 +173,9 @@ impl Quota {
             Tried::Waiting(word) => {
                 self.metrics.lease_misses.inc();
                 let since = self.clock.elapsed();
-                let word = word.await.unwrap_or(Err(QuotaError::StoreDown));
+                // Several questions before this one may each wait for a lock of SQLite.
+                let word = tokio::time::timeout(GRANT_PATIENCE, word).await;
+                let word = word.ok().and_then(Result::ok).unwrap_or(Err(QuotaError::StoreDown));
                 Metrics::observe(&self.metrics.lease_wait, self.clock.elapsed().saturating_sub(since));
                 word
             }

@@ -55,7 +55,8 @@ impl Drain {
             if self.pass().await.is_err() || is_last {
                 break;
             }
-            if sealed.elapsed() >= self.seal_every {
+            // Where there is no room, what is written must go at once.
+            if sealed.elapsed() >= self.seal_every || !self.spool.has_room() {
                 sealed = Instant::now();
                 if self.seal().await.is_err() {
                     break;
@@ -78,7 +79,7 @@ impl Drain {
             }
             self.look();
             let is_tight = backlog.0.budget.level() >= Level::Tight && backlog.rows() > 0;
-            if began.elapsed() >= self.linger || is_tight || backlog.is_due() {
+            if began.elapsed() >= self.linger || is_tight || backlog.is_due() || !self.spool.has_room() {
                 return;
             }
         }

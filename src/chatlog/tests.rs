@@ -43,8 +43,11 @@ fn bench_in(folder: TempDir, max_memory: u64, strict: bool) -> (Bench, Backgroun
 }
 
 fn open(folder: &TempDir, run: RunId, background: &Background, metrics: &Arc<Metrics>) -> (Spool, Reader) {
-    let options = Options { min_free: 0, ..Options::new(folder.path().join("spool"), run) };
-    Spool::open(options, background, metrics).unwrap()
+    Spool::open(options(folder, run), background, metrics).unwrap()
+}
+
+fn options(folder: &TempDir, run: RunId) -> Options {
+    Options { min_free: 0, ..Options::new(folder.path().join("spool"), run) }
 }
 
 /// A log over a folder and a database that outlive it.
@@ -74,6 +77,11 @@ impl Place {
     }
 
     fn run_with(&self, change: impl FnOnce(&mut MessageLog)) -> Run {
+        self.run_in(u64::MAX, change)
+    }
+
+    /// With a spool of at most so many bytes.
+    fn run_in(&self, max_bytes: u64, change: impl FnOnce(&mut MessageLog)) -> Run {
         let mut config = MessageLog {
             batch_interval: NEVER,
             batch_size: 500,
@@ -92,7 +100,8 @@ impl Place {
         let (background, metrics) =
             (Background::new(tokio::runtime::Handle::current()), Arc::new(Metrics::new()));
         let id = RunId::generate();
-        let (spool, reader) = open(&self.folder, id, &background, &metrics);
+        let options = Options { max_bytes, ..options(&self.folder, id) };
+        let (spool, reader) = Spool::open(options, &background, &metrics).unwrap();
         let poison = self.folder.path().join("spool/poison");
         let db = self.database.db.clone();
         let sources = Sources { db, spool, reader, run: id, poison, is_told: false };
@@ -217,6 +226,25 @@ async fn rows_are_written_by_time() {
     };
     tokio::time::timeout(Duration::from_secs(20), written).await.expect("its time comes");
     run.stop().await;
+}
+
+#[tokio::test]
+async fn a_spool_without_room_is_emptied_at_once_though_no_rows_are_due() {
+    let place = Place::new().await;
+    let run = place.run_in(20_000, |_| {});
+    let mut taken = 0;
+    while run.log.log(&exchange(7)).await.is_ok() {
+        taken += 1;
+    }
+    assert!(taken < 500, "a batch by number");
+    let room = async {
+        while run.log.log(&exchange(7)).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), room).await.expect("what is written goes");
+    run.stop().await;
+    assert_eq!(place.rows().await.len(), taken + 1);
 }
 
 #[tokio::test]

@@ -8,10 +8,14 @@
     reason = "a story stops at the first surprise, and is no part of the product"
 )]
 
+mod accountable;
 mod authenticator;
 mod control;
 mod operate;
 mod post_office;
+#[expect(dead_code, reason = "some of its programs are run by hand only")]
+#[path = "../lab/proof.rs"]
+mod proof;
 mod proxy;
 mod sdk;
 mod upstream;

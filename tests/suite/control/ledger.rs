@@ -99,6 +99,41 @@ async fn whatever_users_and_admins_do_the_ledger_holds() {
     assert_eq!(report["conversations"], 45, "{report:#}");
 }
 
+/// Calls come and go, epochs begin, and every look finds a ledger that holds.
+#[tokio::test]
+async fn nobody_is_accused_while_the_gate_is_busy() {
+    let world = World::start().await;
+    let ann = world.user_with("ann", json!({"subscription_plan": "premium"})).await;
+    let bob = world.user("bob").await;
+    let over = std::sync::atomic::AtomicBool::new(false);
+    let over = &over;
+    let calls = (0..6).map(async |n| {
+        let mut made = 0;
+        while !over.load(std::sync::atomic::Ordering::Acquire) {
+            if made % 5 == n % 5 {
+                world.upstream.next(Answer::bytes("text/plain", "no").status(503));
+            }
+            world.chat(if n < 4 { &ann } else { &bob }).send().await;
+            made += 1;
+        }
+        made
+    });
+    let looks = async {
+        for look in 0..12 {
+            sound(&verify(&world, "").await);
+            match look % 4 {
+                0 => world.change("bob", json!({"limits": {"conversation_limit": 5}})).await,
+                2 => drop(post(&world, "/api/v1/admin/reset-limits").await),
+                _ => {}
+            }
+        }
+        over.store(true, std::sync::atomic::Ordering::Release);
+    };
+    let (made, ()) = futures_util::join!(futures_util::future::join_all(calls), looks);
+    assert!(made.iter().sum::<i32>() > 20, "{made:?}");
+    sound(&verify(&world, "").await);
+}
+
 #[tokio::test]
 async fn what_was_changed_behind_the_gates_back_is_named() {
     let world = World::start().await;
@@ -149,6 +184,13 @@ async fn rows_that_the_clean_up_removed_are_out_of_reach_and_no_difference() {
     assert_eq!((&report["total"], &report["differences"][0]["day"]), (&json!(1), &json!("2026-10-06")));
 }
 
+/// Of an epoch: its allowance, what was charged, what was not, and what was given back.
+fn units(epoch: &Value) -> [i64; 4] {
+    let units = |name: &str| epoch[name].as_i64().unwrap();
+    let unused = units("held") + units("forfeited") + units("left");
+    [units("allowance"), units("charged"), unused, units("refunded")]
+}
+
 #[tokio::test]
 async fn a_day_is_told_conversation_by_conversation() {
     let world = World::start().await;
@@ -192,14 +234,7 @@ async fn a_day_is_told_conversation_by_conversation() {
         ]
     );
     let epochs = day["epochs"].as_array().unwrap();
-    let balances: Vec<_> = epochs
-        .iter()
-        .map(|epoch| {
-            let units = |name: &str| epoch[name].as_i64().unwrap();
-            let unused = units("held") + units("forfeited") + units("left");
-            [units("allowance"), units("charged"), unused, units("refunded")]
-        })
-        .collect();
+    let balances: Vec<_> = epochs.iter().map(units).collect();
     assert_eq!((balances, &epochs[1]["live"]), (vec![[10, 1, 9, 1], [4, 1, 3, 0]], &json!(true)));
     assert!(!day.to_string().contains("my-private-words"), "{day:#}");
 

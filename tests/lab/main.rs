@@ -1,0 +1,154 @@
+//! The laboratory: experiments on the real binary that prove, or break, what the README promises.
+//!
+//!     cargo run --release --example lab -- race
+//!
+//! Each prints a table, and exits with 1 when a promise was broken. See tests/lab/README.md.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "an experiment stops at the first surprise, and is no part of the product"
+)]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+
+mod cost;
+#[path = "proof.rs"]
+mod proof;
+
+use proof::gate::Plan;
+use proof::report::Report;
+use proof::{away, damage, disk, kill, power, race};
+
+/// Experiments that prove, or break, what the README promises.
+#[derive(Parser)]
+struct Lab {
+    #[command(subcommand)]
+    experiment: Experiment,
+    /// The binary; built anew when left out.
+    #[arg(long, global = true)]
+    binary: Option<PathBuf>,
+    /// `sqlite`, or the URL of a PostgreSQL server that ends in a slash.
+    #[arg(long, global = true, default_value = "sqlite")]
+    database: String,
+    /// The same seed, the same chance.
+    #[arg(long, global = true, default_value_t = 1)]
+    seed: u64,
+    /// One JSON object instead of a table.
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Subcommand)]
+enum Experiment {
+    /// Every conversation of a day is asked for many times at once.
+    Race {
+        #[arg(long, default_value_t = 1000)]
+        users: usize,
+        /// Requests of each user, all at once.
+        #[arg(long, default_value_t = 1000)]
+        burst: u32,
+        /// Users who race at the same time.
+        #[arg(long, default_value_t = 25)]
+        group: usize,
+        /// Largest day of a user.
+        #[arg(long, default_value_t = 40)]
+        limit: u64,
+    },
+    /// `kill -9` at random moments under load.
+    Kill {
+        #[arg(long, default_value_t = 500)]
+        rounds: u64,
+    },
+    /// The database does not answer while clients go on asking.
+    Away {
+        /// How long it is away, each time.
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+    },
+    /// Writes and syncs fail, each in its turn.
+    Disk {
+        #[arg(long, default_value_t = 200)]
+        rounds: u64,
+    },
+    /// A disk of 1 MiB is full, and has space again. Needs root.
+    Full,
+    /// The power goes, at any moment of a recorded run. SQLite only.
+    Power {
+        /// Disks to start from.
+        #[arg(long, default_value_t = 5000)]
+        states: usize,
+        /// Length of the recorded run.
+        #[arg(long, default_value_t = 1500)]
+        milliseconds: u64,
+        /// In the mode in which an answer's last byte waits for the disk.
+        #[arg(long)]
+        strict: bool,
+    },
+    /// The spool's files are torn, flipped, lost or doubled. SQLite only.
+    Damage {
+        /// Spools to start from.
+        #[arg(long, default_value_t = 2000)]
+        spools: usize,
+    },
+    /// CPU of counting and keeping, next to nginx and to SQL for each request.
+    Cost {
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
+        /// Requests of one measurement.
+        #[arg(long, default_value_t = 20_000)]
+        requests: u32,
+    },
+}
+
+fn main() -> ExitCode {
+    let lab = Lab::parse();
+    let binary = lab.binary.clone().unwrap_or_else(build);
+    let server = (lab.database != "sqlite").then(|| lab.database.clone());
+    let plan = Plan::new(binary.canonicalize().expect("the binary"), server);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let report = runtime.block_on(run(&lab, &plan));
+    if lab.json {
+        println!("{}", report.json());
+    } else {
+        print!("{}", report.table());
+    }
+    if report.is_kept() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+async fn run(lab: &Lab, plan: &Plan) -> Report {
+    match lab.experiment {
+        Experiment::Race { users, burst, group, limit } => {
+            race::race(plan, race::Size { users, burst, group, limit }, lab.seed).await
+        }
+        Experiment::Away { seconds } => away::away(plan, Duration::from_secs(seconds), lab.seed).await,
+        Experiment::Disk { rounds } => disk::failing(plan, rounds, lab.seed).await,
+        Experiment::Full => disk::full(plan, lab.seed).await,
+        Experiment::Power { states, milliseconds, strict } => {
+            let run = (Duration::from_millis(milliseconds), strict);
+            power::power(plan, states, run, lab.seed).await
+        }
+        Experiment::Damage { spools } => damage::damage(plan, spools, lab.seed).await,
+        Experiment::Cost { rounds, requests } => cost::cost(plan, cost::Size { rounds, requests }).await,
+        Experiment::Kill { rounds } => kill::kill(plan, rounds, lab.seed).await,
+    }
+}
+
+/// Builds the gate as we were built, so that no stale one is judged.
+fn build() -> PathBuf {
+    let folder = std::env::current_exe().unwrap();
+    let folder = folder.parent().and_then(Path::parent).expect("target/PROFILE/examples").to_owned();
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(["build", "--quiet", "--bin", "tollgate"]).current_dir(env!("CARGO_MANIFEST_DIR"));
+    if folder.ends_with("release") {
+        command.arg("--release");
+    }
+    assert!(command.status().unwrap().success(), "the gate cannot be built");
+    folder.join("tollgate")
+}

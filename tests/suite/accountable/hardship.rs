@@ -1,0 +1,16 @@
+//! What is taken away, and given back.
+
+use std::time::Duration;
+
+use super::{kept, plan, plan_on_a_file};
+use crate::proof::{away, disk};
+
+#[tokio::test]
+async fn while_the_database_is_away_nothing_is_lost_and_nobody_is_a_stranger() {
+    kept(&away::away(&plan(), Duration::from_secs(3), 1).await);
+}
+
+#[tokio::test]
+async fn a_disk_that_fails_here_and_there_costs_nobody_an_answer() {
+    kept(&disk::failing(&plan_on_a_file(), 10, 1).await);
+}
