@@ -345,6 +345,7 @@ impl House {
                 refresh_token_ttl: security.refresh_token_ttl,
                 require_totp: security.require_totp,
                 require_verified_email: security.require_verified_email,
+                docs: config.server.docs,
                 rate_limit_per_minute: config.limits.rate_limit_per_minute,
             },
             scheduler_running: jobs.running(),

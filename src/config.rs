@@ -88,6 +88,8 @@ pub struct Server {
     pub trusted_proxies: Vec<IpNet>,
     /// How long running streams may go on after SIGTERM.
     pub drain_timeout: Duration,
+    /// Whether the API's documentation is served: `/docs`, `/redoc` and `/openapi.json`.
+    pub docs: bool,
     /// How strictly weak settings are judged.
     pub environment: Environment,
     /// TLS on `listen`, when configured.

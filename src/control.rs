@@ -35,6 +35,7 @@ mod authz;
 mod backoff;
 mod caller;
 mod deleted;
+mod docs;
 mod envelope;
 mod exchanges;
 mod explain;
@@ -51,6 +52,7 @@ mod messages;
 mod metrics;
 mod my_account;
 mod my_key;
+mod openapi;
 mod pace;
 mod paging;
 mod party;
@@ -77,6 +79,7 @@ pub use health::Vitals;
 pub use ledger::{DayReport, LedgerDifference, LedgerEpoch, LedgerLine, LedgerReport, Whose};
 pub use letters::Letters;
 pub use my_key::MadeKey;
+pub use openapi::openapi_json;
 pub use passwords::Passwords;
 pub use paths::Listed;
 pub use register::{is_username, newcomer};
@@ -150,6 +153,8 @@ pub struct Settings {
     pub require_totp: RequireTotp,
     /// Whether users log in only with a verified address.
     pub require_verified_email: bool,
+    /// Whether the API's documentation is served.
+    pub docs: bool,
     /// Requests a minute of one address on `/api/v1`; 0 for no limit.
     pub rate_limit_per_minute: u32,
 }
@@ -171,8 +176,10 @@ pub enum Surface {
 /// [`crate::ids::RequestId`] there. A handler changes rows and then tells the directory, so the
 /// service must run to its end even when the client leaves: run it on [`crate::background`].
 pub fn router(control: Arc<Control>, surface: Surface) -> Router {
-    let served = paths(surface).into_router();
+    let documented = control.settings.docs;
+    let served = paths(surface).merge(if documented { documentation() } else { Paths::new() });
     served
+        .into_router()
         .fallback(envelope::no_such_path)
         .method_not_allowed_fallback(envelope::method_not_allowed)
         .layer(from_fn_with_state(Arc::clone(&control), pace::keep))
@@ -183,7 +190,7 @@ pub fn router(control: Arc<Control>, surface: Surface) -> Router {
 /// Every method of every path, and what its caller must be permitted to do.
 #[must_use]
 pub fn listed() -> Vec<Listed> {
-    paths(Surface::Everything).into_list()
+    paths(Surface::Everything).merge(documentation()).into_list()
 }
 
 /// Every path of the control plane, with its row of the matrix.
@@ -200,9 +207,19 @@ fn open_paths() -> Paths {
     Paths::new()
         .route("/", get(A::LookAround, info::root))
         .route("/health", get(A::LookAround, health::health))
-        .route("/healthz", get(A::LookAround, health::health))
+        .route("/healthz", get(A::LookAround, health::healthz))
         .route("/livez", get(A::LookAround, health::alive))
         .route("/readyz", get(A::LookAround, health::ready))
+}
+
+/// On every surface, unless the operator wants none.
+fn documentation() -> Paths {
+    Paths::new()
+        .route("/openapi.json", get(A::LookAround, docs::openapi_document))
+        .route("/docs", get(A::LookAround, docs::swagger_ui))
+        .route("/docs/{file}", get(A::LookAround, docs::swagger_ui_file))
+        .route("/redoc", get(A::LookAround, docs::redoc))
+        .route("/redoc/{file}", get(A::LookAround, docs::redoc_file))
 }
 
 /// For users, and apps that hold a key.
@@ -229,7 +246,7 @@ fn user_paths() -> Paths {
         )
         .route("/api/v1/auth/keys/{id}/rotate", post(A::RotateOwnKey, keys::rotate_key))
         .route("/api/v1/key", get(A::AskOfKey, key_self::key_standing))
-        .route("/api/v1/authz", get(A::AskOfKey, authz::authz).post(A::AskOfKey, authz::authz))
+        .route("/api/v1/authz", get(A::AskOfKey, authz::authz).post(A::AskOfKey, authz::authz_post))
         .route("/api/v1/auth/verify-key", post(A::VerifyKey, verify::verify_key))
         .route("/api/v1/auth/log-message", post(A::LogMessage, messages::log_message))
 }
@@ -238,13 +255,13 @@ fn user_paths() -> Paths {
 fn staff_paths() -> Paths {
     staff_sessions()
         .route("/api/v1/staff/login", post(A::LogInByName, staff::staff_login))
-        .route("/api/v1/staff/profile", get(A::ReadStaffProfile, staff::profile))
-        .route("/api/v1/staff/users", get(A::ReadUsers, staff::users::list_users))
+        .route("/api/v1/staff/profile", get(A::ReadStaffProfile, staff::staff_profile))
+        .route("/api/v1/staff/users", get(A::ReadUsers, staff::users::staff_list_users))
         .route(
             "/api/v1/staff/users/{username}",
-            get(A::ReadUsers, staff::users::get_user)
-                .put(A::HelpUsers, staff::users::update_user)
-                .delete(A::DeleteUsers, staff::users::delete_user),
+            get(A::ReadUsers, staff::users::staff_get_user)
+                .put(A::HelpUsers, staff::users::staff_update_user)
+                .delete(A::DeleteUsers, staff::users::staff_delete_user),
         )
 }
 

@@ -57,6 +57,8 @@ enum Command {
     /// Look whether every conversation is accounted for.
     #[command(subcommand)]
     Ledger(LedgerCommand),
+    /// Print the OpenAPI document of the REST API.
+    Openapi,
     /// Print what a shell completes this command line with.
     Completions {
         /// Which shell.
@@ -88,6 +90,7 @@ fn main() -> ExitCode {
         Command::Admin(command) => command.run(),
         Command::Audit(command) => command.run(),
         Command::Ledger(command) => command.run(),
+        Command::Openapi => commands::openapi(),
         Command::Completions { shell } => {
             commands::completions(Arguments::command(), shell);
             Ok(())

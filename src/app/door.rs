@@ -40,9 +40,8 @@ pub(super) type DoorBody = Either<ProxyBody, Body>;
 /// Makes one door for each worker, on the worker's own thread.
 pub(super) type Doors = Arc<dyn Fn() -> anyhow::Result<Door> + Send + Sync>;
 
-const RESERVED: [&str; 8] =
-    ["/health", "/healthz", "/livez", "/readyz", "/metrics", "/docs", "/redoc", "/openapi.json"];
-const RESERVED_TREES: [&str; 2] = ["/api/v1", "/console"];
+const RESERVED: [&str; 6] = ["/health", "/healthz", "/livez", "/readyz", "/metrics", "/openapi.json"];
+const RESERVED_TREES: [&str; 4] = ["/api/v1", "/docs", "/redoc", "/console"];
 
 // === impl Door ===
 
@@ -140,7 +139,7 @@ mod tests {
             client_ips: Arc::new(ClientIps::new(vec![])),
             claims_root: false,
         };
-        for ours in ["/", "/health", "/api/v1", "/api/v1/auth/login", "/metrics", "/console/x", "/readyz"] {
+        for ours in ["/", "/health", "/api/v1", "/api/v1/auth/login", "/metrics", "/docs/x", "/readyz"] {
             assert!(hallway.leads(ours), "{ours}");
         }
         for theirs in ["/v1/models", "/api/chat", "/api/v10", "/healthy", "/health/x", "//api/v1", "/API/V1"]

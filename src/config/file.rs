@@ -143,6 +143,7 @@ fn server(mut s: Section<'_>, base: &Path) -> Server {
         data_dir: base.join(s.value_or("data_dir", forms::text, "data".into())),
         trusted_proxies: s.list("trusted_proxies", forms::networks).unwrap_or_default().concat(),
         drain_timeout: s.value_or("drain_timeout", forms::duration, seconds(120)),
+        docs: s.value_or("docs", forms::switch, true),
         environment: s.value_or("environment", forms::choice(environments), Environment::Development),
         tls: if s.has("tls") { tls(s.section("tls"), base) } else { None },
         connections: connections(s.section("connections")),

@@ -6,30 +6,58 @@ use axum::extract::State;
 use axum::response::Response;
 use serde::Serialize;
 use serde_json::Value;
+use utoipa::ToSchema;
 
 use super::Control;
 use super::caller::AdminSession;
+use super::openapi::words::Pages;
 use super::paging::Params;
 use super::problem::Problem;
 use crate::clock::Timestamp;
 use crate::store::audit::{self, AuditRow};
 
 /// One recorded change.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = AuditEntry, example = json!({
+    "id": 42, "at": "2026-10-01T09:30:00Z", "actor_kind": "admin", "actor_id": 1, "actor_name": "admin",
+    "action": "user.update", "target": "ann_lee", "detail": {"fields": ["level"]},
+    "request_id": "req_0190f3a2c4d07e51", "client_ip": "203.0.113.9",
+}))]
 pub(super) struct Change {
+    /// Its place in the trail.
     id: i64,
+    /// When.
     at: Timestamp,
+    /// Who did it: `nobody`, `user`, `staff`, `admin` or `system`.
     actor_kind: String,
+    /// Their number, where they have one.
+    #[schema(required = true)]
     actor_id: Option<i64>,
+    /// Their name then.
     actor_name: String,
+    /// Such as `user.update`.
     action: String,
+    /// To whom or what.
     target: String,
+    /// What there is to say of it; never a secret.
     detail: Value,
+    /// Of the call that did it.
     request_id: String,
+    /// From where.
+    #[schema(required = true)]
     client_ip: Option<String>,
 }
 
-/// A page of the trail, newest first.
+/// Lists the audit trail.
+///
+/// Who changed what, the newest first.
+#[utoipa::path(
+    get,
+    path = "/api/v1/admin/audit",
+    tag = "Admin: operation",
+    params(Pages),
+    responses((status = 200, description = "A page of it.", body = Vec<Change>)),
+)]
 pub(super) async fn list_audit(
     State(control): State<Arc<Control>>,
     _: AdminSession,

@@ -8,10 +8,12 @@ use axum::extract::{FromRequestParts, State};
 use axum::response::{IntoResponse, Response};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
-use serde_json::json;
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::Control;
 use super::caller::{KeyHolder, Origin};
+use super::openapi::{refused, words};
 use super::pace::Day;
 use super::paging::Params;
 use super::problem::Problem;
@@ -23,6 +25,16 @@ use crate::listen::FromTrustedProxy;
 /// The request that the app behind the asking proxy is about to get. Known only where the proxy is one
 /// we trust: anybody else may write the headers as they like.
 pub(super) struct Asked(Option<(Method, String)>);
+
+/// It may.
+#[derive(Serialize, ToSchema)]
+#[schema(example = json!({"allowed": true, "charged": false}))]
+struct Permission {
+    /// Always true; otherwise the answer is a problem.
+    allowed: bool,
+    /// Whether a conversation was taken for it.
+    charged: bool,
+}
 
 /// Query parameters: what to hold the key against, and whether to charge.
 const PARAMS: [&str; 5] = ["charge", "scope", "model", "r_type", "limit_status"];
@@ -37,8 +49,27 @@ const LEVEL: HeaderName = HeaderName::from_static("x-tollgate-level");
 const REMAINING: HeaderName = HeaderName::from_static("x-tollgate-remaining");
 const DENIED_BY: HeaderName = HeaderName::from_static("x-tollgate-denied-by");
 
-/// 200 with who it is and what is left; 401, 403 or 429 otherwise, and 503 when nobody can tell. With
-/// `limit_status=403` a 429 becomes a 403, for nginx, which takes every other status for a failure.
+/// Says whether a key may do something.
+///
+/// In the form that nginx's `auth_request` and Traefik's ForwardAuth ask in: the status decides, and
+/// `X-Tollgate-Denied-By` names the reason. Where the asking proxy is trusted, the path it was asked for
+/// decides what is charged.
+#[utoipa::path(
+    get,
+    path = "/api/v1/authz",
+    tag = "Apps",
+    params(
+        ("charge" = Option<words::Flag>, Query, description = "Take one conversation for it."),
+        ("scope" = Option<words::SearchWord>, Query, description = "A scope that the key must open."),
+        ("model" = Option<words::SearchWord>, Query, description = "A model that the key must include."),
+        ("r_type" = Option<words::SearchWord>, Query, description = "An `r_type` that the account must include."),
+        ("limit_status" = Option<words::SearchWord>, Query, description = "`403` to be told a 429 as a 403, for nginx."),
+    ),
+    responses(
+        (status = 200, description = "It may. `X-Tollgate-User`, `-Plan`, `-Level` and `-Remaining` tell more.", body = Permission),
+        refused::NotIncluded, refused::DayUsedUp,
+    ),
+)]
 pub(super) async fn authz(
     State(control): State<Arc<Control>>,
     origin: Origin,
@@ -57,6 +88,37 @@ pub(super) async fn authz(
         }
         response
     })
+}
+
+/// Says whether a key may do something.
+///
+/// In the form that nginx's `auth_request` and Traefik's ForwardAuth ask in: the status decides, and
+/// `X-Tollgate-Denied-By` names the reason. Where the asking proxy is trusted, the path it was asked for
+/// decides what is charged. Any body is passed over.
+#[utoipa::path(
+    post,
+    path = "/api/v1/authz",
+    tag = "Apps",
+    params(
+        ("charge" = Option<words::Flag>, Query, description = "Take one conversation for it."),
+        ("scope" = Option<words::SearchWord>, Query, description = "A scope that the key must open."),
+        ("model" = Option<words::SearchWord>, Query, description = "A model that the key must include."),
+        ("r_type" = Option<words::SearchWord>, Query, description = "An `r_type` that the account must include."),
+        ("limit_status" = Option<words::SearchWord>, Query, description = "`403` to be told a 429 as a 403, for nginx."),
+    ),
+    responses(
+        (status = 200, description = "It may. `X-Tollgate-User`, `-Plan`, `-Level` and `-Remaining` tell more.", body = Permission),
+        refused::NotIncluded, refused::DayUsedUp,
+    ),
+)]
+pub(super) async fn authz_post(
+    control: State<Arc<Control>>,
+    origin: Origin,
+    asked: Asked,
+    params: Params,
+    holder: Result<KeyHolder, Problem>,
+) -> Response {
+    authz(control, origin, asked, params, holder).await
 }
 
 async fn judge(
@@ -85,7 +147,7 @@ async fn judge(
         let left = control.quota.left(subject.user, &subject.allowance).await?;
         Day::of(left.allowance, left.left, left.resets_at, origin.at)
     };
-    let mut response = Json(json!({ "allowed": true, "charged": charges })).into_response();
+    let mut response = Json(Permission { allowed: true, charged: charges }).into_response();
     tell(response.headers_mut(), &subject, &day);
     Ok(response)
 }

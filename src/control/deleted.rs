@@ -7,16 +7,22 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use utoipa::ToSchema;
 
 use super::Control;
 use super::caller::{AdminSession, Origin};
 use super::forms::{Body, Form};
+use super::openapi::{
+    refused,
+    words::{self, Pages},
+};
 use super::paging::Params;
+use super::paths::Path;
 use super::problem::Problem;
 use super::register::is_username;
 use super::violations::Violations;
@@ -27,50 +33,86 @@ use crate::store::audit::Actor;
 use crate::store::deleted::{self, DeletedUser, KEPT_FOR, Return};
 
 /// One who was deleted.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = DeletedUser, example = json!({
+    "user_id": "1", "username": "ann_lee", "name": "Ann Lee", "email": "ann@example.com", "type": "Personal",
+    "subscription_plan": "free", "time_created": "2026-09-01T09:30:00Z", "deleted_at": "2026-10-01T09:30:00Z",
+    "deleted_by": "admin", "kept_until": "2026-10-31T09:30:00Z",
+}))]
 pub(super) struct Departed {
+    /// A number, as text.
     user_id: String,
+    /// As it was.
     username: String,
     name: String,
+    /// As it was.
     email: String,
+    /// `Personal` or `Business`.
     #[serde(rename = "type")]
     kind: String,
     subscription_plan: String,
     time_created: Timestamp,
     deleted_at: Timestamp,
+    /// Who deleted them.
     deleted_by: String,
+    /// Then they are erased.
     kept_until: Timestamp,
 }
 
-/// `POST /api/v1/admin/deleted-users/{id}/restore`: under another name or address, where the old one
-/// is somebody else's now.
-#[derive(Deserialize)]
+/// As whom a user comes back.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = Restoration, example = json!({"username": "ann_lee_2"}))]
 #[serde(deny_unknown_fields)]
 pub(super) struct RestoreForm {
+    /// Where the old one is somebody else's now.
+    #[schema(value_type = Option<words::Username>)]
     username: Option<String>,
+    /// Where the old one is somebody else's now.
+    #[schema(value_type = Option<words::Email>)]
     email: Option<String>,
 }
 
 /// What the user who comes back needs, told only here.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = RestoredUser, example = json!({
+    "message": "User restored successfully", "user_id": "1", "username": "ann_lee", "email": "ann@example.com",
+    "password": "7hKpWx3mRt9cVbN2qZsD", "new_key": "pe-0123456789abcdefghijABCDEFGHIJ01",
+}))]
 pub(super) struct Restored {
+    /// For people.
     message: &'static str,
+    /// A number, as text.
     user_id: String,
     username: String,
     email: String,
+    /// Random: they should choose another.
     password: String,
+    /// Their default key.
     new_key: String,
 }
 
 /// What is left of somebody.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = ErasedUser, example = json!({"message": "User erased successfully", "proof": "erased:6f1d0c…", "log_rows": 12}))]
 pub(super) struct Erased {
+    /// For people.
     message: &'static str,
+    /// Stands in the audit trail in their stead.
     proof: String,
+    /// How many rows of the log lost their words.
     log_rows: u64,
 }
 
-/// A page of them, the latest first.
+/// Lists deleted users.
+///
+/// The latest first; each is kept for thirty days.
+#[utoipa::path(
+    get,
+    path = "/api/v1/admin/deleted-users",
+    tag = "Admin: users",
+    params(Pages),
+    responses((status = 200, description = "A page of them.", body = Vec<Departed>)),
+)]
 pub(super) async fn list_deleted_users(
     State(control): State<Arc<Control>>,
     _: AdminSession,
@@ -83,7 +125,18 @@ pub(super) async fn list_deleted_users(
     Ok(params.answer(page, &rows, listed.total))
 }
 
-/// One of them.
+/// Shows a deleted user.
+///
+/// As long as they are kept.
+#[utoipa::path(
+    get,
+    path = "/api/v1/admin/deleted-users/{id}",
+    tag = "Admin: users",
+    params(
+        ("id" = inline(words::RowNumber), Path, description = "The `user_id`: a name may have been deleted twice."),
+    ),
+    responses((status = 200, description = "Who they were.", body = Departed), refused::NotFound),
+)]
 pub(super) async fn get_deleted_user(
     State(control): State<Arc<Control>>,
     _: AdminSession,
@@ -92,7 +145,23 @@ pub(super) async fn get_deleted_user(
     Ok(Json(control.deleted_user(&id).await?.into()))
 }
 
-/// Brings a user back as they were, with a new key, a new password, and a whole day.
+/// Brings a deleted user back.
+///
+/// As they were, with a whole day, a new key and a random password, both told only here. Where name or
+/// address are somebody else's now, give others. The body may be left out.
+#[utoipa::path(
+    post,
+    path = "/api/v1/admin/deleted-users/{id}/restore",
+    tag = "Admin: users",
+    params(
+        ("id" = inline(words::RowNumber), Path, description = "The `user_id`: a name may have been deleted twice."),
+    ),
+    request_body = Option<RestoreForm>,
+    responses(
+        (status = 200, description = "They are back.", body = Restored),
+        refused::NotFound, refused::Taken, refused::Busy,
+    ),
+)]
 pub(super) async fn restore_user(
     State(control): State<Arc<Control>>,
     AdminSession(admin): AdminSession,
@@ -128,8 +197,19 @@ pub(super) async fn restore_user(
     }))
 }
 
-/// Forgets a deleted user for good: what is kept of them, and their person and words in the log. Rows
-/// of the log stay as entries of the ledger.
+/// Forgets a deleted user for good.
+///
+/// What is kept of them, and their person and words in the log. Rows of the log stay as entries of the
+/// ledger.
+#[utoipa::path(
+    delete,
+    path = "/api/v1/admin/deleted-users/{id}",
+    tag = "Admin: users",
+    params(
+        ("id" = inline(words::RowNumber), Path, description = "The `user_id`: a name may have been deleted twice."),
+    ),
+    responses((status = 200, description = "They are forgotten.", body = Erased), refused::NotFound, refused::Busy),
+)]
 pub(super) async fn erase_user(
     State(control): State<Arc<Control>>,
     AdminSession(admin): AdminSession,

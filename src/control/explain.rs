@@ -8,10 +8,12 @@ use axum::Json;
 use axum::extract::State;
 use http::Method;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::Control;
 use super::caller::AdminSession;
 use super::forms::Body;
+use super::openapi::refused;
 use super::problem::Problem;
 use crate::clock::Timestamp;
 use crate::config::Route;
@@ -42,25 +44,38 @@ enum Who {
 }
 
 /// The verdict, and every check on the way to it.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(example = json!({
+    "allowed": false, "denied_by": "ip_not_allowed",
+    "steps": [{"step": "address", "verdict": "deny", "code": "ip_not_allowed", "detail": "198.51.100.7 is outside the key's allowed_ips"}],
+}))]
 pub(super) struct Explanation {
+    /// Whether no check denies.
     allowed: bool,
-    /// The code that the refusal would carry.
+    /// The code that the refusal would carry; `null` where nothing denies.
+    #[schema(required = true)]
     denied_by: Option<&'static str>,
+    /// In the order of the data plane.
     steps: Vec<Step>,
 }
 
-#[derive(Serialize)]
+/// One check.
+#[derive(Serialize, ToSchema)]
 struct Step {
+    /// What is checked.
     #[serde(rename = "step")]
     name: &'static str,
     verdict: Verdict,
+    /// The code of the refusal, where it denies.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String, required = false)]
     code: Option<&'static str>,
+    /// Why.
     detail: String,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Serialize)]
+/// What a check says; `skip` where the question does not say enough, or it does not apply.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 enum Verdict {
     Allow,
@@ -73,7 +88,20 @@ enum Verdict {
 #[derive(Default)]
 struct Walk(Vec<Step>);
 
-/// Goes on after a denial, so that an admin sees everything that is in the way.
+/// Tells which rule would let a request pass, or not.
+///
+/// Walks the checks of the data plane in their order, on what is stored now, and charges nothing. Goes
+/// on after a denial, so that everything in the way is seen.
+#[utoipa::path(
+    post,
+    path = "/api/v1/admin/explain",
+    tag = "Admin: operation",
+    request_body = ExplainForm,
+    responses(
+        (status = 200, description = "The verdict, and every check on the way to it.", body = Explanation),
+        refused::NotFound,
+    ),
+)]
 pub(super) async fn explain(
     State(control): State<Arc<Control>>,
     _: AdminSession,

@@ -12,12 +12,13 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use serde::Serialize;
-use serde_json::{Value, json};
 use sysinfo::{Disks, MemoryRefreshKind, RefreshKind, System};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
+use utoipa::ToSchema;
 
 use super::Control;
+use super::openapi::refused;
 use super::problem::Problem;
 use crate::clock::Timestamp;
 
@@ -35,29 +36,81 @@ struct Reading {
     disk: Disk,
 }
 
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+/// The machine's memory, with one digit.
+#[derive(Clone, Copy, Debug, Default, Serialize, ToSchema)]
 struct Memory {
+    /// Of all there is.
     used_percent: f64,
+    /// In MiB.
     used_mb: f64,
+    /// In MiB.
     available_mb: f64,
 }
 
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+/// The disk under the data folder, with one digit.
+#[derive(Clone, Copy, Debug, Default, Serialize, ToSchema)]
 struct Disk {
+    /// Of all there is.
     used_percent: f64,
+    /// In GiB.
     free_gb: f64,
 }
 
-/// Answer of `GET /health`.
-#[derive(Serialize)]
+/// How the gateway is.
+#[derive(Serialize, ToSchema)]
+#[schema(example = json!({
+    "status": "healthy", "timestamp": "2026-10-01T09:30:00Z", "database": "healthy",
+    "memory": {"used_percent": 41.5, "used_mb": 3320.0, "available_mb": 4680.0},
+    "disk": {"used_percent": 12.0, "free_gb": 88.4}, "message_buffer_size": 3, "scheduler_running": true,
+}))]
 pub(super) struct Health {
+    /// `healthy`, `degraded` or `unhealthy`.
     status: &'static str,
+    /// When.
     timestamp: Timestamp,
+    /// `healthy` or `unhealthy`.
     database: &'static str,
     memory: Memory,
     disk: Disk,
+    /// Rows of the log that wait to be written.
     message_buffer_size: u64,
+    /// Whether the background jobs run.
     scheduler_running: bool,
+}
+
+/// A sign of life.
+#[derive(Serialize, ToSchema)]
+#[schema(as = SignOfLife, example = json!({"status": "alive"}))]
+pub(super) struct Sign {
+    /// Always `alive`.
+    status: &'static str,
+}
+
+/// Ready for work.
+#[derive(Serialize, ToSchema)]
+#[schema(example = json!({
+    "status": "ready",
+    "message_log": {"rows_waiting": 0, "oldest_seconds": 0, "spool_bytes": 0, "set_aside": 0, "lost_records": 0},
+}))]
+pub(super) struct Ready {
+    /// Always `ready`.
+    status: &'static str,
+    message_log: MessageLogStanding,
+}
+
+/// How the message log stands.
+#[derive(Serialize, ToSchema)]
+struct MessageLogStanding {
+    /// Rows on their way to the database.
+    rows_waiting: u64,
+    /// How long the oldest of them has waited.
+    oldest_seconds: u64,
+    /// What they take on disk.
+    spool_bytes: u64,
+    /// Records that the database would not take, kept aside.
+    set_aside: u64,
+    /// Records that could not be read again.
+    lost_records: u64,
 }
 
 const FRESH_FOR: Duration = Duration::from_secs(1);
@@ -66,8 +119,18 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// From here on memory or disk is short.
 const SHORT_PERCENT: f64 = 95.0;
 
-/// `GET /health`: 503 when the database does not answer; `degraded`, but 200, when memory or disk is
-/// short or the jobs do not run.
+/// Says how the gateway is.
+///
+/// Looks at the database, memory and disk, at most once a second whoever asks.
+#[utoipa::path(
+    get,
+    path = "/health",
+    tag = "Health",
+    responses(
+        (status = 200, description = "`healthy`; or `degraded`, when memory or disk is short or the jobs do not run.", body = Health),
+        (status = 503, description = "`unhealthy`: the database does not answer.", body = Health),
+    ),
+)]
 pub(super) async fn health(State(control): State<Arc<Control>>) -> Response {
     let reading = control.vitals.look(&control).await;
     let scheduler_running = control.scheduler_running.load(Ordering::Acquire);
@@ -89,27 +152,59 @@ pub(super) async fn health(State(control): State<Arc<Control>>) -> Response {
     (code, Json(health)).into_response()
 }
 
-/// `GET /livez`: the process answers.
-pub(super) async fn alive() -> Json<Value> {
-    Json(json!({"status": "alive"}))
+/// Says how the gateway is, under the name that some platforms ask for.
+///
+/// As `GET /health`.
+#[utoipa::path(
+    get,
+    path = "/healthz",
+    tag = "Health",
+    responses(
+        (status = 200, description = "`healthy`; or `degraded`, when memory or disk is short or the jobs do not run.", body = Health),
+        (status = 503, description = "`unhealthy`: the database does not answer.", body = Health),
+    ),
+)]
+pub(super) async fn healthz(control: State<Arc<Control>>) -> Response {
+    health(control).await
 }
 
-/// `GET /readyz`: send work here, and how the message log stands. 503 while stopping, while the database
-/// does not answer, and while no conversation could be recorded.
-pub(super) async fn ready(State(control): State<Arc<Control>>) -> Result<Json<Value>, Problem> {
+/// Says that the process answers.
+///
+/// For orchestrators: restart it when this is not answered.
+#[utoipa::path(
+    get,
+    path = "/livez",
+    tag = "Health",
+    responses((status = 200, description = "It does.", body = Sign)),
+)]
+pub(super) async fn alive() -> Json<Sign> {
+    Json(Sign { status: "alive" })
+}
+
+/// Says whether to send work here.
+///
+/// For orchestrators and load balancers. Not while stopping, while the database does not answer, or while no
+/// conversation could be recorded. Tells how the message log stands.
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    tag = "Health",
+    responses((status = 200, description = "Send work here.", body = Ready), refused::NotReady),
+)]
+pub(super) async fn ready(State(control): State<Arc<Control>>) -> Result<Json<Ready>, Problem> {
     let log = &control.chatlog;
     let is_stopping = control.draining.is_cancelled();
     if is_stopping || !log.has_room() || !control.vitals.look(&control).await.database_answers {
         return Err(Problem::NotReady);
     }
-    let message_log = json!({
-        "rows_waiting": log.waiting(),
-        "oldest_seconds": log.backlog().oldest().as_secs(),
-        "spool_bytes": log.spool_bytes(),
-        "set_aside": control.metrics.log_set_aside.get(),
-        "lost_records": control.metrics.spool_lost_records.get(),
-    });
-    Ok(Json(json!({"status": "ready", "message_log": message_log})))
+    let message_log = MessageLogStanding {
+        rows_waiting: log.waiting(),
+        oldest_seconds: log.backlog().oldest().as_secs(),
+        spool_bytes: log.spool_bytes(),
+        set_aside: control.metrics.log_set_aside.get(),
+        lost_records: control.metrics.spool_lost_records.get(),
+    };
+    Ok(Json(Ready { status: "ready", message_log }))
 }
 
 // === impl Vitals ===

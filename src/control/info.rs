@@ -4,55 +4,135 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
+use serde::Serialize;
 use serde_json::{Value, json};
+use utoipa::ToSchema;
 
 use super::Control;
 
-const VERSION: &str = env!("CARGO_PKG_VERSION");
-
-/// `GET /`
-pub(super) async fn root() -> Json<Value> {
-    Json(json!({
-        "message": "Tollgate: the gate in front of your chat models",
-        "version": VERSION,
-        "status": "running",
-        "docs": "/docs",
-        "health": "/health",
-        "features": [
-            "user registration and authentication",
-            "API keys",
-            "daily conversation limits",
-            "address rules",
-            "rate limits",
-            "message log",
-            "admin API",
-        ],
-    }))
+/// What this is.
+#[derive(Serialize, ToSchema)]
+#[schema(example = json!({
+    "message": "Tollgate: the gate in front of your chat models", "version": "0.1.0", "status": "running",
+    "docs": "/docs", "health": "/health", "features": ["API keys"],
+}))]
+pub(super) struct Root {
+    message: &'static str,
+    version: &'static str,
+    /// Always `running`.
+    status: &'static str,
+    /// Where the documentation is.
+    docs: &'static str,
+    /// Where to ask how the gateway is.
+    health: &'static str,
+    features: [&'static str; 7],
 }
 
-/// `GET /api/v1/info`
-pub(super) async fn info(State(control): State<Arc<Control>>) -> Json<Value> {
+/// What the API offers.
+#[derive(Serialize, ToSchema)]
+#[schema(example = json!({
+    "api_name": "Tollgate User Management API", "version": "0.1.0",
+    "endpoints": {"authentication": {"login": "POST /api/v1/auth/login"}, "admin": {}, "staff": {}},
+    "authentication_methods": {
+        "jwt_token": "Authorization: Bearer <token from login>", "api_key": "Authorization: Bearer pe-<key>",
+    },
+    "rate_limits": {"default": "60 requests per minute", "conversation_limits": "per user and day"},
+}))]
+pub(super) struct Info {
+    api_name: &'static str,
+    version: &'static str,
+    endpoints: Endpoints,
+    authentication_methods: AuthenticationMethods,
+    rate_limits: RateLimits,
+}
+
+/// Calls, by a name of each.
+#[derive(Serialize, ToSchema)]
+struct Endpoints {
+    /// For users and apps.
+    #[schema(value_type = BTreeMap<String, String>)]
+    authentication: Value,
+    /// For admins.
+    #[schema(value_type = BTreeMap<String, String>)]
+    admin: Value,
+    /// For staff.
+    #[schema(value_type = BTreeMap<String, String>)]
+    staff: Value,
+}
+
+/// How one says who one is.
+#[derive(Serialize, ToSchema)]
+struct AuthenticationMethods {
+    jwt_token: &'static str,
+    api_key: &'static str,
+}
+
+/// How often one may ask, in words.
+#[derive(Serialize, ToSchema)]
+struct RateLimits {
+    /// Of one address.
+    default: String,
+    conversation_limits: &'static str,
+}
+
+const FEATURES: [&str; 7] = [
+    "user registration and authentication",
+    "API keys",
+    "daily conversation limits",
+    "address rules",
+    "rate limits",
+    "message log",
+    "admin API",
+];
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Says what this is and where to go on.
+///
+/// Answers only while no route of the configuration takes `/`.
+#[utoipa::path(
+    get,
+    path = "/",
+    tag = "About",
+    responses((status = 200, description = "What this is.", body = Root)),
+)]
+pub(super) async fn root() -> Json<Root> {
+    Json(Root {
+        message: "Tollgate: the gate in front of your chat models",
+        version: VERSION,
+        status: "running",
+        docs: "/docs",
+        health: "/health",
+        features: FEATURES,
+    })
+}
+
+/// Says what the API offers.
+///
+/// Names the calls, the ways to say who one is, and the rate that an address is held to.
+#[utoipa::path(
+    get,
+    path = "/api/v1/info",
+    tag = "About",
+    responses((status = 200, description = "What the API offers.", body = Info)),
+)]
+pub(super) async fn info(State(control): State<Arc<Control>>) -> Json<Info> {
     let per_minute = match control.settings.rate_limit_per_minute {
         0 => "unlimited".to_owned(),
         limit => format!("{limit} requests per minute"),
     };
-    Json(json!({
-        "api_name": "Tollgate User Management API",
-        "version": VERSION,
-        "endpoints": {
-            "authentication": for_users(),
-            "admin": for_admins(),
-            "staff": for_staff(),
+    Json(Info {
+        api_name: "Tollgate User Management API",
+        version: VERSION,
+        endpoints: Endpoints { authentication: for_users(), admin: for_admins(), staff: for_staff() },
+        authentication_methods: AuthenticationMethods {
+            jwt_token: "Authorization: Bearer <token from login>",
+            api_key: "Authorization: Bearer pe-<key>",
         },
-        "authentication_methods": {
-            "jwt_token": "Authorization: Bearer <token from login>",
-            "api_key": "Authorization: Bearer pe-<key>",
+        rate_limits: RateLimits {
+            default: per_minute,
+            conversation_limits: "per user and day, by plan; see limits in the profile",
         },
-        "rate_limits": {
-            "default": per_minute,
-            "conversation_limits": "per user and day, by plan; see limits in the profile",
-        },
-    }))
+    })
 }
 
 fn for_users() -> Value {

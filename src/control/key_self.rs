@@ -7,34 +7,57 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use chrono::{Datelike, Days, NaiveDate};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::Control;
 use super::caller::{KeyHolder, Origin};
+use super::openapi::refused;
 use super::pace::Day;
 use super::problem::Problem;
 use crate::clock::Timestamp;
 
 /// A key, and how its user's conversations stand. Usage is the user's over all keys, as the limit is.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(example = json!({
+    "label": "default", "limit": 50, "limit_reset": "daily", "limit_remaining": 41, "resets_at": "2026-10-02T00:00:00Z",
+    "usage_daily": 9, "usage_weekly": 30, "usage_monthly": 9, "expires_at": null, "plan": "free", "level": "basic",
+}))]
 struct KeyStanding<'s> {
+    /// The name of the key.
     label: &'s str,
     /// Conversations of this day altogether.
     limit: i64,
     /// How often the limit begins anew.
     limit_reset: &'static str,
+    /// How many are left of it.
     limit_remaining: i64,
+    /// When the next day begins.
     resets_at: Timestamp,
+    /// Since the day began.
     usage_daily: i64,
     /// Since Monday.
     usage_weekly: i64,
     /// Since the first.
     usage_monthly: i64,
+    /// `null` where the key does not end.
+    #[schema(required = true)]
     expires_at: Option<Timestamp>,
     plan: &'s str,
     level: &'s str,
 }
 
-/// Reads two small indexed ranges and changes nothing. What it says of usage may be a second old.
+/// Says how a key stands.
+///
+/// Limits and usage are those of its user, over all keys; usage may be a second old. Costs nothing.
+#[utoipa::path(
+    get,
+    path = "/api/v1/key",
+    tag = "Apps",
+    responses(
+        (status = 200, description = "How it stands.", body = KeyStanding),
+        refused::AmbiguousKey,
+    ),
+)]
 pub(super) async fn key_standing(
     State(control): State<Arc<Control>>,
     origin: Origin,

@@ -5,17 +5,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use http::StatusCode;
 use serde::Serialize;
 use serde_json::json;
+use utoipa::ToSchema;
 
 use super::Control;
 use super::caller::{AdminSession, Origin, UserSession};
 use super::forms::Body;
 use super::me::Done;
 use super::my_key::may_reveal;
+use super::openapi::{refused, words};
 use super::paging::Params;
+use super::paths::Path;
 use super::problem::Problem;
 use crate::clock::Timestamp;
 use crate::ids::KeyId;
@@ -28,27 +31,52 @@ mod form;
 
 use form::{ChangeForm, KeyForm, RotationForm};
 
-/// A key as its owner and the admin see it. `api_key`, the key itself, is there when it was just made,
-/// or asked for right after a login.
-#[derive(Serialize)]
+/// A key as its owner and the admin see it.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Key, example = json!({
+    "id": "17", "name": "laptop", "label": "Ann's laptop", "prefix": "pe-0123", "created_at": "2026-10-01T09:30:00Z",
+    "last_used_at": null, "expires_at": "2027-01-01T00:00:00Z", "allowed_ips": ["203.0.113.0/24"], "plan": null,
+    "previous_expires_at": null,
+}))]
 pub(super) struct KeyTold {
+    /// A number, as text.
     id: String,
+    /// Unique among the keys of the account; `default` is the one that older clients know.
     name: String,
+    /// A note of the owner's.
     label: String,
     /// The first characters of the key.
     prefix: String,
     created_at: Timestamp,
+    /// To the minute; `null` until it is used.
+    #[schema(required = true)]
     last_used_at: Option<Timestamp>,
+    /// `null` where it does not end.
+    #[schema(required = true)]
     expires_at: Option<Timestamp>,
+    /// From where it may be used; from everywhere where there are none.
     allowed_ips: Vec<String>,
+    /// The plan it is narrowed to, if any.
+    #[schema(required = true)]
     plan: Option<String>,
     /// Until when the secret before the last rotation works.
+    #[schema(required = true)]
     previous_expires_at: Option<Timestamp>,
+    /// The key itself, when it was just made or asked for right after a login.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String, required = false)]
     api_key: Option<String>,
 }
 
-/// `GET /api/v1/auth/keys`
+/// Lists the keys of the caller.
+///
+/// Never the keys themselves.
+#[utoipa::path(
+    get,
+    path = "/api/v1/auth/keys",
+    tag = "Keys",
+    responses((status = 200, description = "All of them.", body = Vec<KeyTold>)),
+)]
 pub(super) async fn list_keys(
     State(control): State<Arc<Control>>,
     session: UserSession,
@@ -56,7 +84,17 @@ pub(super) async fn list_keys(
     Ok(Json(control.keys_of(&session.user).await?))
 }
 
-/// `POST /api/v1/auth/keys`
+/// Makes another key for the caller.
+///
+/// It may end, be bound to addresses, and be narrowed to a plan. The key itself is told only here and
+/// within five minutes of a login.
+#[utoipa::path(
+    post,
+    path = "/api/v1/auth/keys",
+    tag = "Keys",
+    request_body = KeyForm,
+    responses((status = 201, description = "The key.", body = KeyTold), refused::Taken),
+)]
 pub(super) async fn create_key(
     State(control): State<Arc<Control>>,
     session: UserSession,
@@ -71,7 +109,22 @@ pub(super) async fn create_key(
     Ok((StatusCode::CREATED, Json(control.told(key, Some(made.plain.expose().to_owned())))))
 }
 
-/// `GET /api/v1/auth/keys/{id}`; `?reveal=true` right after a login
+/// Shows a key of the caller.
+///
+/// With `reveal=true` the key itself too.
+#[utoipa::path(
+    get,
+    path = "/api/v1/auth/keys/{id}",
+    tag = "Keys",
+    params(
+        ("id" = inline(words::RowNumber), Path, description = "The `id` of the key."),
+        ("reveal" = Option<words::Flag>, Query, description = "Show the key itself; within five minutes of a login only."),
+    ),
+    responses(
+        (status = 200, description = "The key.", body = KeyTold),
+        refused::LoginTooOld, refused::NotFound,
+    ),
+)]
 pub(super) async fn get_key(
     State(control): State<Arc<Control>>,
     session: UserSession,
@@ -84,7 +137,20 @@ pub(super) async fn get_key(
     Ok(Json(control.told(key, api_key)))
 }
 
-/// `PUT /api/v1/auth/keys/{id}`: what is not named stays; `null` takes an end or a plan away.
+/// Changes a key of the caller.
+///
+/// What is not named stays; `null` takes an end or a plan away. The default key keeps its name.
+#[utoipa::path(
+    put,
+    path = "/api/v1/auth/keys/{id}",
+    tag = "Keys",
+    params(("id" = inline(words::RowNumber), Path, description = "The `id` of the key.")),
+    request_body = ChangeForm,
+    responses(
+        (status = 200, description = "The key, changed.", body = KeyTold),
+        refused::NotFound, refused::Taken,
+    ),
+)]
 pub(super) async fn update_key(
     State(control): State<Arc<Control>>,
     session: UserSession,
@@ -105,8 +171,20 @@ pub(super) async fn update_key(
     Ok(Json(control.told(changed, None)))
 }
 
-/// `POST /api/v1/auth/keys/{id}/rotate`: a new secret at once, under the same id. The old one works on
-/// for `grace_period` seconds.
+/// Gives a key of the caller another secret.
+///
+/// At once, under the same `id`. The old secret works on for `grace_period` seconds.
+#[utoipa::path(
+    post,
+    path = "/api/v1/auth/keys/{id}/rotate",
+    tag = "Keys",
+    params(("id" = inline(words::RowNumber), Path, description = "The `id` of the key.")),
+    request_body = RotationForm,
+    responses(
+        (status = 200, description = "The key, with its new secret.", body = KeyTold),
+        refused::NotFound,
+    ),
+)]
 pub(super) async fn rotate_key(
     State(control): State<Arc<Control>>,
     session: UserSession,
@@ -126,7 +204,16 @@ pub(super) async fn rotate_key(
     Ok(Json(control.told(rotated, Some(made.plain.expose().to_owned()))))
 }
 
-/// `DELETE /api/v1/auth/keys/{id}`: the key stops working at once, for good.
+/// Revokes a key of the caller.
+///
+/// It stops working at once, for good.
+#[utoipa::path(
+    delete,
+    path = "/api/v1/auth/keys/{id}",
+    tag = "Keys",
+    params(("id" = inline(words::RowNumber), Path, description = "The `id` of the key.")),
+    responses((status = 200, description = "The key is dead.", body = Done), refused::NotFound),
+)]
 pub(super) async fn revoke_key(
     State(control): State<Arc<Control>>,
     session: UserSession,
@@ -137,7 +224,16 @@ pub(super) async fn revoke_key(
     control.revoke_key(&user, &id, of(&user), &origin).await
 }
 
-/// `GET /api/v1/admin/users/{username}/keys`
+/// Lists the keys of a user.
+///
+/// Never the keys themselves.
+#[utoipa::path(
+    get,
+    path = "/api/v1/admin/users/{username}/keys",
+    tag = "Admin: users",
+    params(("username" = inline(words::Username), Path, description = "Whose account.")),
+    responses((status = 200, description = "All of them.", body = Vec<KeyTold>), refused::NotFound),
+)]
 pub(super) async fn list_user_keys(
     State(control): State<Arc<Control>>,
     _: AdminSession,
@@ -147,7 +243,19 @@ pub(super) async fn list_user_keys(
     Ok(Json(control.keys_of(&user).await?))
 }
 
-/// `DELETE /api/v1/admin/users/{username}/keys/{id}`
+/// Revokes a key of a user.
+///
+/// It stops working at once, for good.
+#[utoipa::path(
+    delete,
+    path = "/api/v1/admin/users/{username}/keys/{id}",
+    tag = "Admin: users",
+    params(
+        ("username" = inline(words::Username), Path, description = "Whose account."),
+        ("id" = inline(words::RowNumber), Path, description = "The `id` of the key."),
+    ),
+    responses((status = 200, description = "The key is dead.", body = Done), refused::NotFound),
+)]
 pub(super) async fn revoke_user_key(
     State(control): State<Arc<Control>>,
     AdminSession(admin): AdminSession,

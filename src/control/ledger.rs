@@ -7,12 +7,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use serde_json::json;
 
 use super::Control;
 use super::caller::{AdminSession, Origin};
+use super::openapi::refused;
+use super::openapi::words::{Date, Pages, RowNumber, SearchWord, Username};
 use super::paging::Params;
+use super::paths::Path;
 use super::problem::Problem;
 use crate::ids::UserId;
 use crate::quota::Window;
@@ -26,7 +29,23 @@ pub use report::{DayReport, LedgerDifference, LedgerEpoch, LedgerLine, LedgerRep
 /// How long one walk may hold a connection.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Computes every balance again, or those of one user, and tells what does not add up. One walk at a time.
+/// Computes every balance again, and tells what does not add up.
+///
+/// Or those of one user. One walk at a time, for twenty seconds at most: where it did not come to its end, the
+/// answer names where to go on.
+#[utoipa::path(
+    get,
+    path = "/api/v1/admin/ledger/verify",
+    tag = "Admin: operation",
+    params(
+        ("username" = Option<SearchWord>, Query, description = "Only this user's."),
+        ("after" = Option<RowNumber>, Query, description = "Go on behind this user: the `next` of the answer before."),
+    ),
+    responses(
+        (status = 200, description = "What was found.", body = LedgerReport),
+        refused::NotFound, refused::Busy,
+    ),
+)]
 pub(super) async fn verify_ledger(
     State(control): State<Arc<Control>>,
     _: AdminSession,
@@ -45,7 +64,20 @@ pub(super) async fn verify_ledger(
     Ok(Json(LedgerReport::of(&ledger::verify(&control.db, &question).await?)))
 }
 
-/// What became of each conversation of a user's day, today's without `day`, and of the day itself.
+/// Tells what became of each conversation of a user's day.
+///
+/// And of the day itself. That it was read is recorded.
+#[utoipa::path(
+    get,
+    path = "/api/v1/admin/ledger/{username}",
+    tag = "Admin: operation",
+    params(
+        ("username" = inline(Username), Path, description = "Whose day."),
+        ("day" = Option<Date>, Query, description = "Which day; today without it."),
+        Pages,
+    ),
+    responses((status = 200, description = "The day.", body = DayReport), refused::NotFound),
+)]
 pub(super) async fn explain_ledger(
     State(control): State<Arc<Control>>,
     AdminSession(admin): AdminSession,

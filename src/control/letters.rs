@@ -14,12 +14,14 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::Semaphore;
+use utoipa::ToSchema;
 
 use super::Control;
 use super::backoff::Attempt;
 use super::caller::Origin;
 use super::forms::{Body, Form};
 use super::me::Done;
+use super::openapi::{refused, words};
 use super::problem::Problem;
 use super::violations::Violations;
 use crate::background::Background;
@@ -37,28 +39,47 @@ pub struct Letters {
     places: Arc<Semaphore>,
 }
 
-/// `POST …/request`
-#[derive(Deserialize)]
+/// Who wants a letter.
+#[derive(Deserialize, ToSchema)]
+#[schema(example = json!({"email": "ann@example.com"}))]
 #[serde(deny_unknown_fields)]
 pub(super) struct AskForLetter {
+    /// Where the letter goes, if it is an account's.
+    #[schema(value_type = words::Email)]
     email: Option<String>,
 }
 
-/// `POST …/verify-email/confirm`
-#[derive(Deserialize)]
+/// What shows that one reads an address.
+#[derive(Deserialize, ToSchema)]
+#[schema(example = json!({"email": "ann@example.com", "token": "7hKpWx3mRt9cVbN2qZsD"}))]
 #[serde(deny_unknown_fields)]
 pub(super) struct ConfirmEmail {
+    /// The address the letter went to.
+    #[schema(value_type = words::Email)]
     email: Option<String>,
+    /// From the letter.
+    #[schema(value_type = words::MailToken)]
     token: Option<SecretString>,
 }
 
-/// `POST …/password-reset/confirm`
-#[derive(Deserialize)]
+/// Another password, by a letter.
+#[derive(Deserialize, ToSchema)]
+#[schema(example = json!({
+    "email": "ann@example.com", "token": "7hKpWx3mRt9cVbN2qZsD",
+    "new_password": "correct-horse-7", "confirm_new_password": "correct-horse-7",
+}))]
 #[serde(deny_unknown_fields)]
 pub(super) struct ConfirmReset {
+    /// The address the letter went to.
+    #[schema(value_type = words::Email)]
     email: Option<String>,
+    /// From the letter.
+    #[schema(value_type = words::MailToken)]
     token: Option<SecretString>,
+    #[schema(value_type = words::NewPassword)]
     new_password: Option<SecretString>,
+    /// The same once more.
+    #[schema(value_type = words::NewPassword)]
     confirm_new_password: Option<SecretString>,
 }
 
@@ -74,7 +95,19 @@ const PLACES: usize = 64;
 const GOOD_FOR: Duration = Duration::from_mins(30);
 const ASKED: Done = Done { message: "If the address belongs to an account, a letter is on its way" };
 
-/// `POST /api/v1/auth/verify-email/request`
+/// Asks for a letter that verifies an address.
+///
+/// The answer is the same whether or not the address belongs to an account.
+#[utoipa::path(
+    post,
+    path = "/api/v1/auth/verify-email/request",
+    tag = "Account",
+    request_body = AskForLetter,
+    responses(
+        (status = 202, description = "Taken, whether or not the address is anybody's.", body = Done),
+        refused::MailOff, refused::TooManyLogins, refused::Busy,
+    ),
+)]
 pub(super) async fn request_email_verification(
     State(control): State<Arc<Control>>,
     origin: Origin,
@@ -83,7 +116,19 @@ pub(super) async fn request_email_verification(
     control.ask_for_letter(Purpose::VerifyEmail, email, &origin)
 }
 
-/// `POST /api/v1/auth/password-reset/request`
+/// Asks for a letter that lets one choose another password.
+///
+/// The answer is the same whether or not the address belongs to an account.
+#[utoipa::path(
+    post,
+    path = "/api/v1/auth/password-reset/request",
+    tag = "Account",
+    request_body = AskForLetter,
+    responses(
+        (status = 202, description = "Taken, whether or not the address is anybody's.", body = Done),
+        refused::MailOff, refused::TooManyLogins, refused::Busy,
+    ),
+)]
 pub(super) async fn request_password_reset(
     State(control): State<Arc<Control>>,
     origin: Origin,
@@ -92,7 +137,19 @@ pub(super) async fn request_password_reset(
     control.ask_for_letter(Purpose::ResetPassword, email, &origin)
 }
 
-/// `POST /api/v1/auth/verify-email/confirm`
+/// Verifies an address with the token of a letter.
+///
+/// A token is good once, for thirty minutes.
+#[utoipa::path(
+    post,
+    path = "/api/v1/auth/verify-email/confirm",
+    tag = "Account",
+    request_body = ConfirmEmail,
+    responses(
+        (status = 200, description = "The address is verified.", body = Done),
+        refused::WrongMailToken, refused::TooManyLogins,
+    ),
+)]
 pub(super) async fn confirm_email_verification(
     State(control): State<Arc<Control>>,
     origin: Origin,
@@ -110,7 +167,19 @@ pub(super) async fn confirm_email_verification(
     Ok(Json(Done { message: "E-mail address verified successfully" }))
 }
 
-/// `POST /api/v1/auth/password-reset/confirm`: every session of the user ends.
+/// Chooses another password with the token of a letter.
+///
+/// Every session of the user ends.
+#[utoipa::path(
+    post,
+    path = "/api/v1/auth/password-reset/confirm",
+    tag = "Account",
+    request_body = ConfirmReset,
+    responses(
+        (status = 200, description = "The password is another.", body = Done),
+        refused::WrongMailToken, refused::TooManyLogins, refused::Busy,
+    ),
+)]
 pub(super) async fn confirm_password_reset(
     State(control): State<Arc<Control>>,
     origin: Origin,

@@ -6,10 +6,12 @@ use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use utoipa::ToSchema;
 
 use super::Control;
 use super::caller::{KeyHolder, Origin};
 use super::forms::{Body, Form};
+use super::openapi::refused;
 use super::problem::Problem;
 use super::violations::Violations;
 use crate::identity::Subject;
@@ -17,12 +19,31 @@ use crate::ids::ExchangeId;
 use crate::store::exchanges::{Exchange, Verdict};
 
 /// A conversation somebody else carried.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = Conversation, example = json!({
+    "model": "gpt-4o", "messages": [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi."}],
+}))]
 #[serde(deny_unknown_fields)]
 pub(super) struct Told {
+    /// Who answered; at most 256 characters.
+    #[schema(value_type = String, min_length = 1, max_length = 256, pattern = "^[^\\u0000]*[^\\s\\u0000][^\\u0000]*$")]
     model: Option<String>,
+    /// In their order.
+    #[schema(value_type = Vec<Message>, min_items = 1)]
     messages: Option<Vec<Value>>,
+    /// False where it is left out.
     research_model: Option<bool>,
+}
+
+/// One message. Members beyond these are kept as they are.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "stands in the document for a `Value`")]
+struct Message {
+    /// Who said it, such as `user` or `assistant`.
+    role: String,
+    /// What was said.
+    #[schema(required = false)]
+    content: Value,
 }
 
 /// The same, held to its rules; the messages as the log keeps them.
@@ -33,16 +54,31 @@ pub(super) struct Conversation {
 }
 
 /// Where it is in the log.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = LoggedConversation, example = json!({
+    "message": "Message logged successfully", "log_id": "0199a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b",
+}))]
 pub(super) struct Logged {
+    /// For people.
     message: &'static str,
+    /// The `id` of its entry.
     log_id: String,
 }
 
 /// Most characters of a model's name.
 const MAX_MODEL: usize = 256;
 
-/// Answers when what was told survives the end of this process. Costs nothing.
+/// Logs a conversation that went another way.
+///
+/// For apps that are not behind the gateway. Answers when what was told survives the end of this process;
+/// costs nothing. A body has at most 1 MiB.
+#[utoipa::path(
+    post,
+    path = "/api/v1/auth/log-message",
+    tag = "Apps",
+    request_body = Told,
+    responses((status = 200, description = "It is logged.", body = Logged), refused::AmbiguousKey),
+)]
 pub(super) async fn log_message(
     State(control): State<Arc<Control>>,
     origin: Origin,

@@ -11,7 +11,17 @@ use super::Control;
 /// The media type of what [`crate::telemetry::Metrics::text`] writes.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Every series, in Prometheus's text form.
+/// Shows the counters of the gateway.
+///
+/// In the text form of OpenMetrics, for Prometheus. On the listener of the admins, where there is one.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    tag = "Health",
+    responses(
+        (status = 200, description = "Every series.", body = String, content_type = "application/openmetrics-text", example = "# TYPE tollgate_in_flight gauge\ntollgate_in_flight 3\n# EOF\n"),
+    ),
+)]
 pub(super) async fn metrics(State(control): State<Arc<Control>>) -> impl IntoResponse {
     ([(CONTENT_TYPE, OPEN_METRICS)], control.metrics.text())
 }

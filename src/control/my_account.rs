@@ -10,11 +10,13 @@ use axum::extract::State;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde_json::json;
+use utoipa::ToSchema;
 
 use super::Control;
 use super::caller::{Origin, UserSession};
 use super::forms::{Body, Form};
 use super::me::Done;
+use super::openapi::{refused, words};
 use super::problem::Problem;
 use super::violations::Violations;
 use crate::credential::password::Password;
@@ -22,13 +24,21 @@ use crate::credential::token::Audience;
 use crate::store::audit::Actor;
 use crate::store::users::{self, User, UserChange};
 
-/// `PUT /api/v1/auth/password`
-#[derive(Deserialize)]
+/// Another password, knowing the present one.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = PasswordChange, example = json!({
+    "current_password": "correct-horse-7", "new_password": "better-horse-8",
+    "confirm_new_password": "better-horse-8",
+}))]
 #[serde(deny_unknown_fields)]
 #[expect(clippy::struct_field_names, reason = "they are the seed's")]
 pub(super) struct PasswordForm {
+    #[schema(value_type = words::Password)]
     current_password: Option<SecretString>,
+    #[schema(value_type = words::NewPassword)]
     new_password: Option<SecretString>,
+    /// The same once more.
+    #[schema(value_type = words::NewPassword)]
     confirm_new_password: Option<SecretString>,
 }
 
@@ -38,11 +48,16 @@ pub(super) struct PasswordChange {
     new: Password,
 }
 
-/// `PUT /api/v1/auth/email`
-#[derive(Deserialize)]
+/// Another address, knowing the password.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = EmailChange, example = json!({"new_email": "ann@example.org", "password": "correct-horse-7"}))]
 #[serde(deny_unknown_fields)]
 pub(super) struct EmailForm {
+    /// Nobody else's.
+    #[schema(value_type = words::Email)]
     new_email: Option<String>,
+    /// Of the caller.
+    #[schema(value_type = words::Password)]
     password: Option<SecretString>,
 }
 
@@ -52,7 +67,19 @@ pub(super) struct EmailChange {
     password: SecretString,
 }
 
-/// Gives the caller another password and ends their other sessions.
+/// Gives the caller another password.
+///
+/// Asks for the present one, and ends every other session.
+#[utoipa::path(
+    put,
+    path = "/api/v1/auth/password",
+    tag = "Account",
+    request_body = PasswordForm,
+    responses(
+        (status = 200, description = "The password is another.", body = Done),
+        refused::WrongPassword, refused::NotFound, refused::TooManyLogins, refused::Busy,
+    ),
+)]
 pub(super) async fn change_password(
     State(control): State<Arc<Control>>,
     session: UserSession,
@@ -66,7 +93,19 @@ pub(super) async fn change_password(
     Ok(Json(Done { message: "Password updated successfully" }))
 }
 
-/// Gives the caller another address and ends their other sessions.
+/// Gives the caller another e-mail address.
+///
+/// Asks for the password, and ends every other session.
+#[utoipa::path(
+    put,
+    path = "/api/v1/auth/email",
+    tag = "Account",
+    request_body = EmailForm,
+    responses(
+        (status = 200, description = "The address is another.", body = Done),
+        refused::WrongPassword, refused::NotFound, refused::Taken, refused::TooManyLogins, refused::Busy,
+    ),
+)]
 pub(super) async fn change_email(
     State(control): State<Arc<Control>>,
     session: UserSession,
@@ -79,8 +118,16 @@ pub(super) async fn change_email(
     Ok(Json(Done { message: "Email updated successfully" }))
 }
 
-/// Deletes the caller's account. Their key and their sessions end at once; an admin can bring them
-/// back for a while.
+/// Deletes the account of the caller.
+///
+/// Its keys and sessions end at once; name and address become free. An admin can bring it back for
+/// thirty days.
+#[utoipa::path(
+    delete,
+    path = "/api/v1/auth/account",
+    tag = "Account",
+    responses((status = 200, description = "The account is gone.", body = Done), refused::NotFound),
+)]
 pub(super) async fn delete_account(
     State(control): State<Arc<Control>>,
     session: UserSession,

@@ -8,9 +8,11 @@ use axum::extract::State;
 use secrecy::ExposeSecret;
 use serde::Serialize;
 use serde_json::json;
+use utoipa::ToSchema;
 
 use super::Control;
 use super::caller::{Origin, UserSession};
+use super::openapi::{refused, words};
 use super::paging::Params;
 use super::problem::Problem;
 use crate::clock::Timestamp;
@@ -21,11 +23,15 @@ use crate::store::audit::{Actor, Entry};
 use crate::store::keys::{self, NewKey};
 
 /// A key as its owner sees it. `api_key` is there only when it was asked for and the login is young.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = DefaultKey, example = json!({"key": "gAAAAABo3S3o…", "created_at": "2026-10-01T09:30:00Z"}))]
 pub(super) struct ShownKey {
+    /// The key as a Fernet token, which the installation can open.
     key: String,
     created_at: Timestamp,
+    /// The key itself, where it was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String, required = false)]
     api_key: Option<String>,
 }
 
@@ -40,7 +46,21 @@ pub struct MadeKey {
 /// How long after a login a key is shown.
 const REVEAL_WITHIN: Duration = Duration::from_mins(5);
 
-/// `GET /api/v1/auth/api-key`
+/// Shows the default key of the caller.
+///
+/// Sealed as a Fernet token; with `reveal=true` also as it is.
+#[utoipa::path(
+    get,
+    path = "/api/v1/auth/api-key",
+    tag = "Keys",
+    params(
+        ("reveal" = Option<words::Flag>, Query, description = "Show the key itself; within five minutes of a login only."),
+    ),
+    responses(
+        (status = 200, description = "The key.", body = ShownKey),
+        refused::LoginTooOld, refused::NotFound,
+    ),
+)]
 pub(super) async fn show_key(
     State(control): State<Arc<Control>>,
     session: UserSession,
@@ -53,7 +73,18 @@ pub(super) async fn show_key(
     Ok(Json(ShownKey { key: key.sealed, created_at: key.created_at, api_key }))
 }
 
-/// `POST /api/v1/auth/regenerate-key`: the old key stops working at once.
+/// Gives the caller another default key.
+///
+/// The old one stops working at once.
+#[utoipa::path(
+    post,
+    path = "/api/v1/auth/regenerate-key",
+    tag = "Keys",
+    params(
+        ("reveal" = Option<words::Flag>, Query, description = "Show the key itself; within five minutes of a login only."),
+    ),
+    responses((status = 200, description = "The new key.", body = ShownKey), refused::LoginTooOld),
+)]
 pub(super) async fn regenerate_key(
     State(control): State<Arc<Control>>,
     session: UserSession,

@@ -6,11 +6,14 @@
 
 use std::sync::Arc;
 
-use axum::extract::Extension;
+use axum::extract::{Extension, FromRequestParts};
 use axum::handler::Handler;
 use axum::routing::{MethodRouter, Router};
+use http::request::Parts;
+use serde::de::DeserializeOwned;
 
 use super::Control;
+use super::problem::Problem;
 use super::rights::Action;
 
 /// Paths put together, and the list of them.
@@ -29,13 +32,21 @@ pub struct Listed {
     pub path: &'static str,
     /// What the caller must be permitted to do.
     pub action: Action,
+    /// The function that answers: the operation's name in the OpenAPI document.
+    pub handler: &'static str,
 }
+
+/// A method, what it takes, and the name of its handler.
+type Answer = (&'static str, Action, &'static str);
 
 /// The methods of one path, each bound to an action.
 pub(super) struct Guarded {
     methods: MethodRouter<Arc<Control>>,
-    actions: Vec<(&'static str, Action)>,
+    answers: Vec<Answer>,
 }
+
+/// What a path names, decoded. What is no text in UTF-8 names nothing.
+pub(super) struct Path<T>(pub(super) T);
 
 /// The methods a path may begin with.
 macro_rules! methods {
@@ -47,7 +58,7 @@ macro_rules! methods {
             T: 'static,
         {
             let methods = axum::routing::$name(handler.layer(Extension(action)));
-            Guarded { methods, actions: vec![($method, action)] }
+            Guarded { methods, answers: vec![($method, action, name_of::<H>())] }
         }
     )*};
 }
@@ -62,7 +73,7 @@ macro_rules! further_methods {
             T: 'static,
         {
             self.methods = self.methods.$name(handler.layer(Extension(action)));
-            self.actions.push(($method, action));
+            self.answers.push(($method, action, name_of::<H>()));
             self
         }
     )*};
@@ -75,6 +86,12 @@ methods! {
     delete "DELETE";
 }
 
+/// The last word of a function's path.
+fn name_of<H>() -> &'static str {
+    let path = std::any::type_name::<H>();
+    path.rsplit("::").next().unwrap_or(path)
+}
+
 // === impl Guarded ===
 
 impl Guarded {
@@ -82,6 +99,17 @@ impl Guarded {
         post "POST";
         put "PUT";
         delete "DELETE";
+    }
+}
+
+// === impl Path ===
+
+impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let named = axum::extract::Path::<T>::from_request_parts(parts, state).await;
+        named.map(|axum::extract::Path(named)| Self(named)).map_err(|_| Problem::NoSuchPath)
     }
 }
 
@@ -94,7 +122,8 @@ impl Paths {
 
     /// Adds a path.
     pub(super) fn route(mut self, path: &'static str, guarded: Guarded) -> Self {
-        let listed = guarded.actions.iter().map(|&(method, action)| Listed { method, path, action });
+        let answers = guarded.answers.iter();
+        let listed = answers.map(|&(method, action, handler)| Listed { method, path, action, handler });
         self.listed.extend(listed);
         self.router = self.router.route(path, guarded.methods);
         self

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
-use http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{CONNECTION, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::pace;
 use super::violations::Violations;
@@ -21,6 +21,12 @@ use crate::quota::QuotaError;
 use crate::store::StoreError;
 use crate::store::accounts::{InsertAccount, UpdateAccount};
 use crate::store::deleted::RestoreUser;
+
+mod details;
+
+pub(super) use details::{Document, finish};
+
+use details::Draft;
 
 /// Why a call was refused or failed.
 #[derive(Debug)]
@@ -103,15 +109,6 @@ pub(super) enum Problem {
     Internal(String),
 }
 
-/// A problem before it knows which request it answers; travels in the response's extensions.
-#[derive(Clone, Debug)]
-struct Draft {
-    status: StatusCode,
-    code: &'static str,
-    detail: Value,
-    cause: Option<String>,
-}
-
 /// Seconds after which a client may try again when nobody knows better.
 const SOON: Duration = Duration::from_secs(2);
 
@@ -121,6 +118,17 @@ impl Problem {
     /// The word by which clients tell it from others.
     pub(super) fn code(&self) -> &'static str {
         self.kind().1
+    }
+
+    /// The status it is told with.
+    pub(super) fn status(&self) -> StatusCode {
+        self.kind().0
+    }
+
+    /// What a client reads of it, for the OpenAPI document.
+    pub(super) fn specimen(self, at: Timestamp) -> Value {
+        let request_id = RequestId::parse("req_0190f3a2c4d07e51").unwrap_or_else(RequestId::generate);
+        self.into_draft().into_document(&request_id, at)
     }
 
     /// The table: what a client can act on.
@@ -223,6 +231,15 @@ impl Problem {
         }
     }
 
+    fn into_draft(self) -> Draft {
+        let ((status, code), cause) = (self.kind(), self.cause());
+        let detail = match self {
+            Self::Invalid(violations) => violations.into_value(),
+            other => Value::String(other.sentence().into_owned()),
+        };
+        Draft { status, code, detail, cause }
+    }
+
     /// What stands in our log and nowhere else.
     fn cause(&self) -> Option<String> {
         match self {
@@ -244,7 +261,7 @@ impl Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let (status, code) = self.kind();
+        let status = self.status();
         let mut response = Response::new(Body::empty());
         *response.status_mut() = status;
         let headers = response.headers_mut();
@@ -261,50 +278,14 @@ impl IntoResponse for Problem {
             }
             _ => {}
         }
-        let cause = self.cause();
-        let detail = match self {
-            Self::Invalid(violations) => violations.into_value(),
-            other => Value::String(other.sentence().into_owned()),
-        };
-        response.extensions_mut().insert(Draft { status, code, detail, cause });
+        response.extensions_mut().insert(self.into_draft());
         response
     }
-}
-
-/// Writes the body of a response that is a [`Problem`]; leaves every other as it is.
-pub(super) fn finish(response: Response, request_id: &RequestId, now: Timestamp) -> Response {
-    let (mut parts, body) = response.into_parts();
-    let Some(draft) = parts.extensions.remove::<Draft>() else {
-        return Response::from_parts(parts, body);
-    };
-    if let Some(cause) = &draft.cause {
-        tracing::warn!(code = draft.code, cause, %request_id, "the control plane could not answer");
-    }
-    parts.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-    Response::from_parts(parts, Body::from(draft.into_document(request_id, now).to_string()))
 }
 
 /// Whole seconds, rounded up, at least one: what `Retry-After` takes.
 pub(super) fn whole_seconds(wait: Duration) -> u64 {
     (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1)
-}
-
-// === impl Draft ===
-
-impl Draft {
-    fn into_document(self, request_id: &RequestId, now: Timestamp) -> Value {
-        json!({
-            "type": format!("urn:tollgate:problem:{}", self.code),
-            "code": self.code.replace('-', "_"),
-            "title": self.status.canonical_reason().unwrap_or("Error"),
-            "status": self.status.as_u16(),
-            "detail": self.detail,
-            "error": true,
-            "status_code": self.status.as_u16(),
-            "timestamp": now,
-            "request_id": request_id,
-        })
-    }
 }
 
 // === what the floors below could not do ===

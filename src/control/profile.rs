@@ -1,51 +1,77 @@
 //! An account as its owner and the admin see it.
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::Control;
 use crate::clock::Timestamp;
 use crate::plan::Allowance;
 use crate::store::users::User;
 
-/// What an account's owner sees.
-#[derive(Debug, Serialize)]
+/// An account, as its owner sees it.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({
+    "username": "ann_lee", "name": "Ann Lee", "email": "ann@example.com", "about_me": "", "hobbies": "", "type": "Personal",
+    "time_created": "2026-10-01T09:30:00Z", "subscription_plan": "free", "credits": {"main": 5, "reset": 5},
+    "limits": {"conversation_limit": 41, "reset": 50}, "access_rtype": ["bpe", "tot"], "level": "basic", "additional_notes": "",
+}))]
 pub(super) struct Profile {
     username: String,
     name: String,
     email: String,
     about_me: String,
     hobbies: String,
+    /// `Personal` or `Business`.
     #[serde(rename = "type")]
     kind: String,
     time_created: Timestamp,
+    /// The name of a plan.
     subscription_plan: String,
     credits: Credits,
     limits: Limits,
+    /// Which `r_type`s may be asked for.
     access_rtype: Vec<String>,
+    /// Chooses among the allowances of a plan.
     level: String,
+    /// What was noted of the user.
     additional_notes: String,
 }
 
-/// What the admin sees.
-#[derive(Debug, Serialize)]
+/// An account, as the admin sees it.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = AdminProfile, example = json!({
+    "id": "1", "is_active": true, "allowed_ips": [],
+    "username": "ann_lee", "name": "Ann Lee", "email": "ann@example.com", "about_me": "", "hobbies": "", "type": "Personal",
+    "time_created": "2026-10-01T09:30:00Z", "subscription_plan": "free", "credits": {"main": 5, "reset": 5},
+    "limits": {"conversation_limit": 41, "reset": 50}, "access_rtype": ["bpe", "tot"], "level": "basic", "additional_notes": "",
+}))]
 pub(super) struct AdminProfile {
+    /// A number, as text.
     id: String,
     #[serde(flatten)]
     profile: Profile,
+    /// False where the account is switched off.
     is_active: bool,
+    /// From where its keys may be used; from everywhere where there are none.
     allowed_ips: Vec<String>,
 }
 
-#[derive(Debug, Serialize)]
+/// Credits of an account.
+#[derive(Debug, Serialize, ToSchema)]
 struct Credits {
+    /// What there is.
     main: i64,
+    /// What a reset sets it to.
     reset: i64,
 }
 
-/// `conversation_limit` is what is left now, `reset` what the next day begins with.
-#[derive(Debug, Serialize)]
+/// Conversations of an account.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ConversationLimits)]
 struct Limits {
+    /// What is left of today.
     conversation_limit: i64,
+    /// What the next day begins with.
     reset: i64,
 }
 

@@ -9,10 +9,12 @@ use http::request::Parts;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use utoipa::ToSchema;
 
 use super::Control;
 use super::caller::Origin;
 use super::forms::{Body, Form};
+use super::openapi::{refused, words};
 use super::problem::Problem;
 use super::violations::Violations;
 use crate::credential::password::{Password, PasswordHash};
@@ -21,17 +23,34 @@ use crate::store::mail_tokens::Purpose;
 use crate::store::users::{self, NewUser};
 
 /// What somebody who registers says of themselves.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(example = json!({
+    "username": "ann_lee", "name": "Ann Lee", "email": "ann@example.com",
+    "password": "correct-horse-7", "confirm_password": "correct-horse-7", "type": "Personal",
+}))]
 #[serde(deny_unknown_fields)]
 pub(super) struct Registration {
+    /// Nobody else's.
+    #[schema(value_type = words::Username)]
     username: Option<String>,
+    /// As one wants to be called.
+    #[schema(value_type = words::FilledText)]
     name: Option<String>,
+    /// Nobody else's.
+    #[schema(value_type = words::Email)]
     email: Option<String>,
+    #[schema(value_type = words::NewPassword)]
     password: Option<SecretString>,
+    /// The same once more.
+    #[schema(value_type = words::NewPassword)]
     confirm_password: Option<SecretString>,
+    #[schema(value_type = Option<words::Text>)]
     about_me: Option<String>,
+    #[schema(value_type = Option<words::Text>)]
     hobbies: Option<String>,
+    /// `Personal` where it is left out.
     #[serde(rename = "type")]
+    #[schema(value_type = Option<words::AccountKind>)]
     kind: Option<String>,
 }
 
@@ -46,10 +65,15 @@ pub(super) struct Registrant {
     kind: String,
 }
 
-/// The seed's answer; the number is a string there.
-#[derive(Serialize)]
+/// The account that was opened. The number is a string for older clients.
+#[derive(Serialize, ToSchema)]
+#[schema(example = json!({
+    "message": "User registered successfully", "user_id": "1", "username": "ann_lee",
+}))]
 pub(super) struct Registered {
+    /// For people.
     message: &'static str,
+    /// The number of the account, as text.
     user_id: String,
     username: String,
 }
@@ -67,7 +91,20 @@ const LEVEL: &str = "basic";
 const CREDITS: i64 = 5;
 const ACCESS_RTYPE: [&str; 2] = ["bpe", "tot"];
 
-/// Makes the account, its key and their line in the audit trail in one step.
+/// Opens an account.
+///
+/// It begins on the plan `free` with a default key, which `GET /api/v1/auth/api-key` shows after a
+/// login. Where verified addresses are wanted, a letter is on its way.
+#[utoipa::path(
+    post,
+    path = "/api/v1/auth/register",
+    tag = "Account",
+    request_body = Registration,
+    responses(
+        (status = 201, description = "The account is open.", body = Registered),
+        refused::RegistrationClosed, refused::Taken, refused::Busy,
+    ),
+)]
 pub(super) async fn register(
     State(control): State<Arc<Control>>,
     origin: Origin,

@@ -8,11 +8,13 @@ use axum::extract::State;
 use secrecy::SecretString;
 use serde::Deserialize;
 use serde_json::json;
+use utoipa::ToSchema;
 
 use super::Control;
 use super::caller::Origin;
 use super::forms::{Body, Form};
 use super::me::Done;
+use super::openapi::{refused, words};
 use super::party::{Admins, Kind, Party, SignedIn, StaffMembers, Users};
 use super::problem::Problem;
 use super::session::LoggedIn;
@@ -22,14 +24,30 @@ use crate::ids::SessionId;
 use crate::store::audit::Actor;
 use crate::store::sessions::{self, Renewal};
 
-/// `POST …/refresh`
-#[derive(Deserialize)]
+/// What a session is renewed with.
+#[derive(Deserialize, ToSchema)]
+#[schema(example = json!({"refresh_token": "tgr_0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefg"}))]
 #[serde(deny_unknown_fields)]
 pub(super) struct Refresh {
+    /// The latest of the session.
+    #[schema(value_type = words::RefreshToken)]
     refresh_token: Option<SecretString>,
 }
 
-/// `POST /api/v1/auth/refresh`
+/// Renews the session of a user.
+///
+/// The refresh token is spent by being shown: go on with the one in the answer. A spent one that comes
+/// back ends the session, since nobody can tell which holder is the thief.
+#[utoipa::path(
+    post,
+    path = "/api/v1/auth/refresh",
+    tag = "Sessions",
+    request_body = Refresh,
+    responses(
+        (status = 200, description = "The session goes on.", body = LoggedIn),
+        refused::InvalidRefreshToken,
+    ),
+)]
 pub(super) async fn user_refresh(
     State(control): State<Arc<Control>>,
     origin: Origin,
@@ -38,7 +56,20 @@ pub(super) async fn user_refresh(
     control.renew::<Users>(&shown, &origin).await
 }
 
-/// `POST /api/v1/staff/refresh`
+/// Renews the session of a member of staff.
+///
+/// The refresh token is spent by being shown: go on with the one in the answer. A spent one that comes
+/// back ends the session, since nobody can tell which holder is the thief.
+#[utoipa::path(
+    post,
+    path = "/api/v1/staff/refresh",
+    tag = "Sessions",
+    request_body = Refresh,
+    responses(
+        (status = 200, description = "The session goes on.", body = LoggedIn),
+        refused::InvalidRefreshToken,
+    ),
+)]
 pub(super) async fn staff_refresh(
     State(control): State<Arc<Control>>,
     origin: Origin,
@@ -47,7 +78,20 @@ pub(super) async fn staff_refresh(
     control.renew::<StaffMembers>(&shown, &origin).await
 }
 
-/// `POST /api/v1/admin/refresh`
+/// Renews the session of an admin.
+///
+/// The refresh token is spent by being shown: go on with the one in the answer. A spent one that comes
+/// back ends the session, since nobody can tell which holder is the thief.
+#[utoipa::path(
+    post,
+    path = "/api/v1/admin/refresh",
+    tag = "Sessions",
+    request_body = Refresh,
+    responses(
+        (status = 200, description = "The session goes on.", body = LoggedIn),
+        refused::InvalidRefreshToken,
+    ),
+)]
 pub(super) async fn admin_refresh(
     State(control): State<Arc<Control>>,
     origin: Origin,
@@ -56,7 +100,15 @@ pub(super) async fn admin_refresh(
     control.renew::<Admins>(&shown, &origin).await
 }
 
-/// `POST /api/v1/auth/logout`
+/// Ends this session of a user.
+///
+/// Its access and refresh tokens stop working at once.
+#[utoipa::path(
+    post,
+    path = "/api/v1/auth/logout",
+    tag = "Sessions",
+    responses((status = 200, description = "The session is over.", body = Done)),
+)]
 pub(super) async fn user_logout(
     State(control): State<Arc<Control>>,
     who: SignedIn<Users>,
@@ -64,7 +116,15 @@ pub(super) async fn user_logout(
     control.log_out(who.session).await
 }
 
-/// `POST /api/v1/staff/logout`
+/// Ends this session of a member of staff.
+///
+/// Its access and refresh tokens stop working at once.
+#[utoipa::path(
+    post,
+    path = "/api/v1/staff/logout",
+    tag = "Sessions",
+    responses((status = 200, description = "The session is over.", body = Done)),
+)]
 pub(super) async fn staff_logout(
     State(control): State<Arc<Control>>,
     who: SignedIn<StaffMembers>,
@@ -72,7 +132,15 @@ pub(super) async fn staff_logout(
     control.log_out(who.session).await
 }
 
-/// `POST /api/v1/admin/logout`
+/// Ends this session of an admin.
+///
+/// Its access and refresh tokens stop working at once.
+#[utoipa::path(
+    post,
+    path = "/api/v1/admin/logout",
+    tag = "Sessions",
+    responses((status = 200, description = "The session is over.", body = Done)),
+)]
 pub(super) async fn admin_logout(
     State(control): State<Arc<Control>>,
     who: SignedIn<Admins>,
@@ -80,7 +148,15 @@ pub(super) async fn admin_logout(
     control.log_out(who.session).await
 }
 
-/// `POST /api/v1/auth/logout-all`
+/// Ends every session of a user.
+///
+/// This one too.
+#[utoipa::path(
+    post,
+    path = "/api/v1/auth/logout-all",
+    tag = "Sessions",
+    responses((status = 200, description = "Every session is over.", body = Done)),
+)]
 pub(super) async fn user_logout_all(
     State(control): State<Arc<Control>>,
     who: SignedIn<Users>,
@@ -89,7 +165,15 @@ pub(super) async fn user_logout_all(
     control.log_out_everywhere(&who.party, &origin).await
 }
 
-/// `POST /api/v1/staff/logout-all`
+/// Ends every session of a member of staff.
+///
+/// This one too.
+#[utoipa::path(
+    post,
+    path = "/api/v1/staff/logout-all",
+    tag = "Sessions",
+    responses((status = 200, description = "Every session is over.", body = Done)),
+)]
 pub(super) async fn staff_logout_all(
     State(control): State<Arc<Control>>,
     who: SignedIn<StaffMembers>,
@@ -98,7 +182,15 @@ pub(super) async fn staff_logout_all(
     control.log_out_everywhere(&who.party, &origin).await
 }
 
-/// `POST /api/v1/admin/logout-all`
+/// Ends every session of an admin.
+///
+/// This one too.
+#[utoipa::path(
+    post,
+    path = "/api/v1/admin/logout-all",
+    tag = "Sessions",
+    responses((status = 200, description = "Every session is over.", body = Done)),
+)]
 pub(super) async fn admin_logout_all(
     State(control): State<Arc<Control>>,
     who: SignedIn<Admins>,

@@ -13,7 +13,15 @@ use super::problem::Problem;
 use crate::store;
 use crate::store::audit::Actor;
 
-/// Every user has the conversations of a whole day again, whatever they used of this one.
+/// Gives every user a whole day.
+///
+/// Whatever they used of this one.
+#[utoipa::path(
+    post,
+    path = "/api/v1/admin/reset-limits",
+    tag = "Admin: operation",
+    responses((status = 200, description = "Everybody begins anew.", body = Done)),
+)]
 pub(super) async fn reset_limits(
     State(control): State<Arc<Control>>,
     AdminSession(admin): AdminSession,

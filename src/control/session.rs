@@ -9,11 +9,13 @@ use axum::Json;
 use axum::extract::State;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::Control;
 use super::backoff::Attempt;
 use super::caller::Origin;
 use super::forms::{Body, Form};
+use super::openapi::{refused, words};
 use super::party::Party;
 use super::passwords::Comparison;
 use super::problem::Problem;
@@ -26,23 +28,39 @@ use crate::ids::SessionId;
 use crate::store::sessions::{self, NewSession, Owner, Standing};
 use crate::store::{admins, users};
 
-/// `POST /api/v1/auth/login`
-#[derive(Deserialize)]
+/// What a user logs in with.
+#[derive(Deserialize, ToSchema)]
+#[schema(example = json!({"email": "ann@example.com", "password": "correct-horse-7"}))]
 #[serde(deny_unknown_fields)]
 pub(super) struct UserLogin {
+    /// Of the account; in any spelling that is not blank, at most 254 characters.
+    #[schema(value_type = String, min_length = 1, max_length = 254)]
     email: Option<String>,
+    #[schema(value_type = words::Password)]
     password: Option<SecretString>,
+    /// Where a second factor is asked for.
+    #[schema(value_type = Option<words::TotpCode>)]
     totp_code: Option<SecretString>,
+    /// Instead of a code of the app.
+    #[schema(value_type = Option<words::RecoveryCode>)]
     recovery_code: Option<SecretString>,
 }
 
-/// `POST /api/v1/admin/login`, `POST /api/v1/staff/login`
-#[derive(Deserialize)]
+/// What staff and admins log in with.
+#[derive(Deserialize, ToSchema)]
+#[schema(example = json!({"username": "admin", "password": "correct-horse-7"}))]
 #[serde(deny_unknown_fields)]
 pub(super) struct NamedLogin {
+    /// Of the account; not blank, at most 254 characters.
+    #[schema(value_type = String, min_length = 1, max_length = 254)]
     username: Option<String>,
+    #[schema(value_type = words::Password)]
     password: Option<SecretString>,
+    /// Where a second factor is asked for.
+    #[schema(value_type = Option<words::TotpCode>)]
     totp_code: Option<SecretString>,
+    /// Instead of a code of the app.
+    #[schema(value_type = Option<words::RecoveryCode>)]
     recovery_code: Option<SecretString>,
 }
 
@@ -53,12 +71,20 @@ pub(super) struct Claim {
     pub(super) offer: Offer,
 }
 
-/// A session, as the seed's clients read it: the seconds are a string.
-#[derive(Serialize)]
+/// A session. The seconds are a string for older clients.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Session, example = json!({
+    "access_token": "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2ln", "token_type": "bearer", "expires_in": "1800",
+    "refresh_token": "tgr_0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefg",
+}))]
 pub(super) struct LoggedIn {
+    /// A JWT: send it as `Authorization: Bearer …`.
     access_token: String,
+    /// Always `bearer`.
     token_type: &'static str,
+    /// Seconds until the access token ends, as text.
     expires_in: String,
+    /// Good once, for another pair of tokens.
     refresh_token: String,
 }
 
@@ -66,6 +92,20 @@ pub(super) struct LoggedIn {
 const MAX_NAME: usize = 254;
 
 /// Logs a user in by e-mail address.
+///
+/// Whether an account exists shows neither in the answer nor in the time it takes. Failed logins are
+/// slowed down, by account and by address.
+#[utoipa::path(
+    post,
+    path = "/api/v1/auth/login",
+    tag = "Sessions",
+    request_body = UserLogin,
+    responses(
+        (status = 200, description = "A session.", body = LoggedIn),
+        refused::WrongCredentials, refused::TotpRequired, refused::WrongSecondFactor,
+        refused::AccountDisabled, refused::EmailNotVerified, refused::TooManyLogins, refused::Busy,
+    ),
+)]
 pub(super) async fn user_login(
     State(control): State<Arc<Control>>,
     origin: Origin,
@@ -94,6 +134,19 @@ pub(super) async fn user_login(
 }
 
 /// Logs an admin in by name.
+///
+/// Failed logins are slowed down, and kept in the audit trail.
+#[utoipa::path(
+    post,
+    path = "/api/v1/admin/login",
+    tag = "Sessions",
+    request_body = NamedLogin,
+    responses(
+        (status = 200, description = "A session.", body = LoggedIn),
+        refused::WrongCredentials, refused::TotpRequired, refused::WrongSecondFactor,
+        refused::TooManyLogins, refused::Busy,
+    ),
+)]
 pub(super) async fn admin_login(
     State(control): State<Arc<Control>>,
     origin: Origin,

@@ -8,10 +8,12 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::Control;
 use super::caller::{Origin, StaffSession};
 use super::forms::Body;
+use super::openapi::refused;
 use super::party::Party;
 use super::problem::Problem;
 use super::session::{LoggedIn, NamedLogin};
@@ -23,26 +25,50 @@ pub(super) mod accounts;
 pub(super) mod users;
 
 /// A session, and how far it reaches now.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = StaffSession, example = json!({
+    "access_token": "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2ln", "token_type": "bearer", "expires_in": "1800",
+    "refresh_token": "tgr_0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefg", "staff_level": "support",
+}))]
 pub(super) struct StaffLoggedIn {
     #[serde(flatten)]
     session: LoggedIn,
+    /// `new`, `support` or `advanced`.
     staff_level: String,
 }
 
 /// A member of staff, as they and the admin see them.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(example = json!({
+    "id": 1, "name": "Sam Roe", "username": "sam", "email": "sam@example.com", "staff_level": "support",
+    "time_created": "2026-10-01T09:30:00Z", "is_active": true,
+}))]
 pub(super) struct StaffProfile {
     id: i64,
     name: String,
     username: String,
     email: String,
+    /// `new`, `support` or `advanced`.
     staff_level: String,
     time_created: Timestamp,
+    /// False where they may not log in.
     is_active: bool,
 }
 
-/// `POST /api/v1/staff/login`
+/// Logs a member of staff in by name.
+///
+/// Failed logins are slowed down, and kept in the audit trail.
+#[utoipa::path(
+    post,
+    path = "/api/v1/staff/login",
+    tag = "Sessions",
+    request_body = NamedLogin,
+    responses(
+        (status = 200, description = "A session, and how far it reaches.", body = StaffLoggedIn),
+        refused::WrongCredentials, refused::TotpRequired, refused::WrongSecondFactor,
+        refused::AccountDisabled, refused::TooManyLogins, refused::Busy,
+    ),
+)]
 pub(super) async fn staff_login(
     State(control): State<Arc<Control>>,
     origin: Origin,
@@ -68,8 +94,16 @@ pub(super) async fn staff_login(
     Ok(Json(StaffLoggedIn { session, staff_level }))
 }
 
-/// `GET /api/v1/staff/profile`
-pub(super) async fn profile(session: StaffSession) -> Json<StaffProfile> {
+/// Shows the caller as staff.
+///
+/// With the level they have now.
+#[utoipa::path(
+    get,
+    path = "/api/v1/staff/profile",
+    tag = "Staff",
+    responses((status = 200, description = "Who they are.", body = StaffProfile)),
+)]
+pub(super) async fn staff_profile(session: StaffSession) -> Json<StaffProfile> {
     Json(session.staff.into())
 }
 

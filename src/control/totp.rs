@@ -10,11 +10,13 @@ use axum::extract::State;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use utoipa::ToSchema;
 
 use super::Control;
 use super::caller::Origin;
 use super::forms::{Body, Form};
 use super::me::Done;
+use super::openapi::{refused, words};
 use super::party::{Admins, Party, SignedIn, StaffMembers, Users};
 use super::problem::Problem;
 use super::violations::Violations;
@@ -23,37 +25,66 @@ use crate::credential::totp::TotpSecret;
 use crate::ids::SessionId;
 use crate::store::second_factors::{self, Confirmation};
 
-/// `POST …/totp/confirm`
-#[derive(Deserialize)]
+/// What shows that an authenticator app has the secret.
+#[derive(Deserialize, ToSchema)]
+#[schema(example = json!({"totp_code": "492039"}))]
 #[serde(deny_unknown_fields)]
 pub(super) struct ConfirmTotp {
+    /// Of the secret that was handed out.
+    #[schema(value_type = words::TotpCode)]
     totp_code: Option<SecretString>,
 }
 
-/// `POST …/totp/disable`
-#[derive(Deserialize)]
+/// What it takes to do without a second factor.
+#[derive(Deserialize, ToSchema)]
+#[schema(example = json!({"password": "correct-horse-7"}))]
 #[serde(deny_unknown_fields)]
 pub(super) struct DisableTotp {
+    /// Of the caller.
+    #[schema(value_type = words::Password)]
     password: Option<SecretString>,
 }
 
 /// A new secret, twice: to be typed, and to be drawn as a QR code.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = TotpSecret, example = json!({
+    "secret": "JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP",
+    "otpauth_url": "otpauth://totp/Tollgate:ann_lee?secret=JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP&issuer=Tollgate",
+}))]
 pub(super) struct Enrolled {
+    /// To be typed, in Base32.
     secret: String,
+    /// To be drawn as a QR code.
     otpauth_url: String,
 }
 
 /// What is told once when a second factor begins to be asked for.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = RecoveryCodes, example = json!({
+    "message": "Second factor enabled successfully", "recovery_codes": ["7hKpW-x3mRt", "9cVbN-2qZsD"],
+}))]
 pub(super) struct Confirmed {
+    /// For people.
     message: &'static str,
+    /// Ten; each lets one in once, without the app.
     recovery_codes: Vec<String>,
 }
 
 const RECOVERY_CODES: usize = 10;
 
-/// `POST /api/v1/auth/totp/enroll`
+/// Begins a second factor of a user.
+///
+/// Hands out a secret for an authenticator app. Nothing is asked for until it is confirmed; beginning
+/// again replaces the secret.
+#[utoipa::path(
+    post,
+    path = "/api/v1/auth/totp/enroll",
+    tag = "Second factor",
+    responses(
+        (status = 200, description = "The secret, told only here.", body = Enrolled),
+        refused::TotpEnabled,
+    ),
+)]
 pub(super) async fn user_totp_enroll(
     State(control): State<Arc<Control>>,
     who: SignedIn<Users>,
@@ -62,7 +93,19 @@ pub(super) async fn user_totp_enroll(
     control.enrol(&who.party, &origin).await
 }
 
-/// `POST /api/v1/staff/totp/enroll`
+/// Begins a second factor of a member of staff.
+///
+/// Hands out a secret for an authenticator app. Nothing is asked for until it is confirmed; beginning
+/// again replaces the secret.
+#[utoipa::path(
+    post,
+    path = "/api/v1/staff/totp/enroll",
+    tag = "Second factor",
+    responses(
+        (status = 200, description = "The secret, told only here.", body = Enrolled),
+        refused::TotpEnabled,
+    ),
+)]
 pub(super) async fn staff_totp_enroll(
     State(control): State<Arc<Control>>,
     who: SignedIn<StaffMembers>,
@@ -71,7 +114,19 @@ pub(super) async fn staff_totp_enroll(
     control.enrol(&who.party, &origin).await
 }
 
-/// `POST /api/v1/admin/totp/enroll`
+/// Begins a second factor of an admin.
+///
+/// Hands out a secret for an authenticator app. Nothing is asked for until it is confirmed; beginning
+/// again replaces the secret.
+#[utoipa::path(
+    post,
+    path = "/api/v1/admin/totp/enroll",
+    tag = "Second factor",
+    responses(
+        (status = 200, description = "The secret, told only here.", body = Enrolled),
+        refused::TotpEnabled,
+    ),
+)]
 pub(super) async fn admin_totp_enroll(
     State(control): State<Arc<Control>>,
     who: SignedIn<Admins>,
@@ -80,7 +135,20 @@ pub(super) async fn admin_totp_enroll(
     control.enrol(&who.party, &origin).await
 }
 
-/// `POST /api/v1/auth/totp/confirm`
+/// Enables the second factor of a user.
+///
+/// Takes a code of the secret that was handed out. From now on a login asks for one. The other sessions
+/// end.
+#[utoipa::path(
+    post,
+    path = "/api/v1/auth/totp/confirm",
+    tag = "Second factor",
+    request_body = ConfirmTotp,
+    responses(
+        (status = 200, description = "It is asked for from now on.", body = Confirmed),
+        refused::TotpNotEnrolled, refused::TotpEnabled, refused::WrongSecondFactor, refused::TooManyLogins,
+    ),
+)]
 pub(super) async fn user_totp_confirm(
     State(control): State<Arc<Control>>,
     who: SignedIn<Users>,
@@ -90,7 +158,20 @@ pub(super) async fn user_totp_confirm(
     control.confirm(&who.party, who.session, &code, &origin).await
 }
 
-/// `POST /api/v1/staff/totp/confirm`
+/// Enables the second factor of a member of staff.
+///
+/// Takes a code of the secret that was handed out. From now on a login asks for one. The other sessions
+/// end.
+#[utoipa::path(
+    post,
+    path = "/api/v1/staff/totp/confirm",
+    tag = "Second factor",
+    request_body = ConfirmTotp,
+    responses(
+        (status = 200, description = "It is asked for from now on.", body = Confirmed),
+        refused::TotpNotEnrolled, refused::TotpEnabled, refused::WrongSecondFactor, refused::TooManyLogins,
+    ),
+)]
 pub(super) async fn staff_totp_confirm(
     State(control): State<Arc<Control>>,
     who: SignedIn<StaffMembers>,
@@ -100,7 +181,20 @@ pub(super) async fn staff_totp_confirm(
     control.confirm(&who.party, who.session, &code, &origin).await
 }
 
-/// `POST /api/v1/admin/totp/confirm`
+/// Enables the second factor of an admin.
+///
+/// Takes a code of the secret that was handed out. From now on a login asks for one. The other sessions
+/// end.
+#[utoipa::path(
+    post,
+    path = "/api/v1/admin/totp/confirm",
+    tag = "Second factor",
+    request_body = ConfirmTotp,
+    responses(
+        (status = 200, description = "It is asked for from now on.", body = Confirmed),
+        refused::TotpNotEnrolled, refused::TotpEnabled, refused::WrongSecondFactor, refused::TooManyLogins,
+    ),
+)]
 pub(super) async fn admin_totp_confirm(
     State(control): State<Arc<Control>>,
     who: SignedIn<Admins>,
@@ -110,7 +204,19 @@ pub(super) async fn admin_totp_confirm(
     control.confirm(&who.party, who.session, &code, &origin).await
 }
 
-/// `POST /api/v1/auth/totp/disable`
+/// Disables the second factor of a user.
+///
+/// Asks for the password once more.
+#[utoipa::path(
+    post,
+    path = "/api/v1/auth/totp/disable",
+    tag = "Second factor",
+    request_body = DisableTotp,
+    responses(
+        (status = 200, description = "It is asked for no longer.", body = Done),
+        refused::WrongCredentials, refused::TooManyLogins, refused::Busy,
+    ),
+)]
 pub(super) async fn user_totp_disable(
     State(control): State<Arc<Control>>,
     who: SignedIn<Users>,
@@ -120,7 +226,19 @@ pub(super) async fn user_totp_disable(
     control.disable(who.party, password, &origin).await
 }
 
-/// `POST /api/v1/staff/totp/disable`
+/// Disables the second factor of a member of staff.
+///
+/// Asks for the password once more.
+#[utoipa::path(
+    post,
+    path = "/api/v1/staff/totp/disable",
+    tag = "Second factor",
+    request_body = DisableTotp,
+    responses(
+        (status = 200, description = "It is asked for no longer.", body = Done),
+        refused::WrongCredentials, refused::TooManyLogins, refused::Busy,
+    ),
+)]
 pub(super) async fn staff_totp_disable(
     State(control): State<Arc<Control>>,
     who: SignedIn<StaffMembers>,
@@ -130,7 +248,19 @@ pub(super) async fn staff_totp_disable(
     control.disable(who.party, password, &origin).await
 }
 
-/// `POST /api/v1/admin/totp/disable`
+/// Disables the second factor of an admin.
+///
+/// Asks for the password once more.
+#[utoipa::path(
+    post,
+    path = "/api/v1/admin/totp/disable",
+    tag = "Second factor",
+    request_body = DisableTotp,
+    responses(
+        (status = 200, description = "It is asked for no longer.", body = Done),
+        refused::WrongCredentials, refused::TooManyLogins, refused::Busy,
+    ),
+)]
 pub(super) async fn admin_totp_disable(
     State(control): State<Arc<Control>>,
     who: SignedIn<Admins>,

@@ -9,18 +9,25 @@ use axum::Json;
 use axum::extract::State;
 use chrono::{DateTime, NaiveDate, TimeDelta};
 use serde::Serialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 use super::Control;
 use super::caller::AdminSession;
+use super::openapi::{refused, words};
 use super::paging::Params;
 use super::problem::Problem;
 use crate::quota::Window;
 use crate::store::usage::{self, By, Day, Question, Usage};
 
-/// Sums of some group of requests.
-#[derive(Serialize)]
-struct Sums {
+/// Sums of some requests.
+#[derive(Serialize, ToSchema)]
+#[schema(example = json!({
+    "requests": 12, "conversations": 9, "refunded": 1, "prompt_tokens": 800, "completion_tokens": 420,
+    "total_tokens": 1220, "cached_tokens": 0, "reasoning_tokens": 0, "bytes_in": 9000, "bytes_out": 42000,
+    "average_latency_ms": 850,
+}))]
+pub(super) struct Sums {
     requests: i64,
     conversations: i64,
     refunded: i64,
@@ -34,8 +41,85 @@ struct Sums {
     average_latency_ms: i64,
 }
 
+/// Sums of one group, under its name: the member that was asked for by `by`.
+#[derive(Serialize, ToSchema)]
+#[schema(as = UsageOfGroup, example = json!({
+    "day": "2026-10-01", "requests": 12, "conversations": 9, "refunded": 1, "prompt_tokens": 800,
+    "completion_tokens": 420, "total_tokens": 1220, "cached_tokens": 0, "reasoning_tokens": 0,
+    "bytes_in": 9000, "bytes_out": 42000, "average_latency_ms": 850,
+}))]
+pub(super) struct Group {
+    #[serde(flatten)]
+    #[schema(value_type = GroupName)]
+    name: Map<String, Value>,
+    #[serde(flatten)]
+    sums: Sums,
+}
+
+/// One of these: the member that was asked for.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "stands in the document for a map of one entry")]
+struct GroupName {
+    /// A date.
+    #[schema(required = false)]
+    day: String,
+    #[schema(required = false)]
+    model: String,
+    /// A username.
+    #[schema(required = false)]
+    user: String,
+    #[schema(required = false)]
+    route: String,
+    #[schema(required = false)]
+    outcome: String,
+}
+
+/// Use at a glance.
+#[derive(Serialize, ToSchema)]
+#[schema(example = json!({
+    "time_zone": "UTC", "day": "2026-10-01",
+    "accounts": {"users": 3, "active_users": 3, "staff": 1, "admins": 1, "keys": 4},
+    "today": {"requests": 12, "conversations": 9, "refunded": 1, "prompt_tokens": 800, "completion_tokens": 420,
+        "total_tokens": 1220, "cached_tokens": 0, "reasoning_tokens": 0, "bytes_in": 9000, "bytes_out": 42000,
+        "average_latency_ms": 850},
+    "last_7_days": {"requests": 12, "conversations": 9, "refunded": 1, "prompt_tokens": 800, "completion_tokens": 420,
+        "total_tokens": 1220, "cached_tokens": 0, "reasoning_tokens": 0, "bytes_in": 9000, "bytes_out": 42000,
+        "average_latency_ms": 850},
+    "last_30_days": {"requests": 12, "conversations": 9, "refunded": 1, "prompt_tokens": 800, "completion_tokens": 420,
+        "total_tokens": 1220, "cached_tokens": 0, "reasoning_tokens": 0, "bytes_in": 9000, "bytes_out": 42000,
+        "average_latency_ms": 850},
+    "top_models": [], "top_users": [], "outcomes": [],
+}))]
+pub(super) struct Statistics {
+    /// In which days begin.
+    time_zone: &'static str,
+    /// Today.
+    day: String,
+    accounts: AccountCounts,
+    today: Sums,
+    last_7_days: Sums,
+    last_30_days: Sums,
+    /// The first ten, of the last 30 days.
+    top_models: Vec<Group>,
+    /// The first ten, of the last 30 days.
+    top_users: Vec<Group>,
+    /// How requests of the last 30 days ended.
+    outcomes: Vec<Group>,
+}
+
+/// How many there are.
+#[derive(Serialize, ToSchema)]
+struct AccountCounts {
+    users: i64,
+    active_users: i64,
+    staff: i64,
+    admins: i64,
+    /// That work.
+    keys: i64,
+}
+
 const PARAMETERS: [&str; 5] = ["from", "to", "by", "username", "model"];
-const GROUPS: [(&str, By); 5] = [
+pub(super) const GROUPS: [(&str, By); 5] = [
     ("day", By::Day),
     ("model", By::Model),
     ("user", By::User),
@@ -51,13 +135,28 @@ const MOST_LIVE: i64 = 7;
 /// Models and users named at a glance.
 const FIRST_FEW: usize = 10;
 
-/// Sums from one day to another, both included, by day, model, user, route or outcome. Days on which
-/// nothing was used are left out.
+/// Sums what was used, for charts.
+///
+/// From one day to another, by day, model, user, route or outcome. Days on which nothing was used are
+/// left out. Everything answered before this call is in it.
+#[utoipa::path(
+    get,
+    path = "/api/v1/admin/usage",
+    tag = "Admin: operation",
+    params(
+        ("from" = Option<words::Date>, Query, description = "The first day; without it, 29 days before `to`. At most 1,000 days."),
+        ("to" = Option<words::Date>, Query, description = "The last day, included; without it, today."),
+        ("by" = Option<words::Grouping>, Query, description = "What the sums are of."),
+        ("username" = Option<words::SearchWord>, Query, description = "Only what this user did."),
+        ("model" = Option<words::SearchWord>, Query, description = "Only what this model did."),
+    ),
+    responses((status = 200, description = "The sums of each group.", body = Vec<Group>)),
+)]
 pub(super) async fn usage(
     State(control): State<Arc<Control>>,
     _: AdminSession,
     params: Params,
-) -> Result<Json<Vec<Value>>, Problem> {
+) -> Result<Json<Vec<Group>>, Problem> {
     params.only(&PARAMETERS)?;
     let today = control.schedule_day();
     let to = params.date("to")?.unwrap_or(today);
@@ -72,12 +171,20 @@ pub(super) async fn usage(
     Ok(Json(sums.iter().map(|sums| named(name, sums)).collect()))
 }
 
-/// At a glance: accounts, today, the last days, and who and what is used most.
+/// Shows at a glance how much is used.
+///
+/// Accounts, today, the last days, and who and what is used most. Takes no parameters.
+#[utoipa::path(
+    get,
+    path = "/api/v1/admin/statistics",
+    tag = "Admin: operation",
+    responses((status = 200, description = "At a glance.", body = Statistics), refused::Invalid),
+)]
 pub(super) async fn statistics(
     State(control): State<Arc<Control>>,
     _: AdminSession,
     params: Params,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<Statistics>, Problem> {
     params.only(&[])?;
     let today = control.schedule_day();
     let first = today - USUAL_DAYS + 1;
@@ -94,39 +201,35 @@ pub(super) async fn statistics(
         let within = days.iter().filter(|day| day.name.parse().is_ok_and(|day: i64| day >= first));
         Sums::of(&within.fold(Usage::default(), Usage::plus))
     };
-    let few = |name: &'static str, sums: &[Usage]| -> Vec<Value> {
+    let few = |name: &'static str, sums: &[Usage]| -> Vec<Group> {
         sums.iter().take(FIRST_FEW).map(|sums| named(name, sums)).collect()
     };
-    Ok(Json(json!({
-        "time_zone": control.schedule.zone().name(),
-        "day": date(today),
-        "accounts": {
-            "users": accounts.users,
-            "active_users": accounts.active_users,
-            "staff": accounts.staff,
-            "admins": accounts.admins,
-            "keys": accounts.keys,
+    Ok(Json(Statistics {
+        time_zone: control.schedule.zone().name(),
+        day: date(today),
+        accounts: AccountCounts {
+            users: accounts.users,
+            active_users: accounts.active_users,
+            staff: accounts.staff,
+            admins: accounts.admins,
+            keys: accounts.keys,
         },
-        "today": since(today),
-        "last_7_days": since(today - 6),
-        "last_30_days": since(first),
-        "top_models": few("model", &ask(By::Model).await?),
-        "top_users": few("user", &ask(By::User).await?),
-        "outcomes": few("outcome", &ask(By::Outcome).await?),
-    })))
+        today: since(today),
+        last_7_days: since(today - 6),
+        last_30_days: since(first),
+        top_models: few("model", &ask(By::Model).await?),
+        top_users: few("user", &ask(By::User).await?),
+        outcomes: few("outcome", &ask(By::Outcome).await?),
+    }))
 }
 
 /// One group's sums, under its name; a day's name is its date.
-fn named(group: &str, usage: &Usage) -> Value {
+fn named(group: &str, usage: &Usage) -> Group {
     let name = match usage.name.parse() {
         Ok(day) if group == "day" => date(day),
         _ => usage.name.clone(),
     };
-    let mut shown = Map::from_iter([(group.to_owned(), Value::String(name))]);
-    if let Ok(Value::Object(sums)) = serde_json::to_value(Sums::of(usage)) {
-        shown.extend(sums);
-    }
-    Value::Object(shown)
+    Group { name: Map::from_iter([(group.to_owned(), Value::String(name))]), sums: Sums::of(usage) }
 }
 
 /// The date of a day's number.

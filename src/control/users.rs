@@ -3,16 +3,22 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use serde::Serialize;
 use serde_json::json;
+use utoipa::ToSchema;
 
 use super::Control;
 use super::caller::{AdminSession, Origin};
 use super::forms::Body;
 use super::me::Done;
+use super::openapi::{
+    refused,
+    words::{self, Pages},
+};
 use super::paging::Params;
+use super::paths::Path;
 use super::problem::Problem;
 use super::profile::AdminProfile;
 use super::register::is_username;
@@ -29,13 +35,29 @@ use change::AccountForm;
 pub(super) use change::{networks, plan};
 
 /// The new key, which is told only here.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = RegeneratedKey, example = json!({
+    "message": "API key regenerated successfully", "new_key": "pe-0123456789abcdefghijABCDEFGHIJ01",
+}))]
 pub(super) struct NewKeyTold {
+    /// For people.
     message: &'static str,
+    /// The key itself.
     new_key: String,
 }
 
-/// A page of accounts.
+/// Lists users.
+///
+/// With what is left of their day.
+#[utoipa::path(
+    get,
+    path = "/api/v1/admin/users",
+    tag = "Admin: users",
+    params(Pages),
+    responses(
+        (status = 200, description = "A page, in the order of their numbers.", body = Vec<AdminProfile>),
+    ),
+)]
 pub(super) async fn list_users(
     State(control): State<Arc<Control>>,
     _: AdminSession,
@@ -50,7 +72,16 @@ pub(super) async fn list_users(
     Ok(params.answer(page, &profiles, listed.total))
 }
 
-/// One account.
+/// Shows a user.
+///
+/// With what is left of their day.
+#[utoipa::path(
+    get,
+    path = "/api/v1/admin/users/{username}",
+    tag = "Admin: users",
+    params(("username" = inline(words::Username), Path, description = "Whose account.")),
+    responses((status = 200, description = "The account.", body = AdminProfile), refused::NotFound),
+)]
 pub(super) async fn get_user(
     State(control): State<Arc<Control>>,
     _: AdminSession,
@@ -61,7 +92,21 @@ pub(super) async fn get_user(
     Ok(Json(AdminProfile::of(user, left.left, left.reset)))
 }
 
-/// Changes an account. Switching it off, another e-mail address, password or level ends its sessions.
+/// Changes a user.
+///
+/// What is not named stays. Switching the account off, another e-mail address, password or level ends
+/// their sessions.
+#[utoipa::path(
+    put,
+    path = "/api/v1/admin/users/{username}",
+    tag = "Admin: users",
+    params(("username" = inline(words::Username), Path, description = "Whose account.")),
+    request_body = AccountForm,
+    responses(
+        (status = 200, description = "The account is changed.", body = Done),
+        refused::NotFound, refused::Taken, refused::Busy,
+    ),
+)]
 pub(super) async fn update_user(
     State(control): State<Arc<Control>>,
     AdminSession(admin): AdminSession,
@@ -79,7 +124,16 @@ pub(super) async fn update_user(
     Ok(Json(Done { message: "User updated successfully" }))
 }
 
-/// Deletes an account. Its key and its sessions end at once; it can be restored for a while.
+/// Deletes a user.
+///
+/// Their keys and sessions end at once; they can be restored for thirty days.
+#[utoipa::path(
+    delete,
+    path = "/api/v1/admin/users/{username}",
+    tag = "Admin: users",
+    params(("username" = inline(words::Username), Path, description = "Whose account.")),
+    responses((status = 200, description = "The account is gone.", body = Done), refused::NotFound),
+)]
 pub(super) async fn delete_user(
     State(control): State<Arc<Control>>,
     AdminSession(admin): AdminSession,
@@ -91,7 +145,16 @@ pub(super) async fn delete_user(
     Ok(Json(Done { message: "User deleted successfully" }))
 }
 
-/// Gives a user a new key; the old one stops working at once.
+/// Gives a user another default key.
+///
+/// The old one stops working at once. The new one is told only here.
+#[utoipa::path(
+    post,
+    path = "/api/v1/admin/users/{username}/regenerate-key",
+    tag = "Admin: users",
+    params(("username" = inline(words::Username), Path, description = "Whose account.")),
+    responses((status = 200, description = "The new key.", body = NewKeyTold), refused::NotFound),
+)]
 pub(super) async fn regenerate_user_key(
     State(control): State<Arc<Control>>,
     AdminSession(admin): AdminSession,

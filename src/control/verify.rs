@@ -7,10 +7,12 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::Control;
 use super::caller::{KeyHolder, Origin};
 use super::messages::own_row;
+use super::openapi::refused;
 use super::pace::Day;
 use super::problem::Problem;
 use crate::clock::Timestamp;
@@ -19,16 +21,31 @@ use crate::quota::{QuotaError, Verdict};
 use crate::store::exchanges::{self, Exchange};
 
 /// Who the key belongs to, and what is left.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(example = json!({
+    "valid": true, "username": "ann_lee", "email": "ann@example.com", "remaining_conversations": 49,
+}))]
 struct Verified<'s> {
+    /// Always true; otherwise the answer is a problem.
     valid: bool,
     username: &'s str,
     email: &'s str,
+    /// What is left of the day after this one.
     remaining_conversations: i64,
 }
 
-/// Takes one conversation. Its row is recorded before the answer, so that the ledger can be computed
-/// again from the log.
+/// Checks a key, and takes one conversation for it.
+///
+/// For apps that are not behind the gateway. The conversation is recorded before the answer.
+#[utoipa::path(
+    post,
+    path = "/api/v1/auth/verify-key",
+    tag = "Apps",
+    responses(
+        (status = 200, description = "The key is good, and one conversation is taken.", body = Verified),
+        refused::AmbiguousKey, refused::DayUsedUp,
+    ),
+)]
 pub(super) async fn verify_key(
     State(control): State<Arc<Control>>,
     origin: Origin,

@@ -4,6 +4,7 @@ use secrecy::SecretString;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use serde_path_to_error::Segment;
+use utoipa::ToSchema;
 
 use crate::credential::password::Password;
 
@@ -13,16 +14,19 @@ use crate::credential::password::Password;
 pub(super) struct Violations(Vec<Violation>);
 
 /// One thing that is wrong, and where.
-#[derive(Clone, Debug, Serialize)]
-struct Violation {
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(super) struct Violation {
+    /// The way to it: `body` or `query`, then names and positions.
     loc: Vec<Place>,
+    /// The rule it breaks.
     msg: String,
+    /// The kind of rule.
     #[serde(rename = "type")]
     kind: &'static str,
 }
 
 /// A step on the way to a field.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(untagged)]
 enum Place {
     Name(String),
@@ -30,9 +34,9 @@ enum Place {
 }
 
 /// Most characters of free text.
-const MAX_TEXT: usize = 1000;
+pub(super) const MAX_TEXT: usize = 1000;
 /// Most characters of an e-mail address (RFC 5321, section 4.5.3.1.3).
-const MAX_EMAIL: usize = 254;
+pub(super) const MAX_EMAIL: usize = 254;
 /// Most characters of a field name repeated to the client.
 const MAX_NAME_SHOWN: usize = 64;
 

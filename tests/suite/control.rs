@@ -3,6 +3,7 @@
 mod admin_users;
 mod authz;
 mod deletion;
+mod docs;
 mod envelope;
 mod explain;
 mod health;
@@ -15,6 +16,7 @@ mod login;
 mod mail;
 mod matrix;
 mod my_key;
+mod openapi;
 mod password;
 mod profile;
 mod refresh;

@@ -126,6 +126,18 @@ async fn every_sdk_speaks_to_an_app_that_knows_nothing_of_us() {
     stage.everybody();
 }
 
+/// The documentation's pages need nobody but us: in a browser that reaches nothing else they come up
+/// whole, call us, and have nothing to complain of.
+#[tokio::test]
+async fn the_documentation_opens_in_a_browser_without_a_network() {
+    let (_child, told) = demo::started();
+    let mut node = Command::new("node");
+    node.arg(script("documentation.mjs")).env("TOLLGATE_NODE_MODULES", tool("node"));
+    node.env("TOLLGATE_URL", &told["url"]).env_remove("HTTP_PROXY").env_remove("http_proxy");
+    let (code, said) = Child::start(node).ends();
+    assert_eq!(code, Some(0), "{said}");
+}
+
 /// Started as the earlier service was: by its variables, with its kind of keys.
 #[tokio::test]
 async fn a_client_of_the_earlier_service_goes_its_whole_way() {

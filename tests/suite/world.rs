@@ -36,6 +36,7 @@ use crate::watch::Watch;
 
 mod call;
 mod database;
+mod promised;
 mod setup;
 
 pub(crate) use call::{Call, Reply};

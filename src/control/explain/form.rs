@@ -5,26 +5,47 @@ use std::net::IpAddr;
 use http::Method;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
+use utoipa::ToSchema;
 
 use super::{Question, Who};
 use crate::control::Control;
 use crate::control::forms::Form;
+use crate::control::openapi::words;
 use crate::control::violations::Violations;
 use crate::credential::key::PlainKey;
 use crate::store::keys::DEFAULT;
 
-/// Exactly one of `key` and `username`; the rest as far as it matters.
-#[derive(Deserialize)]
+/// A request that nobody has sent: exactly one of `key` and `username`, the rest as far as it matters.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = Question, example = json!({
+    "username": "ann_lee", "address": "203.0.113.9", "method": "POST", "path": "/v1/chat/completions", "model": "gpt-4o",
+}))]
 #[serde(deny_unknown_fields)]
 pub(in crate::control) struct ExplainForm {
+    /// The key itself.
+    #[schema(value_type = Option<String>)]
     key: Option<SecretString>,
+    /// Whose key, instead of the key itself.
+    #[schema(value_type = Option<String>)]
     username: Option<String>,
+    /// Which of their keys; `default` where it is left out.
+    #[schema(value_type = Option<words::FilledText>)]
     key_name: Option<String>,
+    /// From where.
+    #[schema(value_type = Option<words::Address>)]
     address: Option<String>,
+    /// The `Host` of the request.
+    #[schema(value_type = Option<words::Text>)]
     host: Option<String>,
+    /// `POST` where it is left out.
+    #[schema(value_type = Option<words::MethodName>)]
     method: Option<String>,
+    /// Of the data plane.
+    #[schema(value_type = Option<words::UrlPath>)]
     path: Option<String>,
+    #[schema(value_type = Option<words::Text>)]
     model: Option<String>,
+    #[schema(value_type = Option<words::Text>)]
     r_type: Option<String>,
 }
 

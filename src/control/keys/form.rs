@@ -4,43 +4,72 @@ use std::time::Duration;
 
 use chrono::DateTime;
 use serde::{Deserialize, Deserializer};
+use utoipa::ToSchema;
 
 use crate::clock::Timestamp;
 use crate::control::Control;
 use crate::control::forms::Form;
+use crate::control::openapi::words;
 use crate::control::problem::Problem;
 use crate::control::users::{networks, plan};
 use crate::control::violations::Violations;
 use crate::store::keys::named::{Change, MOST, Rules, Setting};
 
-/// `POST /api/v1/auth/keys`
-#[derive(Deserialize)]
+/// Another key.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = NewKey, example = json!({
+    "name": "laptop", "label": "Ann's laptop", "expires_at": "2099-01-01T00:00:00Z", "allowed_ips": ["203.0.113.0/24"],
+}))]
 #[serde(deny_unknown_fields)]
 pub(in crate::control) struct KeyForm {
+    /// Unique among the keys of the account.
+    #[schema(value_type = words::KeyName)]
     name: Option<String>,
+    /// A note.
+    #[schema(value_type = Option<words::Text>)]
     label: Option<String>,
+    /// In the future.
+    #[schema(value_type = Option<words::Instant>)]
     expires_at: Option<String>,
+    /// From where it may be used; from everywhere where there are none.
+    #[schema(value_type = Option<Vec<words::Network>>, max_items = 100)]
     allowed_ips: Option<Vec<String>>,
+    /// Narrows the key to what this plan includes.
+    #[schema(value_type = Option<words::PlanName>)]
     plan: Option<String>,
 }
 
-/// `PUT /api/v1/auth/keys/{id}`
-#[derive(Deserialize)]
+/// What is to be another in a key.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = KeyChange, example = json!({"label": "Ann's old laptop", "expires_at": null}))]
 #[serde(deny_unknown_fields)]
 pub(in crate::control) struct ChangeForm {
+    /// Unique among the keys of the account.
+    #[schema(value_type = Option<words::KeyName>)]
     name: Option<String>,
+    /// A note.
+    #[schema(value_type = Option<words::Text>)]
     label: Option<String>,
+    /// In the future; `null` takes the end away.
     #[serde(default)]
+    #[schema(value_type = Option<words::Instant>)]
     expires_at: Given,
+    /// Instead of those there are.
+    #[schema(value_type = Option<Vec<words::Network>>, max_items = 100)]
     allowed_ips: Option<Vec<String>>,
+    /// `null` takes the narrowing away.
     #[serde(default)]
+    #[schema(value_type = Option<words::PlanName>)]
     plan: Given,
 }
 
-/// `POST /api/v1/auth/keys/{id}/rotate`
-#[derive(Deserialize)]
+/// How long the old secret works on.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = Rotation, example = json!({"grace_period": 3600}))]
 #[serde(deny_unknown_fields)]
 pub(in crate::control) struct RotationForm {
+    /// Seconds that the old secret works on: 0 where it is left out, at most thirty days.
+    #[schema(minimum = 0, maximum = 2_592_000)]
     grace_period: Option<u64>,
 }
 

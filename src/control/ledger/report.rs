@@ -2,6 +2,7 @@
 
 use chrono_tz::Tz;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::words::why;
 use crate::clock::Timestamp;
@@ -11,13 +12,18 @@ use crate::quota::Window;
 use crate::store::ledger::{Day, Difference, Epoch, Line, Verified};
 
 /// What a walk through the ledger found.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({
+    "ok": true, "complete": true, "next": null, "users": 3, "balances": 40, "out_of_reach": 0,
+    "conversations": 812, "first_day": null, "total": 0, "differences": [],
+}))]
 pub struct LedgerReport {
     /// Everything was looked at, and adds up.
     pub ok: bool,
     /// Whether the walk came to its end.
     pub complete: bool,
     /// Where it did not: what to ask for as `after` next.
+    #[schema(required = true)]
     pub next: Option<String>,
     /// Users who were looked at.
     pub users: u64,
@@ -28,6 +34,7 @@ pub struct LedgerReport {
     /// Rows of the log that were counted.
     pub conversations: u64,
     /// The first day of which the log has every row; `null`: it has forgotten nothing.
+    #[schema(required = true)]
     pub first_day: Option<String>,
     /// How many differences there are.
     pub total: u64,
@@ -36,15 +43,18 @@ pub struct LedgerReport {
 }
 
 /// Something that does not add up.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct LedgerDifference {
     /// Whose.
     pub user_id: String,
     /// Their name, if there is such a user.
+    #[schema(required = true)]
     pub username: Option<String>,
     /// A date; `null` where a row of the log names none.
+    #[schema(required = true)]
     pub day: Option<String>,
     /// Likewise.
+    #[schema(required = true)]
     pub epoch: Option<i64>,
     /// What does not add up, in one word.
     pub what: &'static str,
@@ -68,7 +78,21 @@ pub struct Whose {
 }
 
 /// A user's day: what became of each conversation, and what the allowance went to.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = LedgerDay, example = json!({
+    "ok": true, "user_id": "1", "username": "ann_lee", "day": "2026-10-01", "time_zone": "UTC",
+    "begins_at": "2026-10-01T00:00:00Z", "ends_at": "2026-10-02T00:00:00Z", "total": 1,
+    "conversations": [{
+        "time": "2026-10-01T09:30:00Z", "id": "0199a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b",
+        "request_id": "req_0190f3a2c4d07e51", "call": "chat", "model": "gpt-4o", "status": 200,
+        "outcome": "complete", "verdict": "charged", "reason": "complete", "why": "answered to the end",
+        "epoch": 1, "left": 49,
+    }],
+    "epochs": [{
+        "epoch": 1, "live": true, "allowance": 50, "charged": 1, "held": 0, "forfeited": 0, "left": 49, "refunded": 0,
+    }],
+    "differences": [],
+}))]
 pub struct DayReport {
     /// Whether the day adds up.
     pub ok: bool,
@@ -95,11 +119,12 @@ pub struct DayReport {
 }
 
 /// One conversation.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct LedgerLine {
     /// When it began.
     pub time: Timestamp,
     /// Its row of the message log.
+    #[schema(value_type = String, format = "uuid")]
     pub id: ExchangeId,
     /// The request it came by.
     pub request_id: String,
@@ -108,6 +133,7 @@ pub struct LedgerLine {
     /// The model that was asked for.
     pub model: String,
     /// The answer's HTTP status.
+    #[schema(required = true)]
     pub status: Option<i64>,
     /// How it ended.
     pub outcome: String,
@@ -118,13 +144,15 @@ pub struct LedgerLine {
     /// Why, in words.
     pub why: String,
     /// The epoch it belongs to; `null` when it cost nothing.
+    #[schema(required = true)]
     pub epoch: Option<i64>,
     /// The epoch's allowance less what was charged of it up to here; `null` likewise.
+    #[schema(required = true)]
     pub left: Option<i64>,
 }
 
 /// One balance: `allowance = charged + held + forfeited + left`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct LedgerEpoch {
     /// Which; another begins when somebody sets what is left, or resets all limits.
     pub epoch: i64,

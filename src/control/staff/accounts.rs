@@ -3,19 +3,25 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use http::StatusCode;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use utoipa::ToSchema;
 
 use super::StaffProfile;
 use crate::control::Control;
 use crate::control::caller::{AdminSession, Origin};
 use crate::control::forms::{Body, Form};
 use crate::control::me::Done;
+use crate::control::openapi::{
+    refused,
+    words::{self, Pages},
+};
 use crate::control::paging::Params;
+use crate::control::paths::Path;
 use crate::control::problem::Problem;
 use crate::control::register::is_username;
 use crate::control::violations::Violations;
@@ -23,14 +29,25 @@ use crate::credential::password::Password;
 use crate::store::audit::Actor;
 use crate::store::staff::{self, NewStaff, Staff, StaffChange};
 
-/// `POST /api/v1/admin/staff`
-#[derive(Deserialize)]
+/// Who is taken on.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = NewStaff, example = json!({
+    "name": "Sam Roe", "username": "sam", "email": "sam@example.com", "password": "correct-horse-7",
+    "staff_level": "support",
+}))]
 #[serde(deny_unknown_fields)]
 pub(in crate::control) struct HireForm {
+    #[schema(value_type = words::FilledText)]
     name: Option<String>,
+    /// Nobody else's on the staff.
+    #[schema(value_type = words::Username)]
     username: Option<String>,
+    /// Nobody else's on the staff.
+    #[schema(value_type = words::Email)]
     email: Option<String>,
+    #[schema(value_type = words::NewPassword)]
     password: Option<SecretString>,
+    #[schema(value_type = words::StaffLevel)]
     staff_level: Option<String>,
 }
 
@@ -43,14 +60,21 @@ pub(in crate::control) struct Hire {
     staff_level: String,
 }
 
-/// `PUT /api/v1/admin/staff/{username}`
-#[derive(Deserialize)]
+/// What is to be another of a member of staff.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = StaffChange, example = json!({"staff_level": "advanced"}))]
 #[serde(deny_unknown_fields)]
 pub(in crate::control) struct StaffForm {
+    #[schema(value_type = Option<words::FilledText>)]
     name: Option<String>,
+    /// Nobody else's on the staff.
+    #[schema(value_type = Option<words::Email>)]
     email: Option<String>,
+    #[schema(value_type = Option<words::NewPassword>)]
     password: Option<SecretString>,
+    #[schema(value_type = Option<words::StaffLevel>)]
     staff_level: Option<String>,
+    /// False keeps them from logging in.
     is_active: Option<bool>,
 }
 
@@ -60,18 +84,33 @@ pub(in crate::control) struct Reform {
     password: Option<Password>,
 }
 
-/// The seed's answer; the number is a string there.
-#[derive(Serialize)]
+/// Who was taken on. The number is a string for older clients.
+#[derive(Serialize, ToSchema)]
+#[schema(as = HiredStaff, example = json!({"message": "Staff member created successfully", "staff_id": "1", "username": "sam"}))]
 pub(in crate::control) struct Hired {
+    /// For people.
     message: &'static str,
+    /// The number, as text.
     staff_id: String,
     username: String,
 }
 
 /// How far staff may go, from the least to the most.
-const LEVELS: [&str; 3] = ["new", "support", "advanced"];
+pub(in crate::control) const LEVELS: [&str; 3] = ["new", "support", "advanced"];
 
 /// Takes somebody on.
+///
+/// What they may do follows from their level.
+#[utoipa::path(
+    post,
+    path = "/api/v1/admin/staff",
+    tag = "Admin: staff",
+    request_body = HireForm,
+    responses(
+        (status = 201, description = "They are on the staff.", body = Hired),
+        refused::Taken, refused::Busy,
+    ),
+)]
 pub(in crate::control) async fn create_staff(
     State(control): State<Arc<Control>>,
     AdminSession(admin): AdminSession,
@@ -94,7 +133,16 @@ pub(in crate::control) async fn create_staff(
     Ok((StatusCode::CREATED, Json(Hired { message, staff_id, username: new.username })))
 }
 
-/// A page of the staff.
+/// Lists the staff.
+///
+/// In the order of their numbers.
+#[utoipa::path(
+    get,
+    path = "/api/v1/admin/staff",
+    tag = "Admin: staff",
+    params(Pages),
+    responses((status = 200, description = "A page of them.", body = Vec<StaffProfile>)),
+)]
 pub(in crate::control) async fn list_staff(
     State(control): State<Arc<Control>>,
     _: AdminSession,
@@ -107,7 +155,16 @@ pub(in crate::control) async fn list_staff(
     Ok(params.answer(page, &profiles, listed.total))
 }
 
-/// One of them.
+/// Shows a member of staff.
+///
+/// With the level they have now.
+#[utoipa::path(
+    get,
+    path = "/api/v1/admin/staff/{username}",
+    tag = "Admin: staff",
+    params(("username" = inline(words::Username), Path, description = "Which member of staff.")),
+    responses((status = 200, description = "Who they are.", body = StaffProfile), refused::NotFound),
+)]
 pub(in crate::control) async fn get_staff(
     State(control): State<Arc<Control>>,
     _: AdminSession,
@@ -116,7 +173,20 @@ pub(in crate::control) async fn get_staff(
     Ok(Json(control.staff_named(&username).await?.into()))
 }
 
-/// Changes what is named. All but the name ends their sessions.
+/// Changes a member of staff.
+///
+/// What is not named stays. All but the name ends their sessions.
+#[utoipa::path(
+    put,
+    path = "/api/v1/admin/staff/{username}",
+    tag = "Admin: staff",
+    params(("username" = inline(words::Username), Path, description = "Which member of staff.")),
+    request_body = StaffForm,
+    responses(
+        (status = 200, description = "They are changed.", body = Done),
+        refused::NotFound, refused::Taken, refused::Busy,
+    ),
+)]
 pub(in crate::control) async fn update_staff(
     State(control): State<Arc<Control>>,
     AdminSession(admin): AdminSession,
@@ -136,7 +206,16 @@ pub(in crate::control) async fn update_staff(
     Ok(Json(Done { message: "Staff member updated successfully" }))
 }
 
-/// Lets somebody go. Their sessions end; what they did stays in the audit trail.
+/// Lets somebody go.
+///
+/// Their sessions end; what they did stays in the audit trail.
+#[utoipa::path(
+    delete,
+    path = "/api/v1/admin/staff/{username}",
+    tag = "Admin: staff",
+    params(("username" = inline(words::Username), Path, description = "Which member of staff.")),
+    responses((status = 200, description = "They are gone.", body = Done), refused::NotFound),
+)]
 pub(in crate::control) async fn delete_staff(
     State(control): State<Arc<Control>>,
     AdminSession(admin): AdminSession,

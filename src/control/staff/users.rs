@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use serde_json::json;
 
@@ -11,7 +11,12 @@ use crate::control::Control;
 use crate::control::caller::{Origin, StaffSession};
 use crate::control::forms::Body;
 use crate::control::me::Done;
+use crate::control::openapi::{
+    refused,
+    words::{self, Pages},
+};
 use crate::control::paging::Params;
+use crate::control::paths::Path;
 use crate::control::problem::Problem;
 use crate::control::profile::Profile;
 use crate::control::rights::{Action, Role};
@@ -19,8 +24,17 @@ use crate::control::users::HelpForm;
 use crate::store::takeover;
 use crate::store::users::{self, User};
 
-/// A page of users.
-pub(in crate::control) async fn list_users(
+/// Lists users, for staff.
+///
+/// Level `new` does not see `additional_notes`.
+#[utoipa::path(
+    get,
+    path = "/api/v1/staff/users",
+    tag = "Staff",
+    params(Pages),
+    responses((status = 200, description = "A page, in the order of their numbers.", body = Vec<Profile>)),
+)]
+pub(in crate::control) async fn staff_list_users(
     State(control): State<Arc<Control>>,
     session: StaffSession,
     params: Params,
@@ -34,8 +48,17 @@ pub(in crate::control) async fn list_users(
     Ok(params.answer(page, &profiles, listed.total))
 }
 
-/// One user.
-pub(in crate::control) async fn get_user(
+/// Shows a user, to staff.
+///
+/// Level `new` does not see `additional_notes`.
+#[utoipa::path(
+    get,
+    path = "/api/v1/staff/users/{username}",
+    tag = "Staff",
+    params(("username" = inline(words::Username), Path, description = "Whose account.")),
+    responses((status = 200, description = "The account.", body = Profile), refused::NotFound),
+)]
+pub(in crate::control) async fn staff_get_user(
     State(control): State<Arc<Control>>,
     session: StaffSession,
     Path(username): Path<String>,
@@ -45,9 +68,22 @@ pub(in crate::control) async fn get_user(
     Ok(Json(seen_by(session.role, user, left.left, left.reset)))
 }
 
-/// Changes a user's address, password, limits or plan. The first two end their sessions; both by one
-/// person within a day are told to whoever watches.
-pub(in crate::control) async fn update_user(
+/// Helps a user: changes their address, password, limits or plan.
+///
+/// Another address or password ends their sessions; both by one person within a day are told to whoever
+/// watches.
+#[utoipa::path(
+    put,
+    path = "/api/v1/staff/users/{username}",
+    tag = "Staff",
+    params(("username" = inline(words::Username), Path, description = "Whose account.")),
+    request_body = HelpForm,
+    responses(
+        (status = 200, description = "The account is changed.", body = Done),
+        refused::NotFound, refused::Taken, refused::Busy,
+    ),
+)]
+pub(in crate::control) async fn staff_update_user(
     State(control): State<Arc<Control>>,
     session: StaffSession,
     origin: Origin,
@@ -67,8 +103,17 @@ pub(in crate::control) async fn update_user(
     Ok(Json(Done { message: "User updated successfully" }))
 }
 
-/// Deletes a user, whom the admin can bring back for a while.
-pub(in crate::control) async fn delete_user(
+/// Deletes a user, by staff.
+///
+/// Their keys and sessions end at once. An admin can bring them back for thirty days.
+#[utoipa::path(
+    delete,
+    path = "/api/v1/staff/users/{username}",
+    tag = "Staff",
+    params(("username" = inline(words::Username), Path, description = "Whose account.")),
+    responses((status = 200, description = "The account is gone.", body = Done), refused::NotFound),
+)]
+pub(in crate::control) async fn staff_delete_user(
     State(control): State<Arc<Control>>,
     session: StaffSession,
     origin: Origin,

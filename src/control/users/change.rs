@@ -6,56 +6,93 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use secrecy::SecretString;
 use serde::Deserialize;
+use utoipa::ToSchema;
 
 use crate::control::Control;
 use crate::control::forms::Form;
+use crate::control::openapi::words;
 use crate::control::register::KINDS;
 use crate::control::violations::Violations;
 use crate::credential::password::Password;
 use crate::store::users::{QuotaChange, User, UserChange};
 
-/// `PUT /api/v1/admin/users/{username}`
-#[derive(Deserialize)]
+/// What an admin may change of an account.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = UserChange, example = json!({"level": "advanced", "limits": {"conversation_limit": 50, "reset": 50}, "is_active": true}))]
 #[serde(deny_unknown_fields)]
 pub(in crate::control) struct AccountForm {
+    #[schema(value_type = Option<words::FilledText>)]
     name: Option<String>,
+    /// Nobody else's.
+    #[schema(value_type = Option<words::Email>)]
     email: Option<String>,
+    #[schema(value_type = Option<words::NewPassword>)]
     password: Option<SecretString>,
+    #[schema(value_type = Option<words::Text>)]
     about_me: Option<String>,
+    #[schema(value_type = Option<words::Text>)]
     hobbies: Option<String>,
     #[serde(rename = "type")]
+    #[schema(value_type = Option<words::AccountKind>)]
     kind: Option<String>,
+    #[schema(value_type = Option<words::PlanName>)]
     subscription_plan: Option<String>,
     credits: Option<CreditsForm>,
     limits: Option<LimitsForm>,
+    /// Which `r_type`s may be asked for, instead of those there are.
+    #[schema(value_type = Option<Vec<words::Word>>, max_items = 100)]
     access_rtype: Option<Vec<String>>,
+    /// Chooses among the allowances of a plan.
+    #[schema(value_type = Option<words::Word>)]
     level: Option<String>,
+    /// For staff and admins.
+    #[schema(value_type = Option<words::Text>)]
     additional_notes: Option<String>,
+    /// False switches the account off.
     is_active: Option<bool>,
+    /// From where its keys may be used; from everywhere where there are none.
+    #[schema(value_type = Option<Vec<words::Network>>, max_items = 100)]
     allowed_ips: Option<Vec<String>>,
 }
 
-/// `PUT /api/v1/staff/users/{username}`
-#[derive(Deserialize)]
+/// What staff may change of an account.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = UserHelp, example = json!({"limits": {"conversation_limit": 50, "reset": 50}}))]
 #[serde(deny_unknown_fields)]
 pub(in crate::control) struct HelpForm {
+    /// Nobody else's.
+    #[schema(value_type = Option<words::Email>)]
     email: Option<String>,
+    #[schema(value_type = Option<words::NewPassword>)]
     password: Option<SecretString>,
     limits: Option<LimitsForm>,
+    #[schema(value_type = Option<words::PlanName>)]
     subscription_plan: Option<String>,
 }
 
-#[derive(Clone, Copy, Default, Deserialize)]
+/// Credits of an account.
+#[derive(Clone, Copy, Default, Deserialize, ToSchema)]
+#[schema(as = CreditsChange)]
 #[serde(deny_unknown_fields)]
 struct CreditsForm {
+    /// What there is.
+    #[schema(value_type = Option<words::Amount>)]
     main: Option<i64>,
+    /// What a reset sets it to.
+    #[schema(value_type = Option<words::Amount>)]
     reset: Option<i64>,
 }
 
-#[derive(Clone, Copy, Default, Deserialize)]
+/// Conversations of an account.
+#[derive(Clone, Copy, Default, Deserialize, ToSchema)]
+#[schema(as = LimitsChange)]
 #[serde(deny_unknown_fields)]
 struct LimitsForm {
+    /// What is left of today.
+    #[schema(value_type = Option<words::Amount>)]
     conversation_limit: Option<i64>,
+    /// What the next day begins with.
+    #[schema(value_type = Option<words::Amount>)]
     reset: Option<i64>,
 }
 

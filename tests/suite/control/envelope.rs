@@ -37,3 +37,13 @@ async fn a_method_that_a_path_does_not_know_is_told_which_it_does() {
     assert_eq!(reply.header("allow"), "GET,HEAD,PUT");
     assert_eq!(world.post("/api/v1/auth/account").send().await.header("allow"), "DELETE");
 }
+
+#[tokio::test]
+async fn a_name_that_is_no_text_is_nobodys() {
+    let world = World::start().await;
+    let admin = world.admin().await;
+    for path in ["/api/v1/admin/users/%FF", "/api/v1/admin/deleted-users/%C3%28", "/docs/%FF"] {
+        let reply = world.get(path).bearer(&admin).send().await;
+        assert_eq!((reply.status, reply.header("content-type")), (404, "application/problem+json"), "{path}");
+    }
+}

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use serde_json::Value;
 
+use super::promised;
 use crate::watch::Watch;
 
 /// A request being put together, and who watches what becomes of its secrets.
@@ -59,7 +60,12 @@ impl Call {
 
     /// Sends it and reads the head; the body is the story's to read.
     pub(crate) async fn begin(self) -> reqwest::Response {
-        aside(self.request.send()).await.unwrap()
+        let (client, request) = self.request.build_split();
+        let request = request.unwrap();
+        let asked = (request.method().to_string(), request.url().path().to_owned());
+        let response = aside(client.execute(request)).await.unwrap();
+        promised::hold(&asked, &response);
+        response
     }
 
     /// Sends it; a connection that ends early is an error, not a failure of the test.
