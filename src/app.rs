@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use anyhow::Context;
 use tokio::runtime::Runtime;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -42,9 +41,11 @@ mod door;
 mod first_admin;
 mod recovery;
 mod run;
+mod signals;
 mod worker;
 
 use door::{Door, Hallway};
+pub use signals::Signals;
 use worker::Workers;
 
 /// A running gateway. Several fit in one process.
@@ -197,16 +198,20 @@ impl App {
     ///
     /// When signals cannot be listened to.
     pub async fn run_until_signal(self) -> anyhow::Result<()> {
-        let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
+        self.run_until(Signals::catch()?).await;
+        Ok(())
+    }
+
+    /// The same with signals that were caught before, so that none is lost which came during the start.
+    pub async fn run_until(self, mut signals: Signals) {
+        signals.next().await;
         let cut = self.cut.clone();
         let again = async {
-            tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
+            signals.next().await;
             cut.cancel();
             std::future::pending::<()>().await;
         };
         tokio::select! { () = self.shutdown() => {}, () = again => {} }
-        Ok(())
     }
 
     /// Stops: accepts nothing new, lets running answers end within the drain time, ends the rest

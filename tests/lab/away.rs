@@ -74,15 +74,19 @@ pub(crate) async fn away(plan: &Plan, time: Duration, chance: u64) -> Report {
     answers(&heard, &mut report);
     let everybody = people.iter().chain(&strangers).map(|person| (person.username.clone(), person.terms));
     let users = everybody.collect();
+    let strictness = if plan.server.is_some() { Strictness::Severed } else { Strictness::Exact };
     let (seen, exhausted) = (origin.seen(), [].into());
-    let books = Books { users, heard, seen, exhausted, strictness: Strictness::Exact };
+    let books = Books { users, heard, seen, exhausted, strictness };
     let findings = books.audit(&Told::at_rest(&gate).await);
     report.figure("over-admitted", findings.over_admitted);
     report.figure("finished conversations lost", findings.lost_finished);
     report.figure("acknowledged log-messages lost", findings.lost_notes);
     report.all_broken(findings.broken);
     report.all_broken(origin.complaints());
+    report.figure("units out of reach until the gate ends", findings.out_of_reach);
     let status = gate.stop().await;
+    let books = Books { strictness: Strictness::Exact, ..books };
+    report.all_broken(books.audit(&Told::of_tables(&gate.database).await).broken);
     if !status.success() {
         report.broken(format!("the gate ended with {status}"));
     }

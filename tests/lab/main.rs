@@ -17,6 +17,7 @@ use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
 
 mod cost;
 #[path = "proof.rs"]
@@ -113,7 +114,16 @@ fn main() -> ExitCode {
     let server = (lab.database != "sqlite").then(|| lab.database.clone());
     let plan = Plan::new(binary.canonicalize().expect("the binary"), server);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let report = runtime.block_on(run(&lab, &plan));
+    let report = runtime.block_on(async {
+        let mut told = signal(SignalKind::terminate()).unwrap();
+        // What was begun is dropped: the gates end, and their folders go.
+        tokio::select! {
+            report = run(&lab, &plan) => Some(report),
+            _ = told.recv() => None,
+            _ = tokio::signal::ctrl_c() => None,
+        }
+    });
+    let Some(report) = report else { return ExitCode::from(130) };
     if lab.json {
         println!("{}", report.json());
     } else {

@@ -184,8 +184,10 @@ pub(crate) async fn recover(
     }
     sums.slowest = sums.slowest.max(begun.elapsed());
     let at_rest = Told::at_rest(gate).await;
-    if gate.stop().await.code() != Some(0) {
-        sums.broken.push(format!("{name}: the gate did not end well: {}", gate.said()));
+    let ended = gate.stop().await;
+    if !ended.success() {
+        let last = gate.said().lines().next_back().unwrap_or_default().to_owned();
+        sums.broken.push(format!("{name}: the gate ended with {ended}, and said last: {last}"));
     }
     let told = Told { left: at_rest.left, ..Told::of_tables(&gate.database).await };
     let (books, lost) = recorded.until(state.at, bound, &told);

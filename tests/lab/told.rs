@@ -2,6 +2,7 @@
 //! admin's list of users.
 
 use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection, PgConnection, SqliteConnection};
@@ -38,6 +39,9 @@ pub(crate) struct Balance {
     pub(crate) forfeited: i64,
     pub(crate) leased: i64,
 }
+
+/// How long what waited for a database may take to be written.
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// A connection that only reads.
 enum Reader {
@@ -87,8 +91,7 @@ impl Told {
     /// and the tables.
     pub(crate) async fn at_rest(gate: &Gate) -> Self {
         let admin = gate.admin().await;
-        let (status, _) = gate.get("/api/v1/admin/message-logs?limit=1", &admin).await;
-        assert_eq!(status, 200, "the admin cannot read the log");
+        written(gate, &admin).await;
         let mut left = HashMap::new();
         for page in 0.. {
             let path = format!("/api/v1/admin/users?limit=1000&offset={}", page * 1000);
@@ -104,6 +107,22 @@ impl Told {
             }
         }
         Self { left, ..Self::of_tables(&gate.database).await }
+    }
+}
+
+/// Waits until no row is on its way any more. Whoever reads the log is not made to wait for all of them.
+async fn written(gate: &Gate, admin: &str) {
+    let begun = Instant::now();
+    loop {
+        let (status, _) = gate.get("/api/v1/admin/message-logs?limit=1", admin).await;
+        assert_eq!(status, 200, "the admin cannot read the log");
+        let (_, health) = gate.get("/health", admin).await;
+        let waiting = health["message_buffer_size"].as_u64().expect("the number of rows that wait");
+        if waiting == 0 {
+            return;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{waiting} rows still wait after {PATIENCE:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
