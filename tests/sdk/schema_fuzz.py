@@ -278,8 +278,7 @@ def after_call(context, case, response):
 
 def main():
     arguments = ["run", f"{URL}/openapi.json", "--checks", "all", "--max-examples", EXAMPLES,
-                 "--generation-deterministic", "--generation-database", "none", "--workers", "1",
-                 "--continue-on-failure", "--no-color", *sys.argv[1:]]
+                 "--generation-deterministic", "--workers", "1", "--continue-on-failure", "--no-color", *sys.argv[1:]]
     code = 1
     try:
         command.main(arguments)
