@@ -210,7 +210,7 @@ pub(super) fn without_values(text: &str) -> String {
     let text = text.split(" at line ").next().unwrap_or(text);
     let Some((_, expected)) = text.split_once(", expected ") else { return text.to_owned() };
     let wanted = match expected {
-        "u8" | "i64" => "a whole number",
+        "u8" | "u16" | "u32" | "u64" | "i64" => "a whole number",
         "a sequence" => "a list",
         other if other.starts_with("struct ") => "an object",
         other => other,
