@@ -103,7 +103,7 @@ use crate::control::{
         exchanges::list_message_logs,
         exchanges::get_message_log,
     ),
-    components(schemas(Document, words::Date, words::Flag, words::Grouping, words::SearchWord)),
+    components(schemas(Document, words::Date, words::Flag, words::Grouping, words::RowNumber, words::SearchWord)),
     tags(
         (name = "About", description = "What this is, and its documentation."),
         (name = "Health", description = "For orchestrators and monitoring. Never limited."),
