@@ -129,6 +129,7 @@ async fn judge(
     holder: Result<KeyHolder, Problem>,
 ) -> Result<Response, Problem> {
     params.only(&PARAMS)?;
+    params.word("limit_status")?;
     let KeyHolder(subject) = holder.map_err(|problem| match problem {
         // Which of two keys was meant nobody knows, and a proxy knows only three answers.
         Problem::AmbiguousKey => Problem::UnknownKey,

@@ -4,6 +4,8 @@
 //! ones; [`Form::check`] then makes the typed thing of it. Whatever is wrong in either step is
 //! gathered in [`Violations`], so that a client learns all of it at once.
 
+use std::fmt;
+use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +15,8 @@ use axum::http::header::CONTENT_TYPE;
 use bytes::Bytes;
 use http_body::Body as _;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use serde::de::DeserializeOwned;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserialize, DeserializeOwned, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 
 use super::Control;
@@ -35,6 +38,13 @@ pub(super) trait Form: DeserializeOwned {
 
 /// A body that kept its rules.
 pub(super) struct Body<F: Form>(pub(super) F::Checked);
+
+/// A form inside another. Only a JSON object is one: what serde derives for a struct takes an array of its
+/// fields in their order as well.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Object<T>(pub(super) T);
+
+struct ObjectVisitor<T>(PhantomData<T>);
 
 /// Longest time for a whole body to come in.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -62,6 +72,26 @@ impl<F: Form> FromRequest<Arc<Control>> for Body<F> {
     }
 }
 
+// === impl Object ===
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(ObjectVisitor(PhantomData)).map(Self)
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
+    type Value = T;
+
+    fn expecting(&self, out: &mut fmt::Formatter) -> fmt::Result {
+        out.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(map))
+    }
+}
+
 fn says_json(headers: &HeaderMap) -> bool {
     let Some(given) = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()) else { return false };
     let essence = given.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
@@ -85,8 +115,8 @@ async fn read(body: axum::body::Body, most: usize) -> Result<Bytes, Problem> {
 /// serde stops at the first mistake. The field it stopped at is noted and taken out, and the rest is
 /// read again, until nothing is left to complain of.
 fn shape<F: Form>(bytes: &[u8]) -> Result<(Option<F>, Violations), Problem> {
-    let first = match serde_json::from_slice::<F>(bytes) {
-        Ok(form) => return Ok((Some(form), Violations::default())),
+    let first = match serde_json::from_slice::<Object<F>>(bytes) {
+        Ok(Object(form)) => return Ok((Some(form), Violations::default())),
         Err(error) => error,
     };
     let value: Value = serde_json::from_slice(bytes)
@@ -122,14 +152,14 @@ mod tests {
     use serde::Deserialize;
     use serde_json::{Value, json};
 
-    use super::{Control, Form, Problem, Violations, read, says_json, shape};
+    use super::{Control, Form, Object, Problem, Violations, read, says_json, shape};
 
     #[derive(Debug, Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Letter {
         to: Option<String>,
         copies: Option<u8>,
-        seal: Option<Seal>,
+        seal: Option<Object<Seal>>,
     }
 
     #[derive(Debug, Deserialize)]
@@ -155,7 +185,7 @@ mod tests {
         let (letter, found) = shape::<Letter>(br#"{"to":"ann","copies":2,"seal":{"wax":true}}"#).unwrap();
         let letter = letter.unwrap();
         assert_eq!(
-            (letter.to.as_deref(), letter.copies, letter.seal.unwrap().wax),
+            (letter.to.as_deref(), letter.copies, letter.seal.unwrap().0.wax),
             (Some("ann"), Some(2), Some(true))
         );
         assert!(found.is_empty());
@@ -182,9 +212,10 @@ mod tests {
     #[test]
     fn a_field_given_twice_and_what_is_no_object_are_refused() {
         assert_eq!(wrong_with(r#"{"to":"ann","to":"bob"}"#)[0]["loc"], json!(["body"]));
-        for body in ["[]", "7", "null", "\"x\""] {
+        for body in ["[]", "7", "null", "\"x\"", r#"["ann",2,null]"#] {
             assert_eq!(wrong_with(body)[0]["loc"], json!(["body"]), "{body}");
         }
+        assert_eq!(wrong_with(r#"{"seal":[true]}"#)[0]["loc"], json!(["body", "seal"]));
     }
 
     #[test]

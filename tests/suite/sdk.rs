@@ -158,3 +158,20 @@ async fn a_client_of_the_earlier_service_goes_its_whole_way() {
     let (code, said) = Child::start(client).ends();
     assert_eq!(code, Some(0), "{said}");
 }
+
+/// Thousands of calls, good and bad, made up from nothing but our own document: it tells of every answer.
+#[tokio::test]
+async fn the_document_holds_against_thousands_of_made_up_calls() {
+    let more = "server.trusted_proxies = [\"127.0.0.1/32\"]\n\
+                [mail]\ntransport = \"file\"\nfrom = \"Tollgate <gate@example.com>\"\n\
+                [plans.free]\nconversation_limit = 10\n[plans.premium]\nconversation_limit = 1000\n";
+    let site = Site::new(more);
+    let mut gate = site.serve(&[("ADMIN_PASSWORD", "correct-horse-7")]).await;
+    let mut fuzz = Command::new(tool("python/bin/python"));
+    fuzz.arg(script("schema_fuzz.py")).current_dir(site.folder.path()).env("PYTHONDONTWRITEBYTECODE", "1");
+    fuzz.env("TOLLGATE_URL", site.url("")).env("TOLLGATE_ADMIN_PASSWORD", "correct-horse-7");
+    fuzz.env_remove("HTTP_PROXY").env_remove("http_proxy");
+    let (code, said) = Child::start(fuzz).ends_within(Duration::from_secs(600));
+    assert_eq!(code, Some(0), "{said}");
+    assert!(gate.runs(), "{}", gate.said());
+}

@@ -49,6 +49,9 @@ pub(in crate::control) struct ExplainForm {
     r_type: Option<String>,
 }
 
+/// Longest name of a method, in bytes.
+const MAX_METHOD: usize = 64;
+
 // === impl ExplainForm ===
 
 impl Form for ExplainForm {
@@ -71,7 +74,9 @@ impl Form for ExplainForm {
             }
             parsed.ok()
         });
-        let method = self.method.map_or(Some(Method::POST), |text| text.parse().ok());
+        let method = self
+            .method
+            .map_or(Some(Method::POST), |text| text.parse().ok().filter(|_| text.len() <= MAX_METHOD));
         if method.is_none() {
             found.refuse("method", "Input should be a method such as POST");
         }

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 
 use crate::control::Control;
-use crate::control::forms::Form;
+use crate::control::forms::{Form, Object};
 use crate::control::openapi::words;
 use crate::control::register::KINDS;
 use crate::control::violations::Violations;
@@ -37,8 +37,10 @@ pub(in crate::control) struct AccountForm {
     kind: Option<String>,
     #[schema(value_type = Option<words::PlanName>)]
     subscription_plan: Option<String>,
-    credits: Option<CreditsForm>,
-    limits: Option<LimitsForm>,
+    #[schema(value_type = Option<CreditsForm>)]
+    credits: Option<Object<CreditsForm>>,
+    #[schema(value_type = Option<LimitsForm>)]
+    limits: Option<Object<LimitsForm>>,
     /// Which `r_type`s may be asked for, instead of those there are.
     #[schema(value_type = Option<Vec<words::Word>>, max_items = 100)]
     access_rtype: Option<Vec<String>>,
@@ -65,7 +67,8 @@ pub(in crate::control) struct HelpForm {
     email: Option<String>,
     #[schema(value_type = Option<words::NewPassword>)]
     password: Option<SecretString>,
-    limits: Option<LimitsForm>,
+    #[schema(value_type = Option<LimitsForm>)]
+    limits: Option<Object<LimitsForm>>,
     #[schema(value_type = Option<words::PlanName>)]
     subscription_plan: Option<String>,
 }
@@ -115,7 +118,7 @@ impl Form for AccountForm {
     type Checked = AccountChange;
 
     fn check(self, control: &Control, found: &mut Violations) -> Option<AccountChange> {
-        let credits = self.credits.unwrap_or_default();
+        let Object(credits) = self.credits.unwrap_or_default();
         amount("credits.main", credits.main, found);
         amount("credits.reset", credits.reset, found);
         let limits = limits(self.limits, found);
@@ -163,8 +166,8 @@ impl Form for HelpForm {
     }
 }
 
-fn limits(given: Option<LimitsForm>, found: &mut Violations) -> Option<LimitsForm> {
-    let limits = given?;
+fn limits(given: Option<Object<LimitsForm>>, found: &mut Violations) -> Option<LimitsForm> {
+    let Object(limits) = given?;
     amount("limits.conversation_limit", limits.conversation_limit, found);
     amount("limits.reset", limits.reset, found);
     Some(limits)

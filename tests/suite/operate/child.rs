@@ -93,8 +93,13 @@ impl Child {
 
     /// Waits for the end; the exit code, and everything said.
     pub(crate) fn ends(&mut self) -> (Option<i32>, String) {
+        self.ends_within(PATIENCE)
+    }
+
+    /// The same of a command that has more to do.
+    pub(crate) fn ends_within(&mut self, patience: Duration) -> (Option<i32>, String) {
         let status =
-            self.gone.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("does not end:\n{}", self.said()));
+            self.gone.recv_timeout(patience).unwrap_or_else(|_| panic!("does not end:\n{}", self.said()));
         self.ended = Some(status);
         (status.code(), self.said())
     }
