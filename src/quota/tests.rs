@@ -19,6 +19,7 @@ use crate::telemetry::Metrics;
 mod crowd;
 mod days;
 mod ends;
+mod made_up;
 mod model;
 mod nodes;
 
