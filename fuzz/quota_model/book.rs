@@ -28,7 +28,16 @@ pub(super) struct Row {
 pub(super) struct Entry {
     pub(super) id: u64,
     pub(super) ledger: Ledger,
-    pub(super) charged: bool,
+    pub(super) end: End,
+}
+
+/// How a conversation ended, as its row says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    Charged,
+    Refunded,
+    /// It began, and nobody knows more. It counts where its run has a unit for it.
+    Unseen,
 }
 
 #[derive(Default)]
@@ -99,26 +108,30 @@ impl Book {
         merged
     }
 
-    /// Rows that were written before are passed over.
-    pub(super) fn append(&mut self, run: u32, entries: &[Entry]) {
-        let mut days: BTreeMap<Ledger, (i64, i64)> = BTreeMap::new();
+    /// Rows that were written before are passed over. Answers how many unseen ones counted, and did not.
+    pub(super) fn append(&mut self, run: u32, entries: &[Entry]) -> BTreeMap<Ledger, (i64, i64)> {
+        let mut days: BTreeMap<Ledger, [i64; 3]> = BTreeMap::new();
         for entry in entries {
             if self.written.insert(entry.id) {
-                let (charged, refunded) = days.entry(entry.ledger).or_default();
-                *if entry.charged { charged } else { refunded } += 1;
+                days.entry(entry.ledger).or_default()[entry.end as usize] += 1;
             }
         }
-        for (ledger, (units, refunded)) in days {
+        let mut counted = BTreeMap::new();
+        for (ledger, [charged, refunded, unseen]) in days {
             let held = self.lease(run, ledger);
-            let found = held.min(units);
             let row = self.row(ledger);
+            let counts = unseen.min((held + row.forfeited - charged).max(0));
+            let units = charged + counts;
             row.charged += units;
-            row.refunded += refunded;
+            row.refunded += refunded + unseen - counts;
+            let found = held.min(units);
             let made_good = (units - found).min(row.forfeited);
             row.forfeited -= made_good;
             row.granted += units - found - made_good;
             self.leases.insert((run, ledger), held - found);
+            counted.insert(ledger, (counts, unseen - counts));
         }
+        counted
     }
 
     /// Ends a run; answers what it still held, of each.

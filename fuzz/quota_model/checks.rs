@@ -3,7 +3,7 @@
 use tollgate::quota::rehearsal::Told;
 use tollgate::quota::{Reservation, Verdict};
 
-use super::book::{Ledger, USER};
+use super::book::{End, Entry, Ledger, USER};
 use super::{Stage, Story, Talk};
 
 // === impl Story ===
@@ -18,7 +18,7 @@ impl Story {
         let others =
             others.map(|other| self.book.lease(self.nodes[other].run, ledger) - self.busy(other, ledger));
         let dead = self.dead.iter().map(|dead| {
-            let rows = dead.rows.iter().filter(|row| row.charged && row.ledger == ledger);
+            let rows = dead.rows.iter().filter(|row| counts(row, ledger));
             let untold = dead.untold.get(&ledger).copied().unwrap_or(0);
             self.book.lease(dead.run, ledger) - rows.count() as i64 - untold
         });
@@ -27,8 +27,14 @@ impl Story {
 
     /// Units of a node that conversations have, or had without a row that is written.
     fn busy(&self, node: usize, ledger: Ledger) -> i64 {
-        let talks = self.talks.iter().filter(|talk| talk.node == node && talk.ledger == ledger).count();
-        let rows = self.nodes[node].rows.iter().filter(|row| row.charged && row.ledger == ledger);
+        let talks = self
+            .talks
+            .iter()
+            .filter(|talk| {
+                talk.node == node && talk.ledger == ledger && talk.settled != Some(Verdict::Charged)
+            })
+            .count();
+        let rows = self.nodes[node].rows.iter().filter(|row| counts(row, ledger));
         (talks + rows.filter(|row| !self.book.is_written(row)).count()) as i64
     }
 
@@ -50,7 +56,7 @@ impl Story {
             }
         }
         self.model.day(ledger).used += 1;
-        self.talks.push(Talk { node, reservation, ledger, dispatched: false });
+        self.talks.push(Talk { node, reservation, ledger, dispatched: false, settled: None });
     }
 
     /// Whether no units of a day are where no living node knows of them.
@@ -60,18 +66,17 @@ impl Story {
     }
 
     /// A refund was asked for.
-    pub(super) fn asked_back(&mut self, ledger: Ledger, limit: i64, dispatched: bool, verdict: Verdict) {
-        let day = self.model.day(ledger);
-        let cap = (limit / 2).max(5);
-        match verdict {
-            Verdict::Charged => {
-                assert!(dispatched && day.refunds >= cap, "refund refused after {}", day.refunds)
-            }
-            Verdict::Refunded => {
-                day.used -= 1;
-                day.refunds += 1;
-            }
+    pub(super) fn asked_back(&mut self, talk: &Talk, verdict: Verdict) {
+        let is_counted =
+            self.nodes.len() == 1 && self.runs == 1 && !self.turned && talk.ledger == self.ledger();
+        let day = self.model.day(talk.ledger);
+        let cap = (talk.reservation.limit() / 2).max(5);
+        if verdict == Verdict::Charged {
+            assert!(talk.dispatched && day.refunds >= cap, "refused a refund after {}", day.refunds);
+            return;
         }
+        assert!(day.refunds < cap || !talk.dispatched || !is_counted, "{} refunds", day.refunds);
+        day.refunds += 1;
     }
 
     pub(super) fn check(&self) {
@@ -108,11 +113,17 @@ impl Story {
             }
             Told::Remembered(told) => {
                 let is_exact = self.nodes.len() == 1 && self.is_all_known(self.ledger());
-                if is_exact && self.is_informed(n) {
+                // Of a day that has not begun, before a clock was turned back.
+                let is_of_later = self.turned && told.day > day;
+                if is_exact && self.is_informed(n) && !is_of_later {
                     assert_eq!((told.day, told.left), (day, left), "node {n} tells what it remembers");
                 }
             }
             Told::Later => assert!(!matches!(node.stage, Stage::Idle), "node {n} has no answer"),
         }
     }
+}
+
+fn counts(row: &Entry, ledger: Ledger) -> bool {
+    row.end == End::Charged && row.ledger == ledger
 }

@@ -12,9 +12,9 @@ pub(super) enum Event {
     Leave { which: usize },
     /// The upstream may be working on it.
     Dispatch { which: usize },
-    /// A conversation ends with a verdict.
-    Settle { which: usize, refund: bool },
-    /// A conversation ends without one.
+    /// A conversation ends with a verdict, which is recorded; its unit is let go now, or later.
+    Settle { which: usize, refund: bool, later: bool },
+    /// A conversation is let go, with a verdict or without.
     Drop { which: usize },
     /// The teller does the next thing.
     Step { node: usize, fault: Fault },
@@ -85,7 +85,9 @@ impl<'a> Arbitrary<'a> for Event {
             0..=9 => Self::Take { node: node(from)?, times: from.int_in_range(1..=12)? },
             10 => Self::Leave { which: which(from)? },
             11..=13 => Self::Dispatch { which: which(from)? },
-            14..=17 => Self::Settle { which: which(from)?, refund: from.arbitrary()? },
+            14..=17 => {
+                Self::Settle { which: which(from)?, refund: from.arbitrary()?, later: from.ratio(1, 4)? }
+            }
             18..=19 => Self::Drop { which: which(from)? },
             20..=30 => Self::Step { node: node(from)?, fault: Fault::arbitrary(from)? },
             31..=32 => Self::Quiet,

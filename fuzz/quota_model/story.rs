@@ -2,19 +2,19 @@
 //! and leases, a database that answers when it likes or not at all, clocks, admins, kills. After each event
 //! the real thing is held against a page of arithmetic that counts conversations and nothing else.
 
-use std::collections::BTreeMap;
-
 use arbitrary::{Arbitrary, Result, Unstructured};
 use tollgate::clock::{Clock, Timestamp};
 use tollgate::quota::{QuotaError, Reservation, Verdict, Window};
 
 mod book;
 mod checks;
+mod crash;
 mod event;
 mod model;
 mod node;
 
-use book::{Book, Entry, Ledger, USER};
+use book::{Book, End, Entry, Ledger, USER};
+use crash::Dead;
 use event::{Edit, Event, Fault, ZONES};
 use model::Model;
 use node::{Node, Stage};
@@ -39,6 +39,7 @@ struct Talk {
     reservation: Reservation,
     ledger: Ledger,
     dispatched: bool,
+    settled: Option<Verdict>,
 }
 
 /// Somebody in the line of a node.
@@ -51,16 +52,6 @@ struct Waiter {
     is_informed: bool,
     /// Failures of the database that their node had met when they came.
     failures: u64,
-}
-
-/// A run that was killed, and what it left behind.
-struct Dead {
-    node: usize,
-    run: u32,
-    rows: Vec<Entry>,
-    /// Conversations of which no row tells.
-    untold: BTreeMap<Ledger, i64>,
-    power: bool,
 }
 
 struct Story {
@@ -76,6 +67,8 @@ struct Story {
     max_lease: i64,
     /// A living run was taken for dead: only what must hold even then is checked.
     silent: bool,
+    /// Somebody has set the clock.
+    turned: bool,
     loud: bool,
 }
 
@@ -113,6 +106,7 @@ impl Story {
             entries: 0,
             max_lease,
             silent: false,
+            turned: false,
             loud: std::env::var_os("TOLLGATE_FUZZ_STORY").is_some(),
         };
         for _ in 0..nodes {
@@ -142,12 +136,12 @@ impl Story {
             Event::Leave { which } => drop(pick(&mut self.waiters, which)),
             Event::Dispatch { which } => {
                 let at = which % self.talks.len().max(1);
-                if let Some(talk) = self.talks.get_mut(at) {
+                if let Some(talk) = self.talks.get_mut(at).filter(|talk| talk.settled.is_none()) {
                     talk.reservation.dispatched();
                     talk.dispatched = true;
                 }
             }
-            Event::Settle { which, refund } => self.settle(which, refund),
+            Event::Settle { which, refund, later } => self.settle(which, refund, later),
             Event::Drop { which } => self.drop_one(which),
             Event::Step { node, fault } => drop(self.step(node % self.nodes.len(), fault)),
             Event::Quiet => self.quiet(),
@@ -160,7 +154,10 @@ impl Story {
                 let millis = window.resets_at.0 - self.clock.now().0;
                 self.pass(if before { millis - 1 } else { millis });
             }
-            Event::Turn { millis } => self.clock.turn(millis),
+            Event::Turn { millis } => {
+                self.clock.turn(millis);
+                self.turned = true;
+            }
             Event::Zone(zone) => {
                 self.model.zone = zone;
                 self.nodes.iter_mut().for_each(|node| node.old_terms = true);
@@ -206,32 +203,44 @@ impl Story {
         }
     }
 
-    fn settle(&mut self, which: usize, refund: bool) {
-        let Some(Talk { node, reservation, ledger, dispatched }) = pick(&mut self.talks, which) else {
-            return;
-        };
-        let wanted = if refund { Verdict::Refunded } else { Verdict::Charged };
-        let limit = reservation.limit();
-        let verdict = reservation.settle(wanted);
-        if refund {
-            self.asked_back(ledger, limit, dispatched, verdict);
+    fn settle(&mut self, which: usize, refund: bool, later: bool) {
+        let Some(mut talk) = pick(&mut self.talks, which) else { return };
+        if talk.settled.is_none() {
+            let wanted = if refund { Verdict::Refunded } else { Verdict::Charged };
+            let verdict = talk.reservation.settle(wanted);
+            if refund {
+                self.asked_back(&talk, verdict);
+            }
+            talk.settled = Some(verdict);
+            let end = if verdict == Verdict::Charged { End::Charged } else { End::Refunded };
+            self.enter(talk.node, talk.ledger, end);
         }
-        self.enter(node, ledger, verdict == Verdict::Charged);
+        if later {
+            self.talks.push(talk);
+        } else {
+            self.let_go(talk);
+        }
     }
 
     fn drop_one(&mut self, which: usize) {
         let Some(talk) = pick(&mut self.talks, which) else { return };
-        if talk.dispatched {
-            self.enter(talk.node, talk.ledger, true);
-        } else {
+        if talk.settled.is_none() && talk.dispatched {
+            self.enter(talk.node, talk.ledger, End::Charged);
+        }
+        self.let_go(talk);
+    }
+
+    fn let_go(&mut self, talk: Talk) {
+        let charged = talk.settled.map_or(talk.dispatched, |verdict| verdict == Verdict::Charged);
+        if !charged {
             self.model.day(talk.ledger).used -= 1;
         }
     }
 
     /// A row waits to be written.
-    fn enter(&mut self, node: usize, ledger: Ledger, charged: bool) {
+    fn enter(&mut self, node: usize, ledger: Ledger, end: End) {
         self.entries += 1;
-        self.nodes[node].rows.push(Entry { id: self.entries, ledger, charged });
+        self.nodes[node].rows.push(Entry { id: self.entries, ledger, end });
     }
 
     fn drain(&mut self, node: usize, rows: u8, again: bool) {
@@ -268,52 +277,6 @@ impl Story {
             } else {
                 node.is_not_told(now);
             }
-        }
-    }
-
-    /// What the run had in its files is written later, unless it was not durable when the power went; what
-    /// was under way is charged if the upstream may have seen it.
-    fn kill(&mut self, node: usize, power: bool, lost: u8, orderly: bool) {
-        if orderly && matches!(self.nodes[node].stage, Stage::Idle) {
-            let units = self.nodes[node].hand.surrender();
-            self.book.give_back(self.nodes[node].run, &units);
-        }
-        let next = self.start();
-        let mut was = std::mem::replace(&mut self.nodes[node], next);
-        let mut untold: BTreeMap<Ledger, i64> = BTreeMap::new();
-        self.waiters.retain(|waiter| waiter.node != node);
-        let (here, elsewhere) =
-            std::mem::take(&mut self.talks).into_iter().partition(|talk| talk.node == node);
-        self.talks = elsewhere;
-        for mut talk in Vec::<Talk>::from_iter::<Vec<Talk>>(here) {
-            if talk.dispatched {
-                self.entries += 1;
-                was.rows.push(Entry { id: self.entries, ledger: talk.ledger, charged: true });
-            } else {
-                *untold.entry(talk.ledger).or_default() += 1;
-            }
-            // Nobody settles it any more.
-            talk.reservation.dispatched();
-        }
-        was.rows.retain(|row| !self.book.is_written(row));
-        if power {
-            let gone = was.rows.split_off(was.rows.len() - usize::from(lost).min(was.rows.len()));
-            gone.iter().filter(|row| row.charged).for_each(|row| *untold.entry(row.ledger).or_default() += 1);
-        }
-        self.dead.push(Dead { node, run: was.run, rows: was.rows, untold, power });
-    }
-
-    fn recover(&mut self) {
-        for dead in std::mem::take(&mut self.dead) {
-            use tollgate::store::runs::Fate;
-            self.book.append(dead.run, &dead.rows);
-            let fate = if dead.power { Fate::Forfeited } else { Fate::Returned };
-            for (ledger, units) in self.book.close(dead.run, fate) {
-                let untold = dead.untold.get(&ledger).copied().unwrap_or(0);
-                assert!(units >= untold || self.silent, "a lease of {units} for {untold} in use");
-                self.model.day(ledger).used += if dead.power { units - untold } else { -untold };
-            }
-            self.nodes[dead.node].hand.forget(USER);
         }
     }
 
