@@ -108,8 +108,9 @@ impl Book {
         merged
     }
 
-    /// Rows that were written before are passed over. Answers how many unseen ones counted, and did not.
-    pub(super) fn append(&mut self, run: u32, entries: &[Entry]) -> BTreeMap<Ledger, (i64, i64)> {
+    /// Rows that were written before are passed over. Answers how many unseen ones counted, how many did
+    /// not, and how many units were found again that had been forfeited.
+    pub(super) fn append(&mut self, run: u32, entries: &[Entry]) -> BTreeMap<Ledger, (i64, i64, i64)> {
         let mut days: BTreeMap<Ledger, [i64; 3]> = BTreeMap::new();
         for entry in entries {
             if self.written.insert(entry.id) {
@@ -129,7 +130,7 @@ impl Book {
             row.forfeited -= made_good;
             row.granted += units - found - made_good;
             self.leases.insert((run, ledger), held - found);
-            counted.insert(ledger, (counts, unseen - counts));
+            counted.insert(ledger, (counts, unseen - counts, made_good));
         }
         counted
     }

@@ -24,6 +24,7 @@ impl Story {
     /// What the run had in its files is written later, unless it was not durable when the power went; what
     /// was under way is charged if the upstream may have seen it.
     pub(super) fn kill(&mut self, node: usize, power: bool, lost: u8, orderly: bool) {
+        let power = power && !self.silent;
         if orderly && matches!(self.nodes[node].stage, Stage::Idle) {
             let units = self.nodes[node].hand.surrender();
             self.book.give_back(self.nodes[node].run, &units);
@@ -57,14 +58,17 @@ impl Story {
                 was.rows.push(row);
             }
         }
+        self.lossy |= power;
         self.dead.push(Dead { node, run: was.run, rows: was.rows, untold, power });
     }
 
     pub(super) fn recover(&mut self) {
         for dead in std::mem::take(&mut self.dead) {
-            for (ledger, (counted, not)) in self.book.append(dead.run, &dead.rows) {
+            for (ledger, (counted, not, again)) in self.book.append(dead.run, &dead.rows) {
                 let day = self.model.day(ledger);
-                (day.used, day.refunds) = (day.used + counted, day.refunds + not);
+                // What had been forfeited was used already.
+                let again = if self.silent { 0 } else { again };
+                (day.used, day.refunds) = (day.used + counted - again, day.refunds + not);
             }
             for (ledger, units) in &dead.untold {
                 self.model.day(*ledger).used -= units;

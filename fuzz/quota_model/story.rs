@@ -67,6 +67,8 @@ struct Story {
     max_lease: i64,
     /// A living run was taken for dead: only what must hold even then is checked.
     silent: bool,
+    /// The power has failed.
+    lossy: bool,
     /// Somebody has set the clock.
     turned: bool,
     loud: bool,
@@ -106,6 +108,7 @@ impl Story {
             entries: 0,
             max_lease,
             silent: false,
+            lossy: false,
             turned: false,
             loud: std::env::var_os("TOLLGATE_FUZZ_STORY").is_some(),
         };
@@ -166,6 +169,7 @@ impl Story {
                 self.kill(node % self.nodes.len(), power, lost, orderly)
             }
             Event::Recover => self.recover(),
+            Event::Silent { .. } if self.lossy => {}
             Event::Silent { node } => {
                 let run = self.nodes[node % self.nodes.len()].run;
                 self.book.close(run, tollgate::store::runs::Fate::Forfeited);
