@@ -2,7 +2,10 @@
 //! and leases, a database that answers when it likes or not at all, clocks, admins, kills. After each event
 //! the real thing is held against a page of arithmetic that counts conversations and nothing else.
 
+use std::cell::Cell;
+
 use arbitrary::{Arbitrary, Result, Unstructured};
+use chrono_tz::Tz;
 use tollgate::clock::{Clock, Timestamp};
 use tollgate::quota::{QuotaError, Reservation, Verdict, Window};
 
@@ -72,6 +75,8 @@ struct Story {
     /// Somebody has set the clock.
     turned: bool,
     loud: bool,
+    /// Which day it is, when and where.
+    found: Cell<Option<(Timestamp, Tz, i64)>>,
 }
 
 const MOST_EVENTS: usize = 400;
@@ -110,6 +115,7 @@ impl Story {
             silent: false,
             lossy: false,
             turned: false,
+            found: Cell::new(None),
             loud: std::env::var_os("TOLLGATE_FUZZ_STORY").is_some(),
         };
         for _ in 0..nodes {
@@ -188,11 +194,29 @@ impl Story {
     }
 
     fn ledger(&self) -> Ledger {
-        self.model.ledger(Window::at(self.clock.now(), self.model.zone).day)
+        self.model.ledger(self.today())
+    }
+
+    /// Asked for many times at each event, and slow to find.
+    fn today(&self) -> i64 {
+        let (now, zone) = (self.clock.now(), self.model.zone);
+        match self.found.get() {
+            Some((at, of, day)) if (at, of) == (now, zone) => day,
+            _ => {
+                let day = Window::at(now, zone).day;
+                self.found.set(Some((now, zone, day)));
+                day
+            }
+        }
     }
 
     fn take(&mut self, node: usize) {
-        self.nodes[node].old_terms = false;
+        let now = self.clock.elapsed();
+        let of = &mut self.nodes[node];
+        if std::mem::take(&mut of.old_terms) {
+            // What is here was asked for by the old ones.
+            of.is_not_told(now);
+        }
         match self.nodes[node].hand.take(USER, &self.model.terms()) {
             Ok(reservation) => self.admitted(node, reservation),
             Err(waiting) => {
@@ -257,7 +281,7 @@ impl Story {
     }
 
     fn edit(&mut self, edit: Edit, told: usize) {
-        let today = Window::at(self.clock.now(), self.model.zone).day;
+        let today = self.today();
         match edit {
             Edit::Left(left) => self.book.set_left(today, left),
             Edit::Reset(reset) => self.book.set_reset(today, self.model.plan_limit, reset),
