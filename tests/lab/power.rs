@@ -199,7 +199,7 @@ pub(crate) async fn recover(
     sums.lost += lost.len();
     sums.oldest_lost = lost.into_iter().fold(sums.oldest_lost, Duration::max);
     sums.broken.extend(findings.broken.into_iter().map(|how| format!("{name}: {how}")));
-    let (code, said) = gate.command(&["ledger", "verify"]);
+    let (code, said) = gate.command(&["ledger", "verify"]).await;
     if code != Some(0) && !said.contains("unrecognized subcommand") {
         sums.broken.push(format!("{name}: ledger verify says {code:?}: {said}"));
     }
