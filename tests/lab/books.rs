@@ -362,6 +362,7 @@ fn check_product(
     wrong("charged", balance.charged, account.charged_rows);
     wrong("refunded", balance.refunded, account.refunded_rows);
     wrong("granted", balance.granted, balance.charged + balance.leased + balance.forfeited);
+    wrong("granted beyond the day", balance.beyond, 0);
     if let Some(left) = told.left.get(name) {
         let should = terms.limit - account.charged_rows - balance.forfeited;
         if is_severed && (1..=balance.leased).contains(&(should - left)) {
@@ -409,7 +410,7 @@ mod tests {
             exhausted: [].into(),
             strictness: Strictness::Exact,
         };
-        let balance = Balance { granted: 2, charged: 1, refunded: 1, forfeited: 0, leased: 1 };
+        let balance = Balance { granted: 2, charged: 1, refunded: 1, forfeited: 0, leased: 1, beyond: 0 };
         let told = Told {
             rows: vec![row(1, "charged"), row(2, "refunded")],
             balances: [("ann".to_owned(), balance)].into(),
@@ -447,6 +448,8 @@ mod tests {
         assert_eq!(noted.lost_notes, 1, "{noted:?}");
         let early = found(|books, _| books.exhausted = [0].into());
         assert_eq!(early.under_admitted, 1, "{early:?}");
+        let beyond = found(|_, told| told.balances.get_mut("ann").unwrap().beyond = 1);
+        assert_eq!(beyond.broken.len(), 1, "{beyond:?}");
         for (charged, leased, left) in [(2, 0, 1), (1, 0, 1), (1, 1, 2)] {
             let wrong = found(|_, told| {
                 let balance = told.balances.get_mut("ann").unwrap();
