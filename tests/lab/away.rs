@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection, Executor, SqliteConnection};
 
-use super::books::{Act, Books, Canary, Heard, Strictness};
+use super::books::{Books, Heard, Strictness};
+use super::canary::{Act, Canary};
 use super::client::Line;
 use super::dice::Dice;
 use super::gate::{Database, Gate, Plan};

@@ -19,7 +19,7 @@ use sqlx::{ConnectOptions, Connection, SqliteConnection};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 
-use super::proof::books::{Act, Canary};
+use super::proof::canary::{Act, Canary};
 use super::proof::gate::{Gate, Plan};
 use super::proof::origin::Origin;
 use super::proof::people::{Person, register};

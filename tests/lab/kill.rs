@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use super::books::{Act, Books, Call, Canary, Findings, Heard, Strictness};
+use super::books::{Books, Call, Findings, Heard, Strictness};
+use super::canary::{Act, Canary};
 use super::client::Line;
 use super::dice::Dice;
 use super::gate::{Gate, Plan};

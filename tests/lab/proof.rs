@@ -13,6 +13,7 @@
 
 pub(crate) mod away;
 pub(crate) mod books;
+pub(crate) mod canary;
 pub(crate) mod client;
 pub(crate) mod crash;
 pub(crate) mod damage;

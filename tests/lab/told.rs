@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection, PgConnection, SqliteConnection};
 
-use super::books::Canary;
+use super::canary::Canary;
 use super::gate::{Database, Gate};
 
 /// Rows of the log, balances, and what is left.
