@@ -196,5 +196,6 @@ fn share(left: i64, ask: &Ask) -> i64 {
     if ask.need == 0 {
         return 0;
     }
-    ask.need.max((left / 8).max(1).min(ask.most)).min(left.max(0))
+    let ahead = ask.most.min((left - ask.need + 1) / 8).max(1) - 1;
+    (ask.need + ahead).min(left.max(0))
 }

@@ -13,7 +13,6 @@ impl Story {
     pub(super) fn available(&self, node: usize) -> i64 {
         let ledger = self.ledger();
         let day = self.model.day_of(ledger);
-        let leaked = |of: usize| self.nodes[of].leaked.get(&ledger).copied().unwrap_or(0);
         let others = (0..self.nodes.len()).filter(|other| *other != node);
         let others =
             others.map(|other| self.book.lease(self.nodes[other].run, ledger) - self.busy(other, ledger));
@@ -22,7 +21,7 @@ impl Story {
             let untold = dead.untold.get(&ledger).copied().unwrap_or(0);
             self.book.lease(dead.run, ledger) - rows.count() as i64 - untold
         });
-        day.allowance - day.used - others.sum::<i64>() - dead.sum::<i64>() - leaked(node)
+        day.allowance - day.used - others.sum::<i64>() - dead.sum::<i64>()
     }
 
     /// Units of a node that conversations have, or had without a row that is written.
@@ -51,18 +50,12 @@ impl Story {
             let available = self.available(node);
             assert!(available > 0, "one too many, with {available} left");
             assert!(reservation.left() >= 0 && reservation.limit() == day.allowance);
-            if self.nodes.len() == 1 && self.is_all_known(ledger) {
+            if self.nodes.len() == 1 && self.dead.is_empty() {
                 assert_eq!(reservation.left(), available - 1, "left after this one");
             }
         }
         self.model.day(ledger).used += 1;
         self.talks.push(Talk { node, reservation, ledger, dispatched: false, settled: None });
-    }
-
-    /// Whether no units of a day are where no living node knows of them.
-    fn is_all_known(&self, ledger: Ledger) -> bool {
-        let leaked = self.nodes.iter().all(|node| node.leaked.get(&ledger).is_none_or(|units| *units == 0));
-        leaked && self.dead.is_empty()
     }
 
     /// A refund was asked for.
@@ -93,10 +86,9 @@ impl Story {
         }
         for (n, node) in self.nodes.iter().enumerate() {
             for ledger in self.book.rows.keys() {
-                let leaked = node.leaked.get(ledger).copied().unwrap_or(0);
                 let known =
                     self.busy(n, *ledger) + node.hand.unused(USER, *ledger) + node.in_transit(*ledger);
-                assert_eq!(self.book.lease(node.run, *ledger), known + leaked, "node {n} of {ledger:?}");
+                assert_eq!(self.book.lease(node.run, *ledger), known, "node {n} of {ledger:?}");
             }
             self.check_told(n);
         }
@@ -112,14 +104,17 @@ impl Story {
                 assert_eq!(told.allowance, self.model.day_of(self.ledger()).allowance);
             }
             Told::Remembered(told) => {
-                let is_exact = self.nodes.len() == 1 && self.is_all_known(self.ledger());
+                let is_exact = self.nodes.len() == 1 && self.dead.is_empty();
                 // Of a day that has not begun, before a clock was turned back.
                 let is_of_later = self.turned && told.day > day;
                 if is_exact && self.is_informed(n) && !is_of_later {
                     assert_eq!((told.day, told.left), (day, left), "node {n} tells what it remembers");
                 }
             }
-            Told::Later => assert!(!matches!(node.stage, Stage::Idle), "node {n} has no answer"),
+            Told::Later => {
+                let is_moving = !matches!(node.stage, Stage::Idle) || node.unclear.is_some();
+                assert!(is_moving, "node {n} has no answer");
+            }
         }
     }
 }

@@ -25,7 +25,8 @@ impl Story {
     /// was under way is charged if the upstream may have seen it.
     pub(super) fn kill(&mut self, node: usize, power: bool, lost: u8, orderly: bool) {
         let power = power && !self.silent;
-        if orderly && matches!(self.nodes[node].stage, Stage::Idle) {
+        let is_clear = self.nodes[node].unclear.is_none();
+        if orderly && is_clear && matches!(self.nodes[node].stage, Stage::Idle) {
             let units = self.nodes[node].hand.surrender();
             self.book.give_back(self.nodes[node].run, &units);
         }

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use tollgate::clock::Clock;
 use tollgate::quota::rehearsal::{Hand, Round};
-use tollgate::store::leases::Granted;
+use tollgate::store::leases::{Ask, Granted, Held};
 
 use super::Story;
-use super::book::{Entry, Ledger};
+use super::book::{Entry, Ledger, USER};
 use super::event::Fault;
 
 pub(super) struct Node {
@@ -17,8 +17,8 @@ pub(super) struct Node {
     pub(super) stage: Stage,
     /// Rows that wait to be written.
     pub(super) rows: Vec<Entry>,
-    /// Units that its lease has and it does not know of, because the database broke off.
-    pub(super) leaked: BTreeMap<Ledger, i64>,
+    /// What it waits to know before anything else is done.
+    pub(super) unclear: Option<Unclear>,
     /// Questions that the database did not answer.
     pub(super) failures: u64,
     /// The least that was there for it since its teller went.
@@ -44,6 +44,15 @@ pub(super) enum Stage {
     Answered(Round, Option<Granted>),
 }
 
+/// The database broke off, and nobody knows whether it did what it was to do.
+pub(super) struct Unclear {
+    is_done: bool,
+    /// By how much a lease is more than memory knows.
+    ledger: Option<(Ledger, i64)>,
+    /// By how much leases are less.
+    gone: BTreeMap<Ledger, i64>,
+}
+
 /// What a node was not told it knows after this long.
 const FRESH: Duration = Duration::from_secs(5);
 /// Or after this long, while the database is away.
@@ -58,7 +67,7 @@ impl Node {
             run,
             stage: Stage::Idle,
             rows: Vec::new(),
-            leaked: BTreeMap::new(),
+            unclear: None,
             failures: 0,
             floor: i64::MAX,
             old_round: false,
@@ -85,15 +94,31 @@ impl Node {
 
     /// Units that its lease in the database has and its memory has not yet, or the other way round.
     pub(super) fn in_transit(&self, ledger: Ledger) -> i64 {
-        match &self.stage {
-            Stage::Back(_, _, gone) => -gone.get(&ledger).copied().unwrap_or(0),
+        let of = |units: &BTreeMap<Ledger, i64>| units.get(&ledger).copied().unwrap_or(0);
+        let known = match &self.stage {
+            Stage::Back(_, _, gone) => -of(gone),
             Stage::Answered(_, Some(answer)) if (answer.day, answer.epoch) == ledger => answer.units,
             _ => 0,
+        };
+        let Some(unclear) = &self.unclear else { return known };
+        let brought = unclear.ledger.filter(|(brought, _)| *brought == ledger);
+        known + brought.map_or(0, |(_, units)| units) - of(&unclear.gone)
+    }
+
+    /// The database gave no answer.
+    fn failed(&mut self) {
+        self.failures += 1;
+        if self.round_at < self.knows_at {
+            self.knows_at = self.changed_at + STALE;
         }
     }
 
-    fn leaks(&mut self, ledger: Ledger, units: i64) {
-        *self.leaked.entry(ledger).or_default() += units;
+    /// It is found out what became of the last round.
+    fn clear(&mut self) {
+        let Some(Unclear { is_done, ledger, .. }) = self.unclear.take() else { return };
+        let held = |((day, epoch), units)| Held { user: USER, day, epoch, units };
+        let brought = ledger.map(held).filter(|held| held.units > 0);
+        self.hand.cleared(&[USER], is_done, brought.as_slice());
     }
 }
 
@@ -104,8 +129,9 @@ impl Story {
     pub(super) fn step(&mut self, node: usize, fault: Fault) -> bool {
         let stage = std::mem::replace(&mut self.nodes[node].stage, Stage::Idle);
         let next = match stage {
-            Stage::Idle => match self.set_out(node) {
-                Some(round) => Stage::Begun(round),
+            Stage::Idle => match self.set_out(node, fault) {
+                Some(Some(round)) => Stage::Begun(round),
+                Some(None) => Stage::Idle,
                 None => return false,
             },
             Stage::Begun(round) => self.bring_back(node, round, fault),
@@ -117,9 +143,8 @@ impl Story {
             Stage::Answered(round, answer) => {
                 let of = &mut self.nodes[node];
                 of.hand.answered(&round, answer.as_ref().map(std::slice::from_ref));
-                of.failures += u64::from(answer.is_none());
-                if answer.is_none() && of.round_at < of.knows_at {
-                    of.knows_at = of.changed_at + STALE;
+                if answer.is_none() {
+                    of.failed();
                 }
                 Stage::Idle
             }
@@ -128,14 +153,26 @@ impl Story {
         true
     }
 
-    fn set_out(&mut self, node: usize) -> Option<Round> {
+    /// A round, unless it is not known what became of the last one; `None`: there is nothing to do.
+    fn set_out(&mut self, node: usize, fault: Fault) -> Option<Option<Round>> {
         let (now, available) = (self.clock.elapsed(), self.available(node));
         let of = &mut self.nodes[node];
-        let round = of.hand.round()?;
-        assert!(round.asks.len() <= 1 && round.asks.iter().all(|ask| ask.need >= 0 && ask.most >= 1));
+        let users = of.hand.calls();
+        if users.is_empty() && of.unclear.is_none() {
+            return None;
+        }
+        assert!(users.len() <= 1, "somebody called twice");
         (of.round_at, of.floor) = (now, available);
+        if of.unclear.is_some() && fault != Fault::None {
+            of.hand.unanswered(&users);
+            of.failed();
+            return Some(None);
+        }
+        of.clear();
+        let round = of.hand.round(users);
+        assert!(round.asks.iter().all(|ask| ask.need >= 0 && ask.most >= 1), "{:?}", round.asks);
         of.old_round = now < of.knows_at || of.old_terms;
-        Some(round)
+        Some(Some(round))
     }
 
     fn bring_back(&mut self, node: usize, round: Round, fault: Fault) -> Stage {
@@ -147,37 +184,51 @@ impl Story {
         if gone.is_empty() {
             return Stage::Back(round, true, gone);
         }
+        let is_done = matches!(fault, Fault::None | Fault::UnknownDone);
         let of = &mut self.nodes[node];
+        if is_done {
+            let given = self.book.give_back(of.run, &round.units);
+            assert!(given == gone || self.silent, "{gone:?} goes back, of which {given:?} was held");
+        }
         match fault {
-            Fault::Refused => return Stage::Back(round, false, BTreeMap::new()),
-            Fault::Unknown => gone.iter().for_each(|(ledger, units)| of.leaks(*ledger, *units)),
-            Fault::None | Fault::UnknownDone => {
-                let given = self.book.give_back(of.run, &round.units);
-                assert!(given == gone || self.silent, "{gone:?} goes back, of which {given:?} was held");
+            Fault::None => Stage::Back(round, true, gone),
+            Fault::Refused => Stage::Back(round, false, BTreeMap::new()),
+            Fault::Unknown | Fault::UnknownDone => {
+                let gone = if is_done { gone } else { BTreeMap::new() };
+                of.unclear = Some(Unclear { is_done, ledger: None, gone });
+                of.hand.answered(&round, None);
+                of.failed();
+                Stage::Idle
             }
         }
-        Stage::Back(round, true, gone)
     }
 
     fn ask(&mut self, node: usize, round: Round, fault: Fault) -> Stage {
         let Some(ask) = round.asks.first().copied() else { return Stage::Idle };
-        if matches!(fault, Fault::Refused | Fault::Unknown) {
-            return Stage::Answered(round, None);
+        let answer = match fault {
+            Fault::Refused => return Stage::Answered(round, None),
+            Fault::Unknown => None,
+            Fault::None | Fault::UnknownDone => Some(self.grant(node, &ask)),
+        };
+        if fault == Fault::None {
+            return Stage::Answered(round, answer);
         }
+        let ledger = answer.map(|answer| ((answer.day, answer.epoch), answer.units));
+        let of = &mut self.nodes[node];
+        of.unclear = Some(Unclear { is_done: answer.is_some(), ledger, gone: BTreeMap::new() });
+        of.hand.doubt(&round);
+        of.failed();
+        Stage::Idle
+    }
+
+    fn grant(&mut self, node: usize, ask: &Ask) -> Granted {
         let begun = self.book.rows.len();
-        let answer = self.book.grant(self.nodes[node].run, &ask);
+        let answer = self.book.grant(self.nodes[node].run, ask);
         if self.book.rows.len() > begun {
-            let before = self.ledger();
             self.model.begin(ask.day, ask.plan_limit);
-            if self.ledger() != before || self.nodes.len() > 1 {
-                self.others_learn_late(node);
-            }
+            self.others_learn_late(node);
         }
-        if fault == Fault::UnknownDone {
-            self.nodes[node].leaks((answer.day, answer.epoch), answer.units);
-            return Stage::Answered(round, None);
-        }
-        Stage::Answered(round, Some(answer))
+        answer
     }
 
     /// A node has begun a day; with clocks that are turned back, others may still be in the one before.

@@ -73,13 +73,14 @@ impl Hand {
         }
     }
 
-    /// As [`Teller`](super::teller::Teller) begins a round; `None` when nobody has called. The next is
-    /// begun when this one was given to [`Hand::landed`] and to [`Hand::answered`].
-    pub fn round(&mut self) -> Option<Round> {
-        let users: Vec<UserId> = std::iter::from_fn(|| self.calls.try_recv().ok()).collect();
-        if users.is_empty() {
-            return None;
-        }
+    /// Who has called the teller since it was asked last.
+    pub fn calls(&mut self) -> Vec<UserId> {
+        std::iter::from_fn(|| self.calls.try_recv().ok()).collect()
+    }
+
+    /// As the [`Teller`](super::teller::Teller) begins a round for who called. The next is begun when this
+    /// one was told to [`Hand::landed`] and to [`Hand::answered`], or nobody knows its outcome any more.
+    pub fn round(&self, users: Vec<UserId>) -> Round {
         let moment = self.holdings.moment();
         let (mut units, mut asks) = (Vec::new(), Vec::new());
         for user in &users {
@@ -88,14 +89,34 @@ impl Hand {
             units.extend(returned);
             asks.extend(ask);
         }
-        Some(Round { users, moment, units, asks })
+        Round { users, moment, units, asks }
     }
 
-    /// What goes back is back, or lost; or, when it was not `given`, here again.
+    /// What goes back is back; or, when it was not `given`, here again.
     pub fn landed(&self, round: &Round, given: bool) {
         if !round.units.is_empty() {
             self.holdings.landed(&round.users, given);
         }
+    }
+
+    /// Whether what was asked for was granted, nobody knows.
+    pub fn doubt(&self, round: &Round) {
+        self.holdings.doubt(&round.asks);
+        self.answered(round, None);
+    }
+
+    /// It is still not known what became of the last round, so that nothing is done for these.
+    pub fn unanswered(&self, users: &[UserId]) {
+        let moment = self.holdings.moment();
+        for user in users {
+            self.holdings.unanswered(*user, moment);
+        }
+    }
+
+    /// What became of the last round of these is known: whether it was done, and what was granted.
+    pub fn cleared(&self, users: &[UserId], is_done: bool, brought: &[Held]) {
+        self.holdings.landed(users, is_done);
+        self.holdings.found(users, brought);
     }
 
     /// The answers to what was asked for; `None`: the database gave none.
