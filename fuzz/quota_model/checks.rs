@@ -19,22 +19,17 @@ impl Story {
         let dead = self.dead.iter().map(|dead| {
             let rows = dead.rows.iter().filter(|row| counts(row, ledger));
             let untold = dead.untold.get(&ledger).copied().unwrap_or(0);
-            self.book.lease(dead.run, ledger) - rows.count() as i64 - untold
+            self.book.lease(dead.run, ledger) - count(rows) - untold
         });
         day.allowance - day.used - others.sum::<i64>() - dead.sum::<i64>()
     }
 
     /// Units of a node that conversations have, or had without a row that is written.
     fn busy(&self, node: usize, ledger: Ledger) -> i64 {
-        let talks = self
-            .talks
-            .iter()
-            .filter(|talk| {
-                talk.node == node && talk.ledger == ledger && talk.settled != Some(Verdict::Charged)
-            })
-            .count();
+        let is_here = |talk: &&Talk| talk.node == node && talk.ledger == ledger;
+        let talks = self.talks.iter().filter(is_here).filter(|talk| talk.settled != Some(Verdict::Charged));
         let rows = self.nodes[node].rows.iter().filter(|row| counts(row, ledger));
-        (talks + rows.filter(|row| !self.book.is_written(row)).count()) as i64
+        count(talks) + count(rows.filter(|row| !self.book.is_written(row)))
     }
 
     pub(super) fn is_informed(&self, node: usize) -> bool {
@@ -117,6 +112,10 @@ impl Story {
             }
         }
     }
+}
+
+fn count<T>(of: impl Iterator<Item = T>) -> i64 {
+    of.map(|_| 1).sum()
 }
 
 fn counts(row: &Entry, ledger: Ledger) -> bool {

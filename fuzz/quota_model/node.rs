@@ -130,8 +130,7 @@ impl Story {
         let stage = std::mem::replace(&mut self.nodes[node].stage, Stage::Idle);
         let next = match stage {
             Stage::Idle => match self.set_out(node, fault) {
-                Some(Some(round)) => Stage::Begun(round),
-                Some(None) => Stage::Idle,
+                Some(stage) => stage,
                 None => return false,
             },
             Stage::Begun(round) => self.bring_back(node, round, fault),
@@ -154,7 +153,7 @@ impl Story {
     }
 
     /// A round, unless it is not known what became of the last one; `None`: there is nothing to do.
-    fn set_out(&mut self, node: usize, fault: Fault) -> Option<Option<Round>> {
+    fn set_out(&mut self, node: usize, fault: Fault) -> Option<Stage> {
         let (now, available) = (self.clock.elapsed(), self.available(node));
         let of = &mut self.nodes[node];
         let users = of.hand.calls();
@@ -166,13 +165,13 @@ impl Story {
         if of.unclear.is_some() && fault != Fault::None {
             of.hand.unanswered(&users);
             of.failed();
-            return Some(None);
+            return Some(Stage::Idle);
         }
         of.clear();
         let round = of.hand.round(users);
         assert!(round.asks.iter().all(|ask| ask.need >= 0 && ask.most >= 1), "{:?}", round.asks);
         of.old_round = now < of.knows_at || of.old_terms;
-        Some(Some(round))
+        Some(Stage::Begun(round))
     }
 
     fn bring_back(&mut self, node: usize, round: Round, fault: Fault) -> Stage {

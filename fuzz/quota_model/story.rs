@@ -30,7 +30,7 @@ pub(super) fn tell(data: &[u8]) {
     while !from.is_empty() && events < MOST_EVENTS {
         let Ok(event) = Event::arbitrary(&mut from) else { break };
         story.note(&event);
-        story.happens(event);
+        story.happens(&event);
         events += 1;
     }
     story.end();
@@ -138,9 +138,9 @@ impl Story {
         Node::new(&self.clock, self.runs, self.max_lease)
     }
 
-    fn happens(&mut self, event: Event) {
+    fn happens(&mut self, event: &Event) {
         let before = self.ledger();
-        match event {
+        match *event {
             Event::Take { node, times } => (0..times).for_each(|_| self.take(node % self.nodes.len())),
             Event::Leave { which } => drop(pick(&mut self.waiters, which)),
             Event::Dispatch { which } => {
@@ -172,7 +172,7 @@ impl Story {
                 self.nodes.iter_mut().for_each(|node| node.old_terms = true);
             }
             Event::Kill { node, power, lost, orderly } => {
-                self.kill(node % self.nodes.len(), power, lost, orderly)
+                self.kill(node % self.nodes.len(), power, lost, orderly);
             }
             Event::Recover => self.recover(),
             Event::Silent { .. } if self.lossy => {}
@@ -246,7 +246,7 @@ impl Story {
         if later {
             self.talks.push(talk);
         } else {
-            self.let_go(talk);
+            self.let_go(&talk);
         }
     }
 
@@ -255,10 +255,11 @@ impl Story {
         if talk.settled.is_none() && talk.dispatched {
             self.enter(talk.node, talk.ledger, End::Charged);
         }
-        self.let_go(talk);
+        self.let_go(&talk);
     }
 
-    fn let_go(&mut self, talk: Talk) {
+    /// To be dropped now.
+    fn let_go(&mut self, talk: &Talk) {
         let charged = talk.settled.map_or(talk.dispatched, |verdict| verdict == Verdict::Charged);
         if !charged {
             self.model.day(talk.ledger).used -= 1;
@@ -323,7 +324,9 @@ impl Story {
             }
         }
         // Whoever came before them has been served.
-        refused.iter().for_each(|(waiter, error)| self.refused(waiter, *error));
+        for (waiter, error) in &refused {
+            self.refused(waiter, *error);
+        }
         for n in 0..self.nodes.len() {
             let available = self.available(n);
             let is_informed = self.is_informed(n);

@@ -55,7 +55,8 @@ fn write(folder: &Path, records: usize) -> HashSet<Record> {
     let append = |spool: &Spool| {
         let writer = spool.writer();
         let record = |n: usize| {
-            let (kind, id, payload) = (kinds[n % 4], ExchangeId::generate(), vec![n as u8; n * 7 % 300]);
+            let (kind, id, payload) =
+                (kinds[n % 4], ExchangeId::generate(), vec![n.to_le_bytes()[0]; n * 7 % 300]);
             writer.append(kind, id, &[&payload]).expect("room");
             (kind, id, payload)
         };
