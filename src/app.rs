@@ -357,7 +357,8 @@ impl House {
 
     fn sources(&self, clock: &Clock) -> jobs::Sources {
         let backlog = self.chatlog.backlog().clone();
-        jobs::Sources { db: self.db.clone(), backlog, clock: clock.clone(), node: self.run.node.clone() }
+        let (db, clock, node) = (self.db.clone(), clock.clone(), self.run.node.clone());
+        jobs::Sources { db, backlog, clock, node, resident: Box::new(jobs::of_this_process) }
     }
 
     fn shared(&self, client_ips: Arc<ClientIps>, clock: Clock, cut: CancellationToken) -> proxy::Shared {

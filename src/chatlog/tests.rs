@@ -51,28 +51,46 @@ fn options(folder: &TempDir, run: RunId) -> Options {
 }
 
 /// A log over a folder and a database that outlive it.
-struct Run {
-    log: Chatlog,
+pub(crate) struct Run {
+    pub(crate) log: Chatlog,
     background: Background,
     metrics: Arc<Metrics>,
 }
 
-struct Place {
+pub(crate) struct Place {
     folder: TempDir,
-    database: Fresh,
+    pub(crate) database: Fresh,
     ann: UserId,
 }
 
 const NEVER: Duration = Duration::from_hours(1);
 
+/// Nothing is written unless somebody asks.
+pub(crate) fn config() -> MessageLog {
+    MessageLog {
+        batch_interval: NEVER,
+        batch_size: 500,
+        memory_threshold: 100 << 20,
+        sync: config::Sync::Interval,
+        content_retention: NEVER,
+        metadata_retention: NEVER,
+        capture: config::Capture::Full,
+        max_answer_size: 8 << 20,
+        max_memory: 256 << 20,
+        max_spool: 2 << 30,
+        min_free_space: 0,
+        sync_interval: Duration::from_millis(50),
+    }
+}
+
 impl Place {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let database = fresh().await;
         let ann = user(&database.db, "ann").await;
         Self { folder: tempfile::tempdir().unwrap(), database, ann }
     }
 
-    fn run(&self) -> Run {
+    pub(crate) fn run(&self) -> Run {
         self.run_with(|_| {})
     }
 
@@ -82,20 +100,7 @@ impl Place {
 
     /// With a spool of at most so many bytes.
     fn run_in(&self, max_bytes: u64, change: impl FnOnce(&mut MessageLog)) -> Run {
-        let mut config = MessageLog {
-            batch_interval: NEVER,
-            batch_size: 500,
-            memory_threshold: 100 << 20,
-            sync: config::Sync::Interval,
-            content_retention: NEVER,
-            metadata_retention: NEVER,
-            capture: config::Capture::Full,
-            max_answer_size: 8 << 20,
-            max_memory: 256 << 20,
-            max_spool: 2 << 30,
-            min_free_space: 0,
-            sync_interval: Duration::from_millis(50),
-        };
+        let mut config = config();
         change(&mut config);
         let (background, metrics) =
             (Background::new(tokio::runtime::Handle::current()), Arc::new(Metrics::new()));
@@ -131,7 +136,7 @@ impl Place {
         Begin { user: self.ann, ledger: None, ..begin() }
     }
 
-    async fn rows(&self) -> Vec<Exchange> {
+    pub(crate) async fn rows(&self) -> Vec<Exchange> {
         let filter = Filter { limit: 2000, ..Filter::default() };
         list(&self.database.db, &filter).await.unwrap().rows
     }
@@ -143,7 +148,7 @@ impl Place {
 
 impl Run {
     /// As when the gateway stops in order.
-    async fn stop(self) {
+    pub(crate) async fn stop(self) {
         drop(self.log);
         self.background.finish().await;
     }
