@@ -13,6 +13,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 use crate::background::Background;
+use crate::clock::Clock;
 use crate::config;
 use crate::ids::RunId;
 use crate::spool::{Reader, Spool};
@@ -50,6 +51,8 @@ pub struct Chatlog {
 pub struct Sources {
     /// Where rows go.
     pub db: Db,
+    /// What time it is.
+    pub clock: Clock,
     /// Where they wait.
     pub spool: Spool,
     /// What is read of it.
@@ -78,7 +81,7 @@ impl Chatlog {
         background: &Background,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let Sources { db, spool, reader, run, poison, is_told } = sources;
+        let Sources { db, clock, spool, reader, run, poison, is_told } = sources;
         let budget = Budget::new(config.max_memory, Arc::clone(&metrics));
         let backlog = Backlog::new(config.batch_size, config.memory_threshold, budget, Arc::clone(&metrics));
         let (open, nobody_writes) = mpsc::channel(1);
@@ -86,6 +89,7 @@ impl Chatlog {
         let interval = config.batch_interval;
         let drain = drain::Drain {
             db,
+            clock,
             metrics,
             backlog: backlog.clone(),
             spool: spool.clone(),

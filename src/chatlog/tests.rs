@@ -9,11 +9,12 @@ use tokio::sync::mpsc;
 use super::record::tests::{answer, begin, end};
 use super::{Backlog, Begin, Budget, Chatlog, End, Ending, Level, Scribe, Sources, place};
 use crate::background::Background;
+use crate::clock::Clock;
 use crate::config::{self, MessageLog};
 use crate::ids::{ExchangeId, RunId, UserId};
 use crate::spool::{Kind, Options, Reader, Spool};
 use crate::store::exchanges::{Exchange, Filter, Verdict, by_id, list};
-use crate::store::tests::{Fresh, exchange, fresh, user};
+use crate::store::tests::{Fresh, NOW, exchange, fresh, user};
 use crate::telemetry::Metrics;
 
 /// A scribe whose records nobody drains.
@@ -109,7 +110,8 @@ impl Place {
         let (spool, reader) = Spool::open(options, &background, &metrics).unwrap();
         let poison = self.folder.path().join("spool/poison");
         let db = self.database.db.clone();
-        let sources = Sources { db, spool, reader, run: id, poison, is_told: false };
+        let sources =
+            Sources { db, clock: Clock::manual(NOW), spool, reader, run: id, poison, is_told: false };
         let log = Chatlog::start(&config, sources, &background, Arc::clone(&metrics));
         Run { log, background, metrics }
     }
@@ -385,4 +387,41 @@ async fn in_strict_mode_the_end_waits_for_the_disk() {
     let mut synced = here.end(&free(), &[], &[]).expect("there is something to wait for");
     assert!(futures_util::poll!(&mut synced).is_pending(), "nobody has synced yet");
     tokio::time::timeout(Duration::from_secs(20), synced).await.expect("then it is on the disk");
+}
+
+#[tokio::test]
+async fn who_is_forgotten_takes_along_what_was_set_aside() {
+    let mut names = Vec::new();
+    let place = Place::new().await.killed(|place, scribe| {
+        let of_bob = Begin { user: UserId(99), username: "bob", email: "bob@example.com", ..place.begin() };
+        for (begin, said) in [(&of_bob, "what he said"), (&place.begin(), "what she said"), (&of_bob, "more")]
+        {
+            let mut here = scribe.place().unwrap();
+            names.push(here.id());
+            here.begin(begin, said.as_bytes()).unwrap();
+        }
+    });
+    let place = place.await;
+    let spool = place.folder.path().join("spool");
+    let file = std::fs::read_dir(&spool).unwrap().map(|file| file.unwrap().path());
+    let file = file.filter(|path| path.extension().is_some_and(|kind| kind == "seg")).next().unwrap();
+    let mut bytes = std::fs::read(&file).unwrap();
+    for said in [&b"what he said"[..], b"what she said"] {
+        let at = bytes.windows(said.len()).position(|window| window == said).unwrap();
+        bytes[at] ^= 1;
+    }
+    // Apart, so that each is a piece of its own: between them stands one that can be read.
+    std::fs::write(&file, bytes).unwrap();
+    let run = place.run();
+    assert!(run.log.recovered().await);
+    run.log.flush().await;
+    let damaged = || std::fs::read_dir(spool.join("damaged")).unwrap().map(|file| file.unwrap().path());
+    assert_eq!(damaged().count(), 1, "two that stand together are one piece");
+    assert!(place.row(names[2]).await.is_some());
+    assert_eq!(run.log.forget(UserId(404)).await, Ok(0));
+    assert_eq!(damaged().count(), 1);
+    run.log.log(&Exchange { user_id: Some(place.ann), ..exchange(3) }).await.unwrap();
+    assert_eq!(run.log.forget(place.ann).await, Ok(1));
+    assert_eq!(damaged().count(), 0);
+    run.stop().await;
 }

@@ -1,5 +1,6 @@
 //! What each job does. All of it may be done twice, and stopped in the middle.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,6 +37,7 @@ type Outcome = Result<String, Failed>;
 const RUNS_KEPT: Duration = Duration::from_hours(90 * 24);
 /// A node that was silent for so long will not come back; if it does, its rows are counted all the same.
 const SILENT_FOR: Duration = Duration::from_hours(3 * 24);
+const LAST_OF_HOUR: Duration = Duration::from_millis(60 * 60 * 1000 - 1);
 /// Days summed up again each night: an answer may end, and be logged, long after the day it began on.
 const SUMMED_AGAIN: i64 = 2;
 
@@ -99,8 +101,8 @@ impl Workshop {
         Ok(format!("{told}; {rows} rows were waiting and are written, {} are left", self.backlog.rows()))
     }
 
-    /// Days that are over: those never summed up, and the last ones again; but none again of which the
-    /// log has forgotten rows, for its sums would shrink.
+    /// Days that are over: those never summed up, the last ones again, and those that rows came late for; but
+    /// none again of which the log has forgotten rows, for its sums would shrink.
     pub(super) async fn sum_up(self: Arc<Self>) -> Outcome {
         self.backlog.flush().await;
         let yesterday = self.today().day - 1;
@@ -113,12 +115,19 @@ impl Workshop {
             None => first,
             Some(last) => (yesterday - SUMMED_AGAIN + 1).max(whole).min(last + 1),
         };
+        let hours = store::usage::late(&self.db).await?;
+        // An hour may be of two days, where a zone is half an hour off.
+        let both = |(hour, _): &(Timestamp, i64)| [*hour, hour.plus(LAST_OF_HOUR)];
+        let late = hours.iter().flat_map(both).map(|instant| self.day_of(instant));
+        let mut days: BTreeSet<i64> = late.filter(|day| (whole..=yesterday).contains(day)).collect();
+        days.extend(from..=yesterday);
         let mut groups = 0;
-        for day in from..=yesterday {
-            let Window { starts_at: since, resets_at: until, .. } = Window::of(day, self.zone);
-            groups += store::usage::sum_up(&self.db, Day { day, since, until }).await?;
+        for day in &days {
+            let Window { starts_at: since, resets_at: until, .. } = Window::of(*day, self.zone);
+            groups += store::usage::sum_up(&self.db, Day { day: *day, since, until }).await?;
         }
-        Ok(format!("{} days were summed up, in {groups} rows", (yesterday - from + 1).max(0)))
+        store::usage::settle_late(&self.db, &hours).await?;
+        Ok(format!("{} days were summed up, in {groups} rows", days.len()))
     }
 
     /// What is forgotten has been summed up.
@@ -191,6 +200,7 @@ mod tests {
         let (db, log) = ((place.database.db.clone(), "node".to_owned()), config());
         let sources = (run.log.backlog().clone(), resident as super::Resident);
         let shop = Arc::new(Workshop::new(db, sources, Clock::manual(NOW), (chrono_tz::UTC, &log)));
+        run.log.flush().await; // the first look of the drain is over
         run.log.log(&exchange(NOW.0)).await.unwrap();
         let told = Arc::clone(&shop).check_memory().await.unwrap();
         assert!(told.ends_with("and the process takes 104857600"), "{told}");

@@ -109,6 +109,16 @@ async fn a_row_the_database_refuses_is_set_aside_and_counted() {
     assert!((world.metric("tollgate_message_log_set_aside_total") - 1.0).abs() < 0.5);
     let ready = world.get("/readyz").send().await.json();
     assert_eq!((&ready["message_log"]["set_aside"], waiting(&world).await), (&json!(1), 0), "{ready}");
+
+    // It goes with the person it is of, and with nobody else.
+    let (bob, admin) = (world.user("bob").await, world.admin().await);
+    for (person, id, files) in [(&bob, 2, 0), (&ann, 1, 1)] {
+        let left = world.delete("/api/v1/auth/account").bearer(&person.jwt).send().await;
+        assert_eq!(left.status, 200);
+        let path = format!("/api/v1/admin/deleted-users/{id}");
+        let erased = world.delete(&path).bearer(&admin).send().await;
+        assert_eq!((erased.status, &erased.json()["files"]), (200, &json!(files)), "{}", erased.text());
+    }
 }
 
 async fn refuse_model(url: &str, model: &str) {
