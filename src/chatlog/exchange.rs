@@ -6,6 +6,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::dialect::{Call, Framing};
+use crate::store::exchanges::UNSEEN;
 
 /// What a request asked, as far as the gateway looked.
 #[derive(Clone, Debug)]
@@ -94,7 +95,7 @@ impl Ending {
             Self::TimedOut(_) => "timeout",
             Self::Refused => "refused",
             Self::Cancelled => "cancelled_by_operator",
-            Self::GatewayStopped => "gateway_stopped",
+            Self::GatewayStopped => UNSEEN,
         }
     }
 

@@ -191,7 +191,8 @@ impl Gatherer {
         }
     }
 
-    /// Nobody will write the end of a conversation whose run is over.
+    /// Nobody will write the end of a conversation whose run is over. They come after all that ended, for
+    /// only units that are left then are theirs.
     fn finish_old_runs(&mut self) {
         if self.is_recovered || !self.reader.old_runs_read() {
             return;

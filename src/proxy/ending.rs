@@ -145,10 +145,10 @@ impl Meter {
         self.metrics.in_flight.dec();
         let forgiving = open.admitted.route.config.refund_client_errors;
         let wanted = wanted(open.ending, open.answer.is_some(), forgiving);
-        // What is said of the unit is said before it goes back.
         let place = open.admitted.place.take();
-        let begin = place.as_ref().filter(|place| !place.is_begun()).map(|_| open.admitted.ledger());
-        let verdict = match open.admitted.reservation.take().map(|reservation| reservation.settle(wanted)) {
+        // Its unit is nobody else's before the end is recorded below.
+        let reservation = &mut open.admitted.reservation;
+        let verdict = match reservation.as_mut().map(|reservation| reservation.settle(wanted)) {
             None => exchanges::Verdict::Free,
             Some(Verdict::Charged) => exchanges::Verdict::Charged,
             Some(Verdict::Refunded) => {
@@ -167,10 +167,10 @@ impl Meter {
             bytes: kept.bytes,
             took: open.clock.elapsed().saturating_sub(open.since),
         };
-        match begin {
-            None => place.end(&end, &kept.rest, &kept.tail),
-            Some(ledger) => place.end_unbegun(&Begin { ledger, ..open.begin() }, &open.asked.body, &end),
+        if place.is_begun() {
+            return place.end(&end, &kept.rest, &kept.tail);
         }
+        place.end_unbegun(&open.begin(), &open.asked.body, &end)
     }
 }
 

@@ -246,9 +246,9 @@ impl Account {
         }
     }
 
-    /// A unit comes back with a row that says so. `false`: it does not, because the day has had its
-    /// refunds; what was never `dispatched` always does.
-    pub(super) fn refund(&mut self, taken: &Taken, dispatched: bool, moment: Moment) -> bool {
+    /// Whether a unit may come back with a row that says so: not when the day has had its refunds; what
+    /// was never `dispatched` always may.
+    pub(super) fn refund(&mut self, taken: &Taken, dispatched: bool) -> bool {
         let (day, epoch, resets_at) = (taken.window.day, taken.epoch, taken.window.resets_at);
         let known = self.refunds.as_ref().filter(|refunds| (refunds.day, refunds.epoch) == (day, epoch));
         let total = known.map_or(taken.refunded, |refunds| refunds.total.max(taken.refunded));
@@ -259,7 +259,6 @@ impl Account {
         if is_latest {
             self.refunds = Some(Refunds { day, epoch, resets_at, total: total + 1, ours: true });
         }
-        self.put_back(taken, moment);
         true
     }
 

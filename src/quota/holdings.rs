@@ -88,14 +88,9 @@ impl Holdings {
         self.call(account, user);
     }
 
-    /// A unit comes back, and a row will say so; `false` when it does not.
+    /// Whether a unit will come back, with a row that says so.
     pub(super) fn refund(&self, user: UserId, taken: &Taken, dispatched: bool) -> bool {
-        let moment = self.moment();
-        let mut shard = self.shard(user);
-        let account = Self::account_of(&mut shard, user, taken);
-        let goes_back = account.refund(taken, dispatched, moment);
-        self.call(account, user);
-        goes_back
+        Self::account_of(&mut self.shard(user), user, taken).refund(taken, dispatched)
     }
 
     fn account_of<'s>(shard: &'s mut Shard, user: UserId, taken: &Taken) -> &'s mut Account {

@@ -9,13 +9,20 @@ use crate::clock::Timestamp;
 use crate::ids::UserId;
 
 /// A conversation taken from a user's day. Dropped before [`Reservation::dispatched`] it goes back;
-/// dropped after, it is charged.
+/// dropped after, it is charged, unless [`Reservation::settle`] said otherwise.
 pub struct Reservation {
     holdings: Arc<Holdings>,
     user: UserId,
     taken: Taken,
-    dispatched: bool,
-    settled: bool,
+    stage: Stage,
+}
+
+/// How far it has come. What is charged stays with the run until its row is written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Reserved,
+    Dispatched,
+    Settled(Verdict),
 }
 
 /// How a reservation ended.
@@ -31,7 +38,7 @@ pub enum Verdict {
 
 impl Reservation {
     pub(super) fn new(holdings: Arc<Holdings>, user: UserId, taken: Taken) -> Self {
-        Self { holdings, user, taken, dispatched: false, settled: false }
+        Self { holdings, user, taken, stage: Stage::Reserved }
     }
 
     /// Conversations left after this one.
@@ -61,24 +68,31 @@ impl Reservation {
 
     /// From now on the upstream may be working on it.
     pub fn dispatched(&mut self) {
-        self.dispatched = true;
+        self.stage = Stage::Dispatched;
     }
 
-    /// Ends it. A row must tell of it: the one that is written moves what was charged. Once it was
-    /// dispatched, a refund asked for is refused, and the conversation charged, when the day has had its
-    /// refunds: half of its conversations, at least five.
-    pub fn settle(mut self, wanted: Verdict) -> Verdict {
-        self.settled = true;
-        // What is charged stays with the run until its row is written.
-        let goes_back =
-            wanted == Verdict::Refunded && self.holdings.refund(self.user, &self.taken, self.dispatched);
-        if goes_back { Verdict::Refunded } else { Verdict::Charged }
+    /// Decides how it ends. A row must tell of it: the one that is written moves what was charged. Once it
+    /// was dispatched, a refund asked for is refused, and the conversation charged, when the day has had
+    /// its refunds: half of its conversations, at least five.
+    ///
+    /// The unit of a refunded one is there for others when this is dropped, which must come after its row
+    /// is recorded: else a crash in between finds two conversations of one unit, and no word of a refund.
+    pub fn settle(&mut self, wanted: Verdict) -> Verdict {
+        if let Stage::Settled(verdict) = self.stage {
+            return verdict;
+        }
+        let was_dispatched = self.stage == Stage::Dispatched;
+        let is_granted =
+            wanted == Verdict::Refunded && self.holdings.refund(self.user, &self.taken, was_dispatched);
+        let verdict = if is_granted { Verdict::Refunded } else { Verdict::Charged };
+        self.stage = Stage::Settled(verdict);
+        verdict
     }
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        if !self.settled && !self.dispatched {
+        if matches!(self.stage, Stage::Reserved | Stage::Settled(Verdict::Refunded)) {
             self.holdings.put_back(self.user, &self.taken);
         }
     }

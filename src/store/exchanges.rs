@@ -3,24 +3,23 @@
 //! Rows are named by their maker (UUIDv7), so a batch that is written twice is inserted once, and
 //! `quota.charged` moves once, in the same transaction.
 
-use std::collections::{BTreeMap, HashSet};
 use std::pin::pin;
 
 use futures_util::{Stream, TryStreamExt};
 use serde::{Deserialize, Serialize};
-use sqlx::QueryBuilder;
 
-use super::leases::{self, Held};
 use super::ledger::trail::announce_removal;
 use super::text::storable;
-use super::{Db, Page, StoreError, Tx, webhooks};
+use super::{Db, Page, StoreError};
 use crate::clock::Timestamp;
-use crate::ids::{ExchangeId, KeyId, RunId, UserId};
+use crate::ids::{ExchangeId, KeyId, UserId};
 
-/// Rows of one statement: 33 values each, where SQLite takes 32,766 and PostgreSQL 65,535.
-const BATCH_ROWS: usize = 500;
-/// Bytes of text after which a statement takes no further row, lest the writer be held for long.
-const BATCH_BYTES: usize = 4 << 20;
+mod append;
+
+pub use append::append;
+
+/// The outcome of a conversation whose end nobody saw, because the gateway was killed.
+pub const UNSEEN: &str = "gateway_stopped";
 
 /// What became of the conversation's unit. Spool files hold it by position: new ones go to the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -137,23 +136,7 @@ macro_rules! columns {
     };
 }
 
-/// Writes `rows` of a run, a batch at a time, and moves what it used from its leases to what is charged.
-/// Rows that were written before are passed over, so after an error everything may simply be given again.
-/// Answers how many were new.
-///
-/// # Errors
-/// [`StoreError`], when the database does not do it. Earlier batches may have been written.
-pub async fn append(db: &Db, run: RunId, rows: &[Exchange]) -> Result<u64, StoreError> {
-    let mut inserted = 0;
-    let mut rest = rows;
-    while let Some((batch, later)) =
-        rest.split_at_checked(batch_len(rest)).filter(|(batch, _)| !batch.is_empty())
-    {
-        inserted += append_batch(db, run, batch).await?;
-        rest = later;
-    }
-    Ok(inserted)
-}
+use columns;
 
 const BY_ID: &str = concat!("SELECT ", columns!(), " FROM exchanges WHERE id = $1");
 
@@ -228,95 +211,6 @@ fn said(row: &Exchange) -> usize {
     row.messages.as_ref().map_or(0, String::len) + row.answer.as_ref().map_or(0, String::len)
 }
 
-/// How many rows the next statement takes: one at least, while there are any.
-fn batch_len(rows: &[Exchange]) -> usize {
-    let mut bytes = 0;
-    let fits = |row: &&Exchange| {
-        let fits = bytes < BATCH_BYTES;
-        bytes += said(row);
-        fits
-    };
-    rows.iter().take(BATCH_ROWS).take_while(fits).count()
-}
-
-async fn append_batch(db: &Db, run: RunId, rows: &[Exchange]) -> Result<u64, StoreError> {
-    let mut tx = db.begin().await?;
-    let mut new: HashSet<ExchangeId> = insert(&mut tx, rows).await?.into_iter().collect();
-    let inserted = new.len() as u64;
-    let mut news = webhooks::News::open(&mut tx).await?;
-    // Counted only when really inserted, and once though a batch may hold a row twice. In one order
-    // everywhere, so that two nodes never wait for each other.
-    let mut days: BTreeMap<(UserId, i64, i64), (i64, i64)> = BTreeMap::new();
-    for row in rows.iter().filter(|row| new.remove(&row.id)) {
-        news.logged(row);
-        let Some(day) = row.day() else { continue };
-        let (charged, refunded) = days.entry(day).or_default();
-        *if row.verdict == Verdict::Charged { charged } else { refunded } += 1;
-    }
-    for ((user, day, epoch), (units, refunded)) in days {
-        let moved = leases::charge(&mut tx, run, Held { user, day, epoch, units }, refunded).await?;
-        // Only one charge of a day goes over its limit, so this is told once.
-        if let Some((charged, allowance)) = moved
-            && charged >= allowance
-            && charged - units < allowance
-            && units > 0
-            && let Some(row) = rows.iter().find(|row| row.charges((user, day, epoch)))
-        {
-            news.used_up(row, day, allowance);
-        }
-    }
-    news.publish(&mut tx).await?;
-    tx.commit().await?;
-    Ok(inserted)
-}
-
-const INSERT: &str = concat!("INSERT INTO exchanges (", columns!(), ") ");
-
-/// The names of those that were not there. Only placeholders are added to the text.
-async fn insert(tx: &mut Tx, rows: &[Exchange]) -> Result<Vec<ExchangeId>, sqlx::Error> {
-    on!(tx, within conn => {
-        let mut query = QueryBuilder::new(INSERT);
-        query.push_values(rows, |mut values, row| {
-            values
-                .push_bind(row.id)
-                .push_bind(row.user_id)
-                .push_bind(row.key_id)
-                .push_bind(storable(&row.username))
-                .push_bind(storable(&row.email))
-                .push_bind(storable(&row.request_id))
-                .push_bind(storable(&row.route))
-                .push_bind(storable(&row.call))
-                .push_bind(storable(&row.model))
-                .push_bind(row.messages.as_deref().map(storable))
-                .push_bind(row.answer.as_deref().map(storable))
-                .push_bind(row.research_model)
-                .push_bind(row.time)
-                .push_bind(row.status)
-                .push_bind(row.stream)
-                .push_bind(storable(&row.outcome))
-                .push_bind(row.verdict.as_str())
-                .push_bind(storable(&row.reason))
-                .push_bind(row.quota_day)
-                .push_bind(row.quota_epoch)
-                .push_bind(row.first_byte_ms)
-                .push_bind(row.latency_ms)
-                .push_bind(row.bytes_in)
-                .push_bind(row.bytes_out)
-                .push_bind(row.prompt_tokens)
-                .push_bind(row.completion_tokens)
-                .push_bind(row.total_tokens)
-                .push_bind(row.cached_tokens)
-                .push_bind(row.reasoning_tokens)
-                .push_bind(storable(&row.usage_source))
-                .push_bind(row.finish_reason.as_deref().map(storable))
-                .push_bind(row.truncated)
-                .push_bind(storable(&row.client_ip));
-        });
-        query.push(" ON CONFLICT (id) DO NOTHING RETURNING id");
-        query.build_query_scalar().persistent(false).fetch_all(conn).await
-    })
-}
-
 // === impl Verdict ===
 
 impl Verdict {
@@ -349,6 +243,10 @@ impl Exchange {
     fn day(&self) -> Option<(UserId, i64, i64)> {
         let (user, day, epoch) = (self.user_id?, self.quota_day?, self.quota_epoch?);
         (self.verdict != Verdict::Free).then_some((user, day, epoch))
+    }
+
+    fn is_unseen(&self) -> bool {
+        self.outcome == UNSEEN
     }
 
     fn charges(&self, day: (UserId, i64, i64)) -> bool {

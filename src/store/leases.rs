@@ -13,6 +13,10 @@ use sqlx::{PgPool, Postgres, Sqlite, Transaction};
 use super::{Db, StoreError, Tx};
 use crate::ids::{RunId, UserId};
 
+mod charge;
+
+pub(super) use charge::{Used, charge};
+
 /// What a run asks for one user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ask {
@@ -303,51 +307,6 @@ async fn give_back_postgres(
     let given = sqlx::query_as(RETURN_POSTGRES).bind(run).bind(column(|one| one.user.0));
     let given = given.bind(column(|one| one.day)).bind(column(|one| one.epoch));
     given.bind(column(|one| one.units)).fetch_all(&mut **tx).await
-}
-
-const CHARGE: &str = "UPDATE quota SET charged = charged + $4, refunded = refunded + $5
-    WHERE user_id = $1 AND day = $2 AND epoch = $3 RETURNING charged, allowance, forfeited";
-const USE: &str = "UPDATE leases SET units = units - $5
-    WHERE run_id = $1 AND user_id = $2 AND day = $3 AND epoch = $4 AND units >= $5";
-const STILL_HELD: &str =
-    "SELECT units FROM leases WHERE run_id = $1 AND user_id = $2 AND day = $3 AND epoch = $4";
-const USE_ALL: &str =
-    "UPDATE leases SET units = 0 WHERE run_id = $1 AND user_id = $2 AND day = $3 AND epoch = $4";
-const MAKE_GOOD: &str = "UPDATE quota SET forfeited = forfeited - $4, granted = granted + $5
-    WHERE user_id = $1 AND day = $2 AND epoch = $3";
-
-/// Moves what a run used of a day from what it holds to what is charged, and counts the rows that say
-/// that one was given back. Answers what is charged then, and of how many; `None` when the day is
-/// forgotten.
-pub(super) async fn charge(
-    tx: &mut Tx,
-    run: RunId,
-    used: Held,
-    refunded: i64,
-) -> Result<Option<(i64, i64)>, sqlx::Error> {
-    let Held { user, day, epoch, units } = used;
-    let row: Option<(i64, i64, i64)> = on!(&mut *tx, within conn => sqlx::query_as(CHARGE)
-        .bind(user).bind(day).bind(epoch).bind(units).bind(refunded).fetch_optional(conn).await)?;
-    let Some((charged, allowance, forfeited)) = row else { return Ok(None) };
-    if units == 0 {
-        return Ok(Some((charged, allowance)));
-    }
-    let found = on!(&mut *tx, within conn => sqlx::query(USE).bind(run).bind(user).bind(day).bind(epoch)
-        .bind(units).execute(conn).await.map(|done| done.rows_affected()))?;
-    if found > 0 {
-        return Ok(Some((charged, allowance)));
-    }
-    // Taken for lost meanwhile, because the run was silent for days: found again. What nobody ever
-    // granted has happened all the same, so that it is granted now.
-    let held: Option<i64> = on!(&mut *tx, within conn => sqlx::query_scalar(STILL_HELD)
-        .bind(run).bind(user).bind(day).bind(epoch).fetch_optional(conn).await)?;
-    on!(&mut *tx, within conn => sqlx::query(USE_ALL)
-        .bind(run).bind(user).bind(day).bind(epoch).execute(conn).await.map(|_| ()))?;
-    let missing = units - held.unwrap_or(0);
-    let found = missing.min(forfeited);
-    on!(tx, within conn => sqlx::query(MAKE_GOOD)
-        .bind(user).bind(day).bind(epoch).bind(found).bind(missing - found).execute(conn).await.map(|_| ()))?;
-    Ok(Some((charged, allowance)))
 }
 
 /// Rows of numbers, as JSON.

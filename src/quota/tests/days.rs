@@ -42,7 +42,7 @@ async fn every_day_gives_exactly_its_limit_in_every_zone_and_when_clocks_are_set
                 clock.set(Timestamp(at(noon).0 + hour * HOUR + jump));
                 latest = latest.max(node.quota.today(zone).day);
                 let answers = join_all((0..2).map(|_| node.quota.reserve(user, &allowance))).await;
-                for one in answers.into_iter().flatten() {
+                for mut one in answers.into_iter().flatten() {
                     assert_eq!(one.ledger().0, latest, "{zone} {noon} {hour}");
                     let resets_at = super::super::Window::of(latest, zone).resets_at;
                     assert_eq!(one.resets_at(), resets_at, "{zone} {noon} {hour}");
@@ -73,7 +73,7 @@ async fn a_clock_that_ran_ahead_for_a_moment_opens_no_day_twice() {
         let told = day.node.quota.left(day.user, &day.allowance).await.unwrap();
         let answers = join_all((0..5).map(|_| day.reserve())).await;
         let some = answers.into_iter().flatten();
-        let days: Vec<i64> = some.map(|one| (one.ledger().0, one.settle(Verdict::Charged)).0).collect();
+        let days: Vec<i64> = some.map(|mut one| (one.ledger().0, one.settle(Verdict::Charged)).0).collect();
         assert_eq!(i64::try_from(days.len()).unwrap(), told.left);
         assert!(days.iter().all(|one| *one == told.day));
         passed.push(days.len());

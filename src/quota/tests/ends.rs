@@ -22,6 +22,18 @@ async fn what_is_refunded_is_there_for_whoever_asks_next() {
 }
 
 #[tokio::test]
+async fn what_is_refunded_is_nobodys_until_its_row_is_recorded() {
+    let day = Day::of(1).await;
+    let mut failed = day.reserve().await.unwrap();
+    failed.dispatched();
+    assert_eq!(failed.settle(Verdict::Refunded), Verdict::Refunded);
+    assert_eq!(failed.settle(Verdict::Charged), Verdict::Refunded, "it is settled once");
+    assert!(is_used_up(&day.reserve().await));
+    drop(failed);
+    assert!(day.reserve().await.is_ok());
+}
+
+#[tokio::test]
 async fn failures_cannot_be_farmed() {
     for (limit, most) in [(2, 5), (10, 5), (40, 20)] {
         let mut day = Day::of(limit).await;
@@ -107,7 +119,7 @@ async fn while_the_database_is_away_units_in_hand_are_spent_and_then_nobody_can_
     for _ in 0..in_hand {
         // Also when it is time to ask again.
         day.clock.advance(Duration::from_secs(1));
-        assert!(day.reserve().await.map(|one| one.settle(Verdict::Charged)).is_ok());
+        assert!(day.reserve().await.map(|mut one| one.settle(Verdict::Charged)).is_ok());
     }
     assert_eq!(day.reserve().await.err(), Some(QuotaError::StoreDown));
     day.clock.advance(Duration::from_secs(6));

@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::{NOW, RUN, balances, entry, exchange, fresh, take, user};
 use crate::clock::Timestamp;
 use crate::ids::{RunId, UserId};
-use crate::store::exchanges::{self, Exchange, Verdict};
+use crate::store::exchanges::{self, Exchange, UNSEEN, Verdict};
 use crate::store::leases::{Ask, Granted, Held, give_back, grant};
 use crate::store::runs::{self, Fate, Run};
 use crate::store::users::{self, QuotaChange, UserChange};
@@ -162,6 +162,37 @@ async fn rows_that_come_when_their_run_was_given_up_are_charged_all_the_same() {
     exchanges::append(&world.db, RUN, &rows).await.unwrap();
     let day = balances(&world.db).await.remove(0);
     assert_eq!((day.granted, day.charged, day.forfeited), (5, 5, 0));
+}
+
+#[tokio::test]
+async fn what_nobody_saw_the_end_of_is_charged_while_there_is_a_unit_for_it() {
+    let world = fresh().await;
+    let unseen = |user| Exchange { outcome: UNSEEN.into(), ..row(user, Verdict::Charged) };
+    for (held, seen, found) in [(3, 1, 2), (2, 1, 1), (1, 1, 0), (1, 0, 1)] {
+        for (n, fate) in [None, Some(Fate::Forfeited)].into_iter().enumerate() {
+            let ann = user(&world.db, &format!("user-{held}-{seen}-{n}")).await;
+            take(&world.db, ann, TODAY, 3, held).await.unwrap();
+            if let Some(fate) = fate {
+                runs::close(&world.db, RUN, fate).await.unwrap();
+            }
+            let mut rows: Vec<Exchange> = (0..seen).map(|_| row(ann, Verdict::Charged)).collect();
+            rows.extend([unseen(ann), unseen(ann)]);
+            for _ in 0..2 {
+                exchanges::append(&world.db, RUN, &rows).await.unwrap();
+            }
+            let kept = rows.iter().map(|row| exchanges::by_id(&world.db, row.id));
+            let kept = join_all(kept).await.into_iter().map(|row| row.unwrap().unwrap());
+            let (charged, refunded): (Vec<_>, Vec<_>) =
+                kept.partition(|row| row.verdict == Verdict::Charged);
+            assert_eq!(charged.len(), seen + found, "{held} {fate:?}");
+            assert!(refunded.iter().all(|row| row.outcome == UNSEEN && row.verdict == Verdict::Refunded));
+            let days = balances(&world.db).await;
+            if let Some(day) = days.iter().find(|day| day.user_id == ann) {
+                assert_eq!((day.granted, day.charged), (held, (seen + found) as i64), "{fate:?}");
+                assert_eq!(day.refunded, refunded.len() as i64);
+            }
+        }
+    }
 }
 
 #[tokio::test]
