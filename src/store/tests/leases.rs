@@ -182,8 +182,7 @@ async fn what_nobody_saw_the_end_of_is_charged_while_there_is_a_unit_for_it() {
             }
             let kept = rows.iter().map(|row| exchanges::by_id(&world.db, row.id));
             let kept = join_all(kept).await.into_iter().map(|row| row.unwrap().unwrap());
-            let (charged, refunded): (Vec<_>, Vec<_>) =
-                kept.partition(|row| row.verdict == Verdict::Charged);
+            let (charged, refunded): (Vec<_>, Vec<_>) = kept.partition(|row| row.verdict == Verdict::Charged);
             assert_eq!(charged.len(), seen + found, "{held} {fate:?}");
             assert!(refunded.iter().all(|row| row.outcome == UNSEEN && row.verdict == Verdict::Refunded));
             let days = balances(&world.db).await;

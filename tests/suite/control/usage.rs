@@ -88,7 +88,7 @@ async fn left_behind(spool: &Path) {
     let ann = elsewhere.user("ann").await;
     let message = json!({"model": "late", "messages": [{"role": "user", "content": "Hello"}]});
     for _ in 0..3 {
-        let call = elsewhere.post("/api/v1/log-message").bearer(&ann.key).json(&message);
+        let call = elsewhere.post("/api/v1/auth/log-message").bearer(&ann.key).json(&message);
         assert_eq!(call.send().await.status, 200);
     }
     for file in std::fs::read_dir(elsewhere.folder.path().join("data/spool")).unwrap() {
