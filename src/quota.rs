@@ -135,7 +135,13 @@ impl Quota {
         let run = Arc::new(run);
         let (done, rounds) = watch::channel(0);
         let (closing, closed) = (CancellationToken::new(), CancellationToken::new());
-        let teller = Teller { db: db.clone(), run: run.id, metrics: Arc::clone(&metrics), rounds: done };
+        let teller = Teller {
+            db: db.clone(),
+            run: run.id,
+            metrics: Arc::clone(&metrics),
+            rounds: done,
+            unclear: None,
+        };
         background.spawn(teller.work(Arc::downgrade(&holdings), calls, (closing.clone(), closed.clone())));
         let keeper = Keeper { db: db.clone(), run: Arc::clone(&run), clock: clock.clone() };
         background.spawn(keeper.work(Arc::downgrade(&holdings), closing.clone()));

@@ -3,6 +3,7 @@
 use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tokio::runtime::Runtime;
 use tollgate::app::{App, Signals};
@@ -11,8 +12,10 @@ use tollgate::config::{Config, Options, Vars};
 use tollgate::demo::{self, DemoOptions};
 use tollgate::telemetry;
 
-/// Told to stop before anybody was met; what shells say of SIGTERM.
+/// Told to stop in the middle of a start that takes long; what shells say of SIGTERM.
 const STOPPED_EARLY: i32 = 128 + 15;
+/// A start that is told to stop may come to its end for so long: somebody may have been met already.
+const LAST_STEPS: Duration = Duration::from_secs(2);
 
 /// Serves until told to stop.
 pub(crate) fn serve(file: Option<&Path>) -> anyhow::Result<()> {
@@ -21,12 +24,21 @@ pub(crate) fn serve(file: Option<&Path>) -> anyhow::Result<()> {
     Runtime::new()?.block_on(async {
         // Caught before anybody is met: who sees that we are ready may tell us to stop in order.
         let mut signals = Signals::catch()?;
-        let app = tokio::select! {
-            app = App::start(config, Clock::system()) => app?,
-            // As if they were not caught; the next start finds what it finds after a kill.
-            () = signals.next() => std::process::exit(STOPPED_EARLY),
+        // Never dropped halfway: what runs behind is not stopped by that.
+        let mut starting = std::pin::pin!(App::start(config, Clock::system()));
+        let early = tokio::select! {
+            app = &mut starting => Some(app?),
+            () = signals.next() => None,
         };
-        app.run_until(signals).await;
+        if let Some(app) = early {
+            app.run_until(signals).await;
+            return Ok(());
+        }
+        match tokio::time::timeout(LAST_STEPS, starting).await {
+            Ok(app) => app?.shutdown().await,
+            // As if they were not caught; the next start finds what it finds after a kill.
+            Err(_) => std::process::exit(STOPPED_EARLY),
+        }
         Ok(())
     })
 }

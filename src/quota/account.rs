@@ -32,6 +32,8 @@ pub(super) struct Account {
     asking: bool,
     /// Whether the answer under way will be too old.
     overtaken: bool,
+    /// Whether an answer was lost on the way.
+    in_doubt: bool,
     /// Whether the teller will come.
     called: bool,
 }
@@ -83,6 +85,7 @@ impl Account {
             flying: Vec::new(),
             asking: false,
             overtaken: false,
+            in_doubt: false,
             called: false,
         }
     }
@@ -212,9 +215,20 @@ impl Account {
         self.waiters.drain(..).collect()
     }
 
+    /// Whether the last ask was granted, nobody knows.
+    pub(super) fn doubt(&mut self) {
+        self.in_doubt = true;
+    }
+
+    /// Now it is known: these units were granted.
+    pub(super) fn found(&mut self, units: impl Iterator<Item = Held>) {
+        self.in_doubt = false;
+        self.returns.extend(units);
+    }
+
     /// The database did not answer: what is here is used a little longer.
     pub(super) fn unanswered(&mut self, moment: Moment) {
-        self.asking = false;
+        (self.asking, self.called) = (false, false);
         if let Some(lease) = &mut self.lease {
             lease.excuse(moment);
         }
@@ -291,13 +305,13 @@ impl Account {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        let nobody = self.waiters.is_empty() && !self.asking && !self.called;
+        let nobody = self.waiters.is_empty() && !self.asking && !self.in_doubt && !self.called;
         let nothing = self.lease.is_none() && self.returns.is_empty() && self.flying.is_empty();
         nobody && nothing && self.refunds.is_none()
     }
 
     pub(super) fn is_moving(&self) -> bool {
-        self.asking || !self.flying.is_empty()
+        self.asking || self.in_doubt || !self.flying.is_empty()
     }
 
     #[cfg(test)]

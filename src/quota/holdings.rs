@@ -125,6 +125,26 @@ impl Holdings {
         }
     }
 
+    /// Whether something was granted to these, nobody knows.
+    pub(super) fn doubt(&self, asks: &[Ask]) {
+        for ask in asks {
+            if let Some(account) = self.shard(ask.user).accounts.get_mut(&ask.user) {
+                account.doubt();
+            }
+        }
+    }
+
+    /// These units were granted to some of the `users` in doubt, and nothing to the others.
+    pub(super) fn found(&self, users: &[UserId], units: &[Held]) {
+        for user in users {
+            let mut shard = self.shard(*user);
+            shard.moves += 1;
+            let Some(account) = shard.accounts.get_mut(user) else { continue };
+            account.found(units.iter().filter(|held| held.user == *user).copied());
+            self.call(account, *user);
+        }
+    }
+
     /// The database's answer to an ask; `None`: there is no such user.
     pub(super) fn answered(self: &Arc<Self>, user: UserId, answer: Option<&Granted>, asked_at: Moment) {
         let told = {

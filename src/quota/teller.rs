@@ -2,7 +2,8 @@
 //!
 //! One at a time, and what is to be given back before what is asked for: so that a unit on its way back
 //! is there for whoever asks, and what a user was granted moves only while their account says so.
-//! Whoever calls while the teller is away makes up the next group.
+//! Whoever calls while the teller is away makes up the next group. Where nobody knows whether the last
+//! transaction was done, that is found out first.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -15,7 +16,7 @@ use super::holdings::Holdings;
 use super::lease::Moment;
 use crate::ids::{RunId, UserId};
 use crate::store::Db;
-use crate::store::leases::{self, Ask, GiveBackError, Held};
+use crate::store::leases::{self, Ask, Doubt, Held, LeaseError};
 use crate::telemetry::Metrics;
 
 pub(super) struct Teller {
@@ -24,6 +25,14 @@ pub(super) struct Teller {
     pub(super) metrics: Arc<Metrics>,
     /// Counts the rounds.
     pub(super) rounds: watch::Sender<u64>,
+    /// Where nobody knows whether the last transaction was done: nothing moves before that is found out.
+    pub(super) unclear: Option<Unclear>,
+}
+
+pub(super) struct Unclear {
+    doubt: Doubt,
+    /// Whose units it was to move.
+    users: Vec<UserId>,
 }
 
 /// Most users of one transaction.
@@ -37,19 +46,20 @@ impl Teller {
     /// Ends when everybody is gone, and then leaves everything as it is; or when told that the quota is
     /// `closing`, and then gives back what is free and says that it is `closed`.
     pub(super) async fn work(
-        self,
+        mut self,
         holdings: Weak<Holdings>,
         mut calls: mpsc::UnboundedReceiver<UserId>,
         (closing, closed): (CancellationToken, CancellationToken),
     ) {
         let mut users = Vec::with_capacity(GROUP);
         loop {
-            let called = tokio::select! {
+            let is_called = tokio::select! {
                 biased;
                 () = closing.cancelled() => break,
-                called = calls.recv_many(&mut users, GROUP) => called,
+                called = calls.recv_many(&mut users, GROUP) => called > 0,
+                () = tokio::time::sleep(RETRY), if self.unclear.is_some() => true,
             };
-            let Some(holdings) = holdings.upgrade().filter(|_| called > 0) else { break };
+            let Some(holdings) = holdings.upgrade().filter(|_| is_called) else { break };
             self.round(&holdings, &users).await;
             users.clear();
         }
@@ -60,8 +70,14 @@ impl Teller {
         closed.cancel();
     }
 
-    async fn round(&self, holdings: &Arc<Holdings>, users: &[UserId]) {
+    async fn round(&mut self, holdings: &Arc<Holdings>, users: &[UserId]) {
         let moment = holdings.moment();
+        if !self.clear(holdings).await {
+            for user in users {
+                holdings.unanswered(*user, moment);
+            }
+            return;
+        }
         let (mut units, mut givers, mut asks) = (Vec::new(), Vec::new(), Vec::new());
         for user in users {
             holdings.serve(*user, moment);
@@ -70,17 +86,22 @@ impl Teller {
             units.extend(returned);
             asks.extend(ask);
         }
-        if !units.is_empty() {
-            let given = self.give_back(&units).await;
+        if !units.is_empty()
+            && let Some(given) = self.give_back(&units, &givers).await
+        {
             holdings.landed(&givers, given);
         }
-        if !asks.is_empty() {
+        if self.unclear.is_some() {
+            for ask in &asks {
+                holdings.unanswered(ask.user, moment);
+            }
+        } else if !asks.is_empty() {
             self.ask(holdings, &asks, moment).await;
         }
         self.rounds.send_modify(|rounds| *rounds += 1);
     }
 
-    async fn ask(&self, holdings: &Arc<Holdings>, asks: &[Ask], moment: Moment) {
+    async fn ask(&mut self, holdings: &Arc<Holdings>, asks: &[Ask], moment: Moment) {
         match leases::grant(&self.db, self.run, asks).await {
             Ok(answers) => {
                 let units = answers.iter().map(|answer| answer.units).sum::<i64>();
@@ -92,8 +113,11 @@ impl Teller {
                 }
             }
             Err(error) => {
-                self.metrics.store_errors.inc();
                 tracing::error!(%error, users = asks.len(), "no conversations can be granted");
+                let users = asks.iter().map(|ask| ask.user).collect();
+                if !self.failed(error, users) {
+                    holdings.doubt(asks);
+                }
                 for ask in asks {
                     holdings.unanswered(ask.user, moment);
                 }
@@ -101,35 +125,80 @@ impl Teller {
         }
     }
 
-    /// Whether they need not be given back again.
-    async fn give_back(&self, units: &[Held]) -> bool {
+    /// Whether they are given back; `None`: nobody knows.
+    async fn give_back(&mut self, units: &[Held], givers: &[UserId]) -> Option<bool> {
         match leases::give_back(&self.db, self.run, units).await {
             Ok(given) => {
                 self.metrics.units_returned.inc_by(u64::try_from(given).unwrap_or(0));
-                true
+                Some(true)
             }
             Err(error) => {
-                self.metrics.store_errors.inc();
                 tracing::error!(%error, rows = units.len(), "conversations cannot be given back");
-                matches!(error, GiveBackError::Unknown(_))
+                self.failed(error, givers.to_vec()).then_some(false)
             }
         }
     }
 
-    async fn give_all_back(&self, holdings: &Holdings) {
-        let units = holdings.surrender();
-        let mut tries = 0;
-        for group in units.chunks(GROUP) {
-            while !self.give_back(group).await {
-                tries += 1;
-                if tries == LAST_TRIES {
-                    tracing::error!(
-                        "units in hand stay granted; the next start of this node takes them back"
-                    );
-                    return;
-                }
+    /// Whether nothing was done, for certain.
+    fn failed(&mut self, error: LeaseError, users: Vec<UserId>) -> bool {
+        self.metrics.store_errors.inc();
+        match error {
+            LeaseError::NotDone(_) => true,
+            LeaseError::Unknown(doubt, _) => {
+                self.unclear = Some(Unclear { doubt, users });
+                false
+            }
+        }
+    }
+
+    /// Finds out what became of the last transaction, where nobody knows; whether it is clear now.
+    async fn clear(&mut self, holdings: &Holdings) -> bool {
+        let Some(Unclear { doubt, users }) = &self.unclear else { return true };
+        match leases::clear(&self.db, self.run, doubt).await {
+            Ok(cleared) => {
+                holdings.landed(users, cleared.is_done);
+                holdings.found(users, &cleared.brought);
+                self.unclear = None;
+                true
+            }
+            Err(error) => {
+                self.metrics.store_errors.inc();
+                tracing::debug!(%error, "nobody knows yet what became of conversations in hand");
+                false
+            }
+        }
+    }
+
+    async fn give_all_back(&mut self, holdings: &Holdings) {
+        for _ in 1..LAST_TRIES {
+            if !self.clear(holdings).await {
                 tokio::time::sleep(RETRY).await;
             }
         }
+        let mut given = self.clear(holdings).await;
+        for group in holdings.surrender().chunks(GROUP) {
+            given = given && self.give_back_at_last(group).await;
+        }
+        if !given {
+            tracing::error!("units in hand stay granted; the next start of this node takes them back");
+        }
+    }
+
+    async fn give_back_at_last(&mut self, units: &[Held]) -> bool {
+        for _ in 0..LAST_TRIES {
+            let given = match &self.unclear {
+                None => self.give_back(units, &[]).await,
+                Some(Unclear { doubt, .. }) => {
+                    let cleared = leases::clear(&self.db, self.run, doubt).await.ok();
+                    self.unclear = self.unclear.take().filter(|_| cleared.is_none());
+                    cleared.map(|cleared| cleared.is_done)
+                }
+            };
+            if given == Some(true) {
+                return true;
+            }
+            tokio::time::sleep(RETRY).await;
+        }
+        false
     }
 }

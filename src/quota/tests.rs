@@ -18,6 +18,7 @@ use crate::telemetry::Metrics;
 
 mod crowd;
 mod days;
+mod doubt;
 mod ends;
 mod model;
 mod nodes;
@@ -107,7 +108,10 @@ struct Day {
 
 impl Day {
     async fn of(per_day: i64) -> Self {
-        let database = fresh().await;
+        Self::on(fresh().await, per_day).await
+    }
+
+    async fn on(database: Fresh, per_day: i64) -> Self {
         let user = user(&database.db, "ann").await;
         let clock = Clock::manual(NOW);
         let node = Node::start(&database.db, &clock, "node", BOOT).await;

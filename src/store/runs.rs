@@ -88,6 +88,9 @@ const END: &str =
 pub async fn end(db: &Db, run: RunId) -> Result<bool, StoreError> {
     on!(db, write pool => sqlx::query(SWEEP).bind(run).execute(pool).await.map(|_| ()))?;
     let gone = on!(db, write pool => sqlx::query(END).bind(run).execute(pool).await?.rows_affected());
+    if gone > 0 {
+        on!(db, write pool => sqlx::query(FORGET_ERRAND).bind(run).execute(pool).await.map(|_| ()))?;
+    }
     Ok(gone > 0)
 }
 
@@ -107,6 +110,7 @@ const FORFEIT_POSTGRES: &str =
     WHERE q.user_id = g.user_id AND q.day = g.day AND q.epoch = g.epoch";
 const LET_GO: &str = "DELETE FROM leases WHERE run_id = $1";
 const FORGET: &str = "DELETE FROM runs WHERE id = $1";
+const FORGET_ERRAND: &str = "DELETE FROM errands WHERE run_id = $1";
 
 /// Ends a run that was not ended in order, when all its rows are in the database: what it still holds
 /// meets its fate. Answers how many units that were.
@@ -123,8 +127,9 @@ pub async fn close(db: &Db, run: RunId, fate: Fate) -> Result<i64, StoreError> {
         (Tx::Postgres(_), Fate::Forfeited) => FORFEIT_POSTGRES,
     };
     on!(&mut tx, within conn => sqlx::query(text).bind(run).execute(conn).await.map(|_| ()))?;
-    for text in if matches!(tx, Tx::Sqlite(_)) { [LET_GO, FORGET].as_slice() } else { &[FORGET] } {
-        on!(&mut tx, within conn => sqlx::query(*text).bind(run).execute(conn).await.map(|_| ()))?;
+    let let_go = matches!(tx, Tx::Sqlite(_)).then_some(LET_GO);
+    for text in let_go.into_iter().chain([FORGET_ERRAND, FORGET]) {
+        on!(&mut tx, within conn => sqlx::query(text).bind(run).execute(conn).await.map(|_| ()))?;
     }
     tx.commit().await?;
     Ok(units)

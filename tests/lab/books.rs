@@ -3,9 +3,9 @@
 //! at the end, to be compared ([`Told`]).
 
 use std::collections::{HashMap, HashSet};
-use std::fmt;
 use std::time::Duration;
 
+use super::canary::Canary;
 use super::told::{Row, Told};
 
 /// What one user may have.
@@ -15,22 +15,6 @@ pub(crate) struct Terms {
     pub(crate) limit: i64,
     /// How many failures of the upstream give one back.
     pub(crate) refunds: i64,
-}
-
-/// The name of one request, in its body: `lab-USER-NUMBER-ACT`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct Canary {
-    pub(crate) user: u32,
-    pub(crate) number: u32,
-}
-
-/// What the origin is asked to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Act {
-    Quick,
-    Slow,
-    Long,
-    Fail,
 }
 
 /// One request as the origin saw it.
@@ -98,6 +82,9 @@ pub(crate) enum Strictness {
     Severed,
     /// The power went: what was not synced may be lost, and then its conversation is forfeited.
     PowerLost,
+    /// Records were destroyed: besides, of conversations whose ends nobody knows any more it is told how
+    /// many are charged, not which.
+    Damaged,
 }
 
 /// Everything that was observed.
@@ -138,52 +125,21 @@ struct Account {
     refunded_rows: i64,
 }
 
-// === impl Canary ===
-
-impl Canary {
-    /// The content of a message that carries it.
-    pub(crate) fn says(self, act: Act) -> String {
-        format!("{self}-{}", act.word())
-    }
-
-    /// The canary in these bytes.
-    pub(crate) fn find(bytes: &[u8]) -> Option<(Self, Act)> {
-        let at = memchr::memmem::find(bytes, b"lab-")?;
-        let rest = &bytes[at + 4..];
-        let end = rest.iter().position(|byte| !byte.is_ascii_alphanumeric() && *byte != b'-')?;
-        let mut words = std::str::from_utf8(&rest[..end]).ok()?.split('-');
-        let (user, number) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
-        Some((Self { user, number }, Act::from_word(words.next()?)?))
-    }
-}
-
-impl fmt::Display for Canary {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "lab-{}-{}", self.user, self.number)
-    }
-}
-
-// === impl Act ===
-
-impl Act {
-    const ALL: [(Self, &str); 4] =
-        [(Self::Quick, "quick"), (Self::Slow, "slow"), (Self::Long, "long"), (Self::Fail, "fail")];
-
-    fn word(self) -> &'static str {
-        Self::ALL.iter().find(|(act, _)| *act == self).unwrap().1
-    }
-
-    fn from_word(word: &str) -> Option<Self> {
-        Self::ALL.iter().find(|(_, known)| *known == word).map(|(act, _)| *act)
-    }
-}
-
 // === impl Terms ===
 
 impl Terms {
     /// A day has refunds for half of its conversations, at least five.
     pub(crate) fn of(limit: i64) -> Self {
         Self { limit, refunds: (limit / 2).max(5) }
+    }
+}
+
+// === impl Strictness ===
+
+impl Strictness {
+    /// Whether what was answered may be in no log.
+    fn forgets(self) -> bool {
+        matches!(self, Self::PowerLost | Self::Damaged)
     }
 }
 
@@ -197,11 +153,12 @@ impl Books {
         let is_severed = self.strictness == Strictness::Severed;
         self.check_rows(told, &mut accounts, &mut found);
         self.check_answers(told, &mut found);
+        self.check_swaps(told, &mut found);
         for (number, (name, terms)) in self.users.iter().enumerate() {
             let account = accounts.get(&(number as u32)).copied().unwrap_or_default();
             let exhausted = self.exhausted.contains(&(number as u32));
             self.check_balance((name, *terms), account, exhausted, &mut found);
-            if self.strictness == Strictness::PowerLost {
+            if self.strictness.forgets() {
                 check_forfeited(name, *terms, account, told, &mut found);
             }
             check_product((name, *terms), account, told, is_severed, &mut found);
@@ -240,7 +197,7 @@ impl Books {
             self.check_row(canary, row, found);
         }
         let missing = self.seen.keys().filter(|canary| !entered.contains_key(canary));
-        for canary in missing.filter(|_| self.strictness != Strictness::PowerLost) {
+        for canary in missing.filter(|_| !self.strictness.forgets()) {
             found.unrecorded += 1;
             found.broken.push(format!("{canary} reached the origin and has no row"));
         }
@@ -260,8 +217,31 @@ impl Books {
                 row.request_id, seen.request_id
             ));
         }
-        if seen.ended == Ended::Answered && row.verdict != "charged" {
+        if seen.ended == Ended::Answered && row.verdict != "charged" && !self.is_taken_for_another(row) {
             found.broken.push(format!("{canary} was answered and is {} ({})", row.verdict, row.reason));
+        }
+    }
+
+    /// Whether it is not charged only because another one is, of which nobody knows that it failed.
+    fn is_taken_for_another(&self, row: &Row) -> bool {
+        self.strictness == Strictness::Damaged
+            && (row.verdict.as_str(), row.reason.as_str()) == ("refunded", "gateway_stopped")
+    }
+
+    /// As many are charged as should be, of those whose ends nobody knows.
+    fn check_swaps(&self, told: &Told, found: &mut Findings) {
+        let mut swapped: HashMap<&str, i64> = HashMap::new();
+        for row in told.rows.iter().filter(|row| row.reason == "gateway_stopped") {
+            let ended = row.canary.and_then(|canary| self.seen.get(&canary)).map(|seen| seen.ended);
+            let balance = swapped.entry(&row.username).or_default();
+            match (ended, row.verdict.as_str()) {
+                (Some(Ended::Answered), "refunded") => *balance += 1,
+                (Some(Ended::Failed), "charged") => *balance -= 1,
+                _ => {}
+            }
+        }
+        for (name, more) in swapped.into_iter().filter(|(_, more)| *more > 0) {
+            found.broken.push(format!("{name} was answered {more} more than is charged"));
         }
     }
 
@@ -272,7 +252,7 @@ impl Books {
             let row = known.get(heard.request_id.as_str());
             let right = row.is_some_and(|row| match heard.call {
                 Call::Chat => {
-                    row.verdict == "charged"
+                    (row.verdict == "charged" || self.is_taken_for_another(row))
                         && row.canary == Some(heard.canary)
                         && row.call == "chat.completions"
                 }
@@ -362,6 +342,7 @@ fn check_product(
     wrong("charged", balance.charged, account.charged_rows);
     wrong("refunded", balance.refunded, account.refunded_rows);
     wrong("granted", balance.granted, balance.charged + balance.leased + balance.forfeited);
+    wrong("granted beyond the day", balance.beyond, 0);
     if let Some(left) = told.left.get(name) {
         let should = terms.limit - account.charged_rows - balance.forfeited;
         if is_severed && (1..=balance.leased).contains(&(should - left)) {
@@ -377,7 +358,7 @@ mod tests {
     use std::time::Duration;
 
     use super::super::told::Balance;
-    use super::{Act, Books, Call, Canary, Ended, Findings, Heard, Row, Seen, Strictness, Terms, Told};
+    use super::{Books, Call, Canary, Ended, Findings, Heard, Row, Seen, Strictness, Terms, Told};
 
     /// Ann may have two; she had one, which was answered, and one that failed and was given back.
     fn ann() -> (Books, Told) {
@@ -409,7 +390,7 @@ mod tests {
             exhausted: [].into(),
             strictness: Strictness::Exact,
         };
-        let balance = Balance { granted: 2, charged: 1, refunded: 1, forfeited: 0, leased: 1 };
+        let balance = Balance { granted: 2, charged: 1, refunded: 1, forfeited: 0, leased: 1, beyond: 0 };
         let told = Told {
             rows: vec![row(1, "charged"), row(2, "refunded")],
             balances: [("ann".to_owned(), balance)].into(),
@@ -447,6 +428,8 @@ mod tests {
         assert_eq!(noted.lost_notes, 1, "{noted:?}");
         let early = found(|books, _| books.exhausted = [0].into());
         assert_eq!(early.under_admitted, 1, "{early:?}");
+        let beyond = found(|_, told| told.balances.get_mut("ann").unwrap().beyond = 1);
+        assert_eq!(beyond.broken.len(), 1, "{beyond:?}");
         for (charged, leased, left) in [(2, 0, 1), (1, 0, 1), (1, 1, 2)] {
             let wrong = found(|_, told| {
                 let balance = told.balances.get_mut("ann").unwrap();
@@ -458,11 +441,21 @@ mod tests {
     }
 
     #[test]
-    fn a_canary_is_found_in_what_it_is_written_into() {
-        let canary = Canary { user: 17, number: 4_000_000_000 };
-        let body = format!("{{\"content\":\"{} xx\"}}", canary.says(Act::Slow));
-        assert_eq!(Canary::find(body.as_bytes()), Some((canary, Act::Slow)));
-        assert_eq!(Canary::find(b"lab-1-2"), None);
-        assert_eq!(Canary::find(b"lab-1-2-other "), None);
+    fn of_two_whose_ends_nobody_knows_either_may_be_the_one_that_is_charged() {
+        let swapped = |charged: bool| {
+            let found = found(|books, told| {
+                books.strictness = Strictness::Damaged;
+                told.rows.iter_mut().for_each(|row| row.reason = "gateway_stopped".to_owned());
+                told.rows[0].verdict = "refunded".to_owned();
+                told.rows[1].verdict = if charged { "charged" } else { "refunded" }.to_owned();
+                let balance = told.balances.get_mut("ann").unwrap();
+                balance.charged = i64::from(charged);
+                (balance.refunded, balance.leased) = (2 - balance.charged, 2 - balance.charged);
+                told.left.insert("ann".to_owned(), 2 - i64::from(charged));
+            });
+            found.broken
+        };
+        assert_eq!(swapped(true), Vec::<String>::new());
+        assert!(!swapped(false).is_empty());
     }
 }

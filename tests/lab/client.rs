@@ -11,7 +11,8 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
-use super::books::{Act, Call, Canary, Heard, now};
+use super::books::{Call, Heard, now};
+use super::canary::{Act, Canary};
 use super::people::Person;
 
 /// One connection. Closed when dropped.

@@ -19,12 +19,14 @@ use sqlx::{ConnectOptions, Connection, SqliteConnection};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 
-use super::proof::books::{Act, Canary};
+use super::proof::canary::{Act, Canary};
 use super::proof::gate::{Gate, Plan};
 use super::proof::origin::Origin;
 use super::proof::people::{Person, register};
 use super::proof::report::Report;
 use super::proof::trace;
+
+mod inside;
 
 /// How much is measured.
 #[derive(Clone, Copy, Debug)]
@@ -113,6 +115,7 @@ batch_size = 100000
 pub(crate) async fn cost(plan: &Plan, size: Size) -> Report {
     let mut report = Report::new(format!("cost: {} rounds of {} requests", size.rounds, size.requests));
     ways(plan, size, &mut report).await;
+    inside::inside(plan, size, &mut report).await;
     statements(&mut report).await;
     writes(plan, &mut report).await;
     report

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Executor};
 
-use super::books::{Books, Call, Canary, Heard, Strictness};
+use super::books::{Books, Call, Heard, Strictness};
+use super::canary::Canary;
 use super::client::Line;
 use super::dice::Dice;
 use super::gate::{Database, Gate, Plan};

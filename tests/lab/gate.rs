@@ -158,12 +158,14 @@ impl Gate {
         self.child.as_mut().and_then(|child| child.try_wait().unwrap())
     }
 
-    /// A command of the binary in the same folder: exit code, and what it said.
-    pub(crate) fn command(&self, args: &[&str]) -> (Option<i32>, String) {
+    /// A command of the binary in the same folder: exit code, and what it said. What runs beside it here
+    /// goes on.
+    pub(crate) async fn command(&self, args: &[&str]) -> (Option<i32>, String) {
         let mut command = Command::new(&self.binary);
         command.args(args).current_dir(self.folder.path()).env_clear();
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
-        let output = command.stdin(Stdio::null()).output().unwrap();
+        command.stdin(Stdio::null());
+        let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
         let said = [output.stdout, output.stderr].concat();
         (output.status.code(), String::from_utf8_lossy(&said).into_owned())
     }

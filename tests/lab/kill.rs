@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use super::books::{Act, Books, Call, Canary, Findings, Heard, Strictness};
+use super::books::{Books, Call, Findings, Heard, Strictness};
+use super::canary::{Act, Canary};
 use super::client::Line;
 use super::dice::Dice;
 use super::gate::{Gate, Plan};
@@ -99,7 +100,7 @@ impl Run {
         tokio::time::sleep(Duration::from_millis(1 + dice.below(LONGEST))).await;
         self.gate.kill();
         self.heard.extend(load.stop().await);
-        self.verify_ledger(round, "after the kill");
+        self.verify_ledger(round, "after the kill").await;
         if dice.chance(15) {
             let binary_dies_after = Duration::from_millis(dice.below(60));
             self.gate.spawn(|binary| std::process::Command::new(binary));
@@ -112,8 +113,8 @@ impl Run {
     }
 
     /// The product's own opinion, from outside.
-    fn verify_ledger(&mut self, round: u64, when: &str) {
-        let (code, said) = self.gate.command(&["ledger", "verify"]);
+    async fn verify_ledger(&mut self, round: u64, when: &str) {
+        let (code, said) = self.gate.command(&["ledger", "verify"]).await;
         match code {
             Some(0) => self.verified += 1,
             _ if said.contains("unrecognized subcommand") => {}
@@ -182,7 +183,7 @@ impl Run {
         if !status.success() {
             self.report.broken(format!("the gate ended with {status}"));
         }
-        self.verify_ledger(u64::MAX, "after the end");
+        self.verify_ledger(u64::MAX, "after the end").await;
         let after = books.audit(&Told::of_tables(&self.gate.database).await);
         let known: HashSet<String> = findings.broken.into_iter().collect();
         self.report.all_broken(known.iter().cloned());

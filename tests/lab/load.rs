@@ -9,7 +9,8 @@ use std::time::Duration;
 use futures_util::future::{BoxFuture, FutureExt, join_all};
 use tokio::task::JoinHandle;
 
-use super::books::{Act, Canary, Heard};
+use super::books::Heard;
+use super::canary::{Act, Canary};
 use super::client::Line;
 use super::dice::Dice;
 use super::people::Person;

@@ -24,6 +24,7 @@ mod cost;
 mod proof;
 
 use proof::gate::Plan;
+use proof::postgres::Server;
 use proof::report::Report;
 use proof::{away, damage, disk, kill, power, race};
 
@@ -35,7 +36,8 @@ struct Lab {
     /// The binary; built anew when left out.
     #[arg(long, global = true)]
     binary: Option<PathBuf>,
-    /// `sqlite`, or the URL of a PostgreSQL server that ends in a slash.
+    /// `sqlite`, the URL of a PostgreSQL server that ends in a slash, or `postgres`: one that is started
+    /// for the experiment.
     #[arg(long, global = true, default_value = "sqlite")]
     database: String,
     /// The same seed, the same chance.
@@ -111,7 +113,9 @@ enum Experiment {
 fn main() -> ExitCode {
     let lab = Lab::parse();
     let binary = lab.binary.clone().unwrap_or_else(build);
-    let server = (lab.database != "sqlite").then(|| lab.database.clone());
+    let own = (lab.database == "postgres").then(Server::start);
+    let server = own.as_ref().map(Server::url);
+    let server = server.or_else(|| (lab.database != "sqlite").then(|| lab.database.clone()));
     let plan = Plan::new(binary.canonicalize().expect("the binary"), server);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let report = runtime.block_on(async {

@@ -19,7 +19,8 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
 
-use super::books::{Act, Canary, Ended, Seen, Terms, now};
+use super::books::{Ended, Seen, Terms, now};
+use super::canary::{Act, Canary};
 
 /// A model behind the gate. It stops when dropped.
 pub(crate) struct Origin {

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
-use super::books::{Books, Canary, Ended, Heard, Seen, Strictness, Terms};
+use super::books::{Books, Ended, Heard, Seen, Strictness, Terms};
+use super::canary::Canary;
 use super::crash::{Disk, Fate, Files, Timed};
 use super::dice::Dice;
 use super::gate::{Gate, Plan};
@@ -199,7 +200,7 @@ pub(crate) async fn recover(
     sums.lost += lost.len();
     sums.oldest_lost = lost.into_iter().fold(sums.oldest_lost, Duration::max);
     sums.broken.extend(findings.broken.into_iter().map(|how| format!("{name}: {how}")));
-    let (code, said) = gate.command(&["ledger", "verify"]);
+    let (code, said) = gate.command(&["ledger", "verify"]).await;
     if code != Some(0) && !said.contains("unrecognized subcommand") {
         sums.broken.push(format!("{name}: ledger verify says {code:?}: {said}"));
     }
@@ -241,7 +242,8 @@ impl Recorded {
         };
         let came = self.seen.iter().filter(|(_, seen)| seen.came_at < at);
         let seen = came.map(|(canary, seen)| (*canary, then(seen))).collect();
-        let (users, strictness) = (self.users.clone(), Strictness::PowerLost);
+        let strictness = if bound == Duration::MAX { Strictness::Damaged } else { Strictness::PowerLost };
+        let users = self.users.clone();
         (Books { users, heard, seen, exhausted: [].into(), strictness }, lost)
     }
 }

@@ -13,6 +13,7 @@
 
 pub(crate) mod away;
 pub(crate) mod books;
+pub(crate) mod canary;
 pub(crate) mod client;
 pub(crate) mod crash;
 pub(crate) mod damage;
@@ -23,6 +24,7 @@ pub(crate) mod kill;
 pub(crate) mod load;
 pub(crate) mod origin;
 pub(crate) mod people;
+pub(crate) mod postgres;
 pub(crate) mod power;
 pub(crate) mod race;
 pub(crate) mod relay;

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 
-use super::books::{Act, Books, Canary, Findings, Heard, Strictness};
+use super::books::{Books, Findings, Heard, Strictness};
+use super::canary::{Act, Canary};
 use super::client::Line;
 use super::dice::Dice;
 use super::gate::{Gate, Plan};

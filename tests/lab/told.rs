@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection, PgConnection, SqliteConnection};
 
-use super::books::Canary;
+use super::canary::Canary;
 use super::gate::{Database, Gate};
 
 /// Rows of the log, balances, and what is left.
@@ -38,6 +38,8 @@ pub(crate) struct Balance {
     pub(crate) refunded: i64,
     pub(crate) forfeited: i64,
     pub(crate) leased: i64,
+    /// Granted beyond the allowance of a day.
+    pub(crate) beyond: i64,
 }
 
 /// How long what waited for a database may take to be written.
@@ -62,7 +64,8 @@ type RowColumns = (String, String, String, String, String, Option<String>);
 
 const ROWS: &str = "SELECT username, request_id, call, verdict, reason, messages FROM exchanges";
 const BALANCES: &str = "SELECT u.username, CAST(SUM(q.granted) AS BIGINT), CAST(SUM(q.charged) AS BIGINT), \
-     CAST(SUM(q.refunded) AS BIGINT), CAST(SUM(q.forfeited) AS BIGINT) \
+     CAST(SUM(q.refunded) AS BIGINT), CAST(SUM(q.forfeited) AS BIGINT), \
+     CAST(SUM(CASE WHEN q.granted > q.allowance THEN q.granted - q.allowance ELSE 0 END) AS BIGINT) \
      FROM quota q JOIN users u ON u.id = q.user_id GROUP BY u.username";
 const LEASES: &str = "SELECT u.username, CAST(SUM(l.units) AS BIGINT) \
      FROM leases l JOIN users u ON u.id = l.user_id GROUP BY u.username";
@@ -74,11 +77,12 @@ impl Told {
     pub(crate) async fn of_tables(database: &Database) -> Self {
         let mut reader = Reader::open(database).await;
         let rows: Vec<RowColumns> = rows!(&mut reader, ROWS);
-        let balances: Vec<(String, i64, i64, i64, i64)> = rows!(&mut reader, BALANCES);
+        let balances: Vec<(String, i64, i64, i64, i64, i64)> = rows!(&mut reader, BALANCES);
         let leases: Vec<(String, i64)> = rows!(&mut reader, LEASES);
         let mut told = Self { rows: rows.into_iter().map(Row::from).collect(), ..Self::default() };
-        for (name, granted, charged, refunded, forfeited) in balances {
-            told.balances.insert(name, Balance { granted, charged, refunded, forfeited, leased: 0 });
+        for (name, granted, charged, refunded, forfeited, beyond) in balances {
+            let balance = Balance { granted, charged, refunded, forfeited, leased: 0, beyond };
+            told.balances.insert(name, balance);
         }
         for (name, leased) in leases {
             told.balances.entry(name).or_default().leased = leased;

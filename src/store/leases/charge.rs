@@ -42,19 +42,19 @@ pub(in crate::store) async fn charge(
     tx: &mut Tx,
     run: RunId,
     (user, day, epoch): (UserId, i64, i64),
-    used: Used,
+    rows: Used,
 ) -> Result<Option<Charged>, sqlx::Error> {
-    let known = Held { user, day, epoch, units: used.charged };
-    let Some(mut row) = count(tx, known, used.refunded).await? else { return Ok(None) };
+    let known = Held { user, day, epoch, units: rows.charged };
+    let Some(mut row) = count(tx, known, rows.refunded).await? else { return Ok(None) };
     let mut unseen = 0;
-    if used.unseen > 0 {
+    if rows.unseen > 0 {
         let (_, _, forfeited) = row;
         let held = held(tx, run, known).await?.unwrap_or(0);
-        unseen = used.unseen.min((held + forfeited - used.charged).max(0));
-        row = count(tx, Held { units: unseen, ..known }, used.unseen - unseen).await?.unwrap_or(row);
+        unseen = rows.unseen.min((held + forfeited - rows.charged).max(0));
+        row = count(tx, Held { units: unseen, ..known }, rows.unseen - unseen).await?.unwrap_or(row);
     }
     let (charged, allowance, forfeited) = row;
-    let units = used.charged + unseen;
+    let units = rows.charged + unseen;
     if units > 0 {
         take(tx, run, Held { units, ..known }, forfeited).await?;
     }
@@ -63,8 +63,8 @@ pub(in crate::store) async fn charge(
 }
 
 /// What is charged then, of how many, and what is forfeited.
-async fn count(tx: &mut Tx, used: Held, refunded: i64) -> Result<Option<(i64, i64, i64)>, sqlx::Error> {
-    let Held { user, day, epoch, units } = used;
+async fn count(tx: &mut Tx, of: Held, refunded: i64) -> Result<Option<(i64, i64, i64)>, sqlx::Error> {
+    let Held { user, day, epoch, units } = of;
     on!(tx, within conn => sqlx::query_as(CHARGE)
         .bind(user).bind(day).bind(epoch).bind(units).bind(refunded).fetch_optional(conn).await)
 }
@@ -74,8 +74,8 @@ async fn held(tx: &mut Tx, run: RunId, of: Held) -> Result<Option<i64>, sqlx::Er
         .bind(run).bind(of.user).bind(of.day).bind(of.epoch).fetch_optional(conn).await)
 }
 
-async fn take(tx: &mut Tx, run: RunId, used: Held, forfeited: i64) -> Result<(), sqlx::Error> {
-    let Held { user, day, epoch, units } = used;
+async fn take(tx: &mut Tx, run: RunId, of: Held, forfeited: i64) -> Result<(), sqlx::Error> {
+    let Held { user, day, epoch, units } = of;
     let found = on!(&mut *tx, within conn => sqlx::query(USE).bind(run).bind(user).bind(day).bind(epoch)
         .bind(units).execute(conn).await.map(|done| done.rows_affected()))?;
     if found > 0 {
@@ -83,7 +83,7 @@ async fn take(tx: &mut Tx, run: RunId, used: Held, forfeited: i64) -> Result<(),
     }
     // Taken for lost meanwhile, because the run was silent for days: found again. What nobody ever
     // granted has happened all the same, so that it is granted now.
-    let missing = units - held(tx, run, used).await?.unwrap_or(0);
+    let missing = units - held(tx, run, of).await?.unwrap_or(0);
     on!(&mut *tx, within conn => sqlx::query(USE_ALL)
         .bind(run).bind(user).bind(day).bind(epoch).execute(conn).await.map(|_| ()))?;
     let found = missing.min(forfeited);

@@ -42,7 +42,8 @@ async fn of_60_at_once_on_a_limit_of_10_exactly_10_pass() {
     let mut tasks = tokio::task::JoinSet::new();
     for n in 0..60 {
         let db = world.db.clone();
-        let run = if n % 2 == 0 { RUN } else { OTHER };
+        // A run goes one errand at a time.
+        let run = RunId(Uuid::from_u128(n));
         tasks.spawn(async move { grant(&db, run, &[ask(ada, 10, 1, 1)]).await.unwrap()[0] });
     }
     let granted: Vec<Granted> = tasks.join_all().await.into_iter().filter(|one| one.units > 0).collect();
@@ -60,7 +61,7 @@ async fn groups_of_many_users_from_two_nodes_at_once_grant_what_is_there_and_no_
         join_all((0..60).map(async |n| user(&world.db, &format!("user{n}")).await)).await;
     let mut tasks = tokio::task::JoinSet::new();
     for n in 0..24 {
-        let (db, run) = (world.db.clone(), if n % 2 == 0 { RUN } else { OTHER });
+        let (db, run) = (world.db.clone(), RunId(Uuid::from_u128(n as u128)));
         // Each in another order.
         let mut asks: Vec<Ask> = people.iter().map(|user| ask(*user, 15, 1, 1)).collect();
         asks.rotate_left(n * 7 % 60);
@@ -183,12 +184,13 @@ async fn what_nobody_saw_the_end_of_is_charged_while_there_is_a_unit_for_it() {
             let kept = rows.iter().map(|row| exchanges::by_id(&world.db, row.id));
             let kept = join_all(kept).await.into_iter().map(|row| row.unwrap().unwrap());
             let (charged, refunded): (Vec<_>, Vec<_>) = kept.partition(|row| row.verdict == Verdict::Charged);
-            assert_eq!(charged.len(), seen + found, "{held} {fate:?}");
+            let count = |rows: &Vec<Exchange>| i64::try_from(rows.len()).unwrap();
+            assert_eq!(count(&charged), seen + found, "{held} {fate:?}");
             assert!(refunded.iter().all(|row| row.outcome == UNSEEN && row.verdict == Verdict::Refunded));
             let days = balances(&world.db).await;
             if let Some(day) = days.iter().find(|day| day.user_id == ann) {
-                assert_eq!((day.granted, day.charged), (held, (seen + found) as i64), "{fate:?}");
-                assert_eq!(day.refunded, refunded.len() as i64);
+                assert_eq!((day.granted, day.charged), (held, seen + found), "{fate:?}");
+                assert_eq!(day.refunded, count(&refunded));
             }
         }
     }
@@ -225,8 +227,8 @@ async fn granting_giving_back_charging_and_editing_at_once_never_overspends() {
             users::update(&world.db, ada, &edit, NOW, &entry("user.update")).await.unwrap();
             return Ok::<_, StoreError>((0, 0));
         }
-        let run = if n % 2 == 0 { RUN } else { OTHER };
-        let granted = grant(&world.db, run, &[ask(ada, 20, 1, 1)]).await?[0];
+        let run = RunId(Uuid::from_u128(n));
+        let granted = grant(&world.db, run, &[ask(ada, 20, 1, 1)]).await.unwrap()[0];
         let one = Held { epoch: granted.epoch, ..held(ada, granted.units) };
         match n % 3 {
             0 => drop(give_back(&world.db, run, &[one]).await.unwrap()),

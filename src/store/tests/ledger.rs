@@ -56,7 +56,8 @@ async fn keep(db: &Db, (user, day, epoch, columns): Row, held: &[i64]) {
     log(db, (user, day, epoch), "refunded", refunded).await;
     for (run, units) in RUNS.iter().zip(held) {
         let run = uuid(db, run);
-        let lease = format!("INSERT INTO leases VALUES ({run}, {user}, {day}, {epoch}, {units})");
+        let columns = "run_id, user_id, day, epoch, units";
+        let lease = format!("INSERT INTO leases ({columns}) VALUES ({run}, {user}, {day}, {epoch}, {units})");
         sql(db, &lease).await;
     }
 }

@@ -76,6 +76,7 @@ async fn both_engines_are_migrated_to_the_same_tables_and_columns() {
             "audit_head",
             "deleted_users",
             "erasures",
+            "errands",
             "exchanges",
             "job_runs",
             "keys",

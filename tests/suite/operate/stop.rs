@@ -38,6 +38,22 @@ async fn a_running_stream_outlives_the_signal_and_nothing_is_forgotten() {
     }
 }
 
+#[test]
+fn told_to_stop_at_any_moment_of_its_start_it_ends_as_it_should() {
+    for step in ["--", "data/spool", "data/tollgate.db", "data/tollgate.db-wal", "data/node"] {
+        let site = Site::new("");
+        let mut child = Child::tollgate(site.folder.path(), &["serve"], &[]);
+        while step != "--" && child.runs() && !site.folder.path().join(step).exists() {
+            std::thread::yield_now();
+        }
+        child.signal("TERM");
+        let (code, said) = child.ends();
+        // Before signals are caught it just ends, which is no code; in a start that takes long it is 143.
+        assert!([None, Some(0), Some(143)].contains(&code), "{step}: {code:?} {said}");
+        assert!(!said.contains("panicked"), "{step}: {said}");
+    }
+}
+
 #[tokio::test]
 async fn health_tells_a_container_what_is_up() {
     let site = Site::new("");
