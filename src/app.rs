@@ -286,10 +286,8 @@ impl House {
             max_lease: config.limits.max_lease.into(),
         });
         let is_told = config.webhooks.as_ref().is_some_and(config::Webhooks::tells_of_rows);
-        let (log_db, log_clock) = (db.clone(), clock.clone());
-        let sources =
-            chatlog::Sources { db: log_db, clock: log_clock, spool, reader, run: run.id, poison, is_told };
-        let chatlog = Chatlog::start(&config.message_log, sources, background, Arc::clone(&metrics));
+        let sources = chatlog::Sources { db: db.clone(), spool, reader, run: run.id, poison, is_told };
+        let chatlog = Chatlog::start(&config.message_log, sources, background, clock, Arc::clone(&metrics));
         recovery::begin(background, &chatlog, &quota);
         let undelivered = CancellationToken::new();
         let queue = Queue { db: db.clone(), clock: clock.clone(), metrics: Arc::clone(&metrics) };

@@ -51,8 +51,6 @@ pub struct Chatlog {
 pub struct Sources {
     /// Where rows go.
     pub db: Db,
-    /// What time it is.
-    pub clock: Clock,
     /// Where they wait.
     pub spool: Spool,
     /// What is read of it.
@@ -79,9 +77,10 @@ impl Chatlog {
         config: &config::MessageLog,
         sources: Sources,
         background: &Background,
+        clock: &Clock,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let Sources { db, clock, spool, reader, run, poison, is_told } = sources;
+        let Sources { db, spool, reader, run, poison, is_told } = sources;
         let budget = Budget::new(config.max_memory, Arc::clone(&metrics));
         let backlog = Backlog::new(config.batch_size, config.memory_threshold, budget, Arc::clone(&metrics));
         let (open, nobody_writes) = mpsc::channel(1);
@@ -89,7 +88,7 @@ impl Chatlog {
         let interval = config.batch_interval;
         let drain = drain::Drain {
             db,
-            clock,
+            clock: clock.clone(),
             metrics,
             backlog: backlog.clone(),
             spool: spool.clone(),

@@ -17,6 +17,8 @@ use crate::store::exchanges::{Exchange, Filter, Verdict, by_id, list};
 use crate::store::tests::{Fresh, NOW, exchange, fresh, user};
 use crate::telemetry::Metrics;
 
+mod forgotten;
+
 /// A scribe whose records nobody drains.
 pub(crate) struct Bench {
     pub(crate) scribe: Scribe,
@@ -110,9 +112,8 @@ impl Place {
         let (spool, reader) = Spool::open(options, &background, &metrics).unwrap();
         let poison = self.folder.path().join("spool/poison");
         let db = self.database.db.clone();
-        let sources =
-            Sources { db, clock: Clock::manual(NOW), spool, reader, run: id, poison, is_told: false };
-        let log = Chatlog::start(&config, sources, &background, Arc::clone(&metrics));
+        let sources = Sources { db, spool, reader, run: id, poison, is_told: false };
+        let log = Chatlog::start(&config, sources, &background, &Clock::manual(NOW), Arc::clone(&metrics));
         Run { log, background, metrics }
     }
 
@@ -354,32 +355,6 @@ async fn a_record_that_stands_twice_or_cannot_be_read_holds_nothing_up() {
 }
 
 #[tokio::test]
-async fn somebody_is_forgotten_though_others_go_on() {
-    let place = Place::new().await;
-    let run = place.run();
-    let mut other = run.log.scribe().place().unwrap();
-    let name = other.id();
-    other.begin(&Begin { user: UserId(99), ..place.begin() }, HI).unwrap();
-    other.answer(Some(&answer()), &[HEL]);
-    let mut here = run.log.scribe().place().unwrap();
-    here.begin(&place.begin(), b"what she said").unwrap();
-    assert!(run.log.forget(place.ann).await.is_err(), "she is still speaking");
-    here.end(&free(), &[], &[]);
-    run.log.forget(place.ann).await.unwrap();
-    let spool = std::fs::read_dir(place.folder.path().join("spool")).unwrap();
-    for file in spool.map(|file| file.unwrap().path()).filter(|path| path.is_file()) {
-        let bytes = std::fs::read(&file).unwrap();
-        assert!(!String::from_utf8_lossy(&bytes).contains("what she said"), "{}", file.display());
-    }
-    other.end(&free(), &[], &[]);
-    run.log.flush().await;
-    let row = place.row(name).await.unwrap();
-    assert!(row.answer.unwrap().contains("Hel") && !row.truncated);
-    run.stop().await;
-    assert_eq!(place.files(), 0);
-}
-
-#[tokio::test]
 async fn in_strict_mode_the_end_waits_for_the_disk() {
     let (bench, _) = bench_in(tempfile::tempdir().unwrap(), 1 << 30, true);
     let mut here = bench.scribe.place().unwrap();
@@ -387,41 +362,4 @@ async fn in_strict_mode_the_end_waits_for_the_disk() {
     let mut synced = here.end(&free(), &[], &[]).expect("there is something to wait for");
     assert!(futures_util::poll!(&mut synced).is_pending(), "nobody has synced yet");
     tokio::time::timeout(Duration::from_secs(20), synced).await.expect("then it is on the disk");
-}
-
-#[tokio::test]
-async fn who_is_forgotten_takes_along_what_was_set_aside() {
-    let mut names = Vec::new();
-    let place = Place::new().await.killed(|place, scribe| {
-        let of_bob = Begin { user: UserId(99), username: "bob", email: "bob@example.com", ..place.begin() };
-        for (begin, said) in [(&of_bob, "what he said"), (&place.begin(), "what she said"), (&of_bob, "more")]
-        {
-            let mut here = scribe.place().unwrap();
-            names.push(here.id());
-            here.begin(begin, said.as_bytes()).unwrap();
-        }
-    });
-    let place = place.await;
-    let spool = place.folder.path().join("spool");
-    let file = std::fs::read_dir(&spool).unwrap().map(|file| file.unwrap().path());
-    let file = file.filter(|path| path.extension().is_some_and(|kind| kind == "seg")).next().unwrap();
-    let mut bytes = std::fs::read(&file).unwrap();
-    for said in [&b"what he said"[..], b"what she said"] {
-        let at = bytes.windows(said.len()).position(|window| window == said).unwrap();
-        bytes[at] ^= 1;
-    }
-    // Apart, so that each is a piece of its own: between them stands one that can be read.
-    std::fs::write(&file, bytes).unwrap();
-    let run = place.run();
-    assert!(run.log.recovered().await);
-    run.log.flush().await;
-    let damaged = || std::fs::read_dir(spool.join("damaged")).unwrap().map(|file| file.unwrap().path());
-    assert_eq!(damaged().count(), 1, "two that stand together are one piece");
-    assert!(place.row(names[2]).await.is_some());
-    assert_eq!(run.log.forget(UserId(404)).await, Ok(0));
-    assert_eq!(damaged().count(), 1);
-    run.log.log(&Exchange { user_id: Some(place.ann), ..exchange(3) }).await.unwrap();
-    assert_eq!(run.log.forget(place.ann).await, Ok(1));
-    assert_eq!(damaged().count(), 0);
-    run.stop().await;
 }
