@@ -21,7 +21,16 @@ pub struct Clock(Source);
 #[derive(Clone, Debug)]
 enum Source {
     System { started: Instant },
-    Manual(Arc<AtomicI64>),
+    Manual(Arc<Hands>),
+}
+
+/// Of a clock that is moved by hand, in milliseconds.
+#[derive(Debug)]
+struct Hands {
+    /// What it shows.
+    at: AtomicI64,
+    /// By how much more it shows than has passed: it was turned.
+    turned: AtomicI64,
 }
 
 // === impl Clock ===
@@ -36,7 +45,7 @@ impl Clock {
     /// A clock that stands at `start` until it is moved. Clones are the same clock.
     #[must_use]
     pub fn manual(start: Timestamp) -> Self {
-        Self(Source::Manual(Arc::new(AtomicI64::new(start.0))))
+        Self(Source::Manual(Arc::new(Hands { at: AtomicI64::new(start.0), turned: AtomicI64::new(0) })))
     }
 
     /// Now, in UTC.
@@ -45,7 +54,7 @@ impl Clock {
     pub fn now(&self) -> Timestamp {
         match &self.0 {
             Source::System { .. } => Timestamp(Utc::now().timestamp_millis()),
-            Source::Manual(at) => Timestamp(at.load(Ordering::Acquire)),
+            Source::Manual(hands) => Timestamp(hands.at.load(Ordering::Acquire)),
         }
     }
 
@@ -55,21 +64,33 @@ impl Clock {
     pub fn elapsed(&self) -> Duration {
         match &self.0 {
             Source::System { started } => started.elapsed(),
-            Source::Manual(at) => Timestamp(at.load(Ordering::Acquire)).since(Timestamp(0)),
+            Source::Manual(hands) => {
+                let turned = Timestamp(hands.turned.load(Ordering::Acquire));
+                Timestamp(hands.at.load(Ordering::Acquire)).since(turned)
+            }
         }
     }
 
     /// Moves a manual clock; the machine's clock cannot be moved and ignores this.
     pub fn advance(&self, by: Duration) {
-        if let Source::Manual(at) = &self.0 {
-            at.fetch_add(i64::try_from(by.as_millis()).unwrap_or(i64::MAX), Ordering::AcqRel);
+        if let Source::Manual(hands) = &self.0 {
+            hands.at.fetch_add(i64::try_from(by.as_millis()).unwrap_or(i64::MAX), Ordering::AcqRel);
         }
     }
 
     /// Sets a manual clock, backwards too; the machine's clock ignores this.
     pub fn set(&self, to: Timestamp) {
-        if let Source::Manual(at) = &self.0 {
-            at.store(to.0, Ordering::Release);
+        if let Source::Manual(hands) = &self.0 {
+            hands.at.store(to.0, Ordering::Release);
+        }
+    }
+
+    /// Turns a manual clock by so many milliseconds, as somebody does who sets a clock on the wall: what it
+    /// shows is another time, and none has passed. The machine's clock ignores this.
+    pub fn turn(&self, by: i64) {
+        if let Source::Manual(hands) = &self.0 {
+            hands.turned.fetch_add(by, Ordering::AcqRel);
+            hands.at.fetch_add(by, Ordering::AcqRel);
         }
     }
 }
@@ -153,6 +174,9 @@ mod tests {
         let twin = clock.clone();
         twin.advance(Duration::from_secs(2));
         assert_eq!(clock.now(), Timestamp(3_000));
+        let elapsed = clock.elapsed();
+        twin.turn(-2_500);
+        assert_eq!((clock.now(), clock.elapsed()), (Timestamp(500), elapsed));
         clock.set(Timestamp(5));
         assert_eq!(twin.now(), Timestamp(5));
     }

@@ -53,3 +53,7 @@ pub mod proxy;
 // Floor 6: start order, stop order.
 pub mod app;
 pub mod demo;
+
+// What `fuzz/` tells in its own crate, the tests tell here: under the same name.
+#[cfg(test)]
+extern crate self as tollgate;

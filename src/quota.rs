@@ -28,6 +28,9 @@ mod account;
 mod holdings;
 mod keeper;
 mod lease;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod rehearsal;
 mod reservation;
 mod standing;
 mod teller;

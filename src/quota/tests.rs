@@ -20,6 +20,7 @@ mod crowd;
 mod days;
 mod doubt;
 mod ends;
+mod made_up;
 mod model;
 mod nodes;
 

@@ -3,6 +3,7 @@
 
 mod damaged;
 mod faults;
+mod made_up;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -164,9 +164,7 @@ impl Trial {
         answers(of, &heard, &mut report);
         let everybody = people.iter().chain(&strangers).map(|person| (person.username.clone(), person.terms));
         let users = everybody.collect();
-        let is_server = matches!(gate.database, Database::Postgres { .. });
-        let strictness = if is_server { Strictness::Severed } else { Strictness::Exact };
-        let (seen, exhausted) = (origin.seen(), [].into());
+        let (seen, exhausted, strictness) = (origin.seen(), [].into(), Strictness::Exact);
         let books = Books { users, heard, seen, exhausted, strictness };
         let findings = books.audit(&Told::at_rest(&gate).await);
         report.figure(format!("{of}: over-admitted"), findings.over_admitted);
@@ -174,9 +172,7 @@ impl Trial {
         report.figure(format!("{of}: acknowledged log-messages lost"), findings.lost_notes);
         report.all_broken(findings.broken);
         report.all_broken(origin.complaints());
-        report.figure(format!("{of}: units out of reach until the gate ends"), findings.out_of_reach);
         let status = gate.stop().await;
-        let books = Books { strictness: Strictness::Exact, ..books };
         report.all_broken(books.audit(&Told::of_tables(&gate.database).await).broken);
         if !status.success() {
             report.broken(format!("the gate ended with {status}"));

@@ -78,8 +78,6 @@ pub(crate) enum Strictness {
     Exact,
     /// It was killed: what was under way may have been charged without being seen.
     Killed,
-    /// Its wire to the database was cut: what was being given back then is out of reach until it ends.
-    Severed,
     /// The power went: what was not synced may be lost, and then its conversation is forfeited.
     PowerLost,
     /// Records were destroyed: besides, of conversations whose ends nobody knows any more it is told how
@@ -111,8 +109,6 @@ pub(crate) struct Findings {
     /// Charged, and never reached the origin: under way when the gate was killed.
     pub(crate) charged_unseen: i64,
     pub(crate) rows: usize,
-    /// Units that nobody can use before the gate ends.
-    pub(crate) out_of_reach: i64,
 }
 
 /// One user's side of the books.
@@ -150,7 +146,6 @@ impl Books {
     pub(crate) fn audit(&self, told: &Told) -> Findings {
         let mut found = Findings { rows: told.rows.len(), ..Findings::default() };
         let mut accounts = self.observed();
-        let is_severed = self.strictness == Strictness::Severed;
         self.check_rows(told, &mut accounts, &mut found);
         self.check_answers(told, &mut found);
         self.check_swaps(told, &mut found);
@@ -161,7 +156,7 @@ impl Books {
             if self.strictness.forgets() {
                 check_forfeited(name, *terms, account, told, &mut found);
             }
-            check_product((name, *terms), account, told, is_severed, &mut found);
+            check_product((name, *terms), account, told, &mut found);
         }
         found
     }
@@ -206,7 +201,7 @@ impl Books {
     fn check_row(&self, canary: Canary, row: &Row, found: &mut Findings) {
         let Some(seen) = self.seen.get(&canary) else {
             found.charged_unseen += i64::from(row.verdict == "charged");
-            if matches!(self.strictness, Strictness::Exact | Strictness::Severed) {
+            if self.strictness == Strictness::Exact {
                 found.broken.push(format!("{canary} has a {} row and never reached the origin", row.verdict));
             }
             return;
@@ -290,9 +285,7 @@ impl Books {
             found.double_refunds += twice;
             found.broken.push(format!("{name} was given back {twice} more than failed"));
         }
-        if matches!(self.strictness, Strictness::Exact | Strictness::Severed)
-            && account.refunded_rows < account.failed.min(terms.refunds)
-        {
+        if self.strictness == Strictness::Exact && account.refunded_rows < account.failed.min(terms.refunds) {
             let (given, failed) = (account.refunded_rows, account.failed);
             found.broken.push(format!("{name} was given back {given} of {failed} that failed"));
         }
@@ -319,13 +312,7 @@ fn check_forfeited(name: &str, terms: Terms, account: Account, told: &Told, foun
 }
 
 /// The product's own numbers, against its rows.
-fn check_product(
-    (name, terms): (&str, Terms),
-    account: Account,
-    told: &Told,
-    is_severed: bool,
-    found: &mut Findings,
-) {
+fn check_product((name, terms): (&str, Terms), account: Account, told: &Told, found: &mut Findings) {
     let Some(balance) = told.balances.get(name) else {
         if account.charged_rows + account.refunded_rows > 0 {
             found.broken.push(format!("{name} has rows and no balance"));
@@ -345,10 +332,6 @@ fn check_product(
     wrong("granted beyond the day", balance.beyond, 0);
     if let Some(left) = told.left.get(name) {
         let should = terms.limit - account.charged_rows - balance.forfeited;
-        if is_severed && (1..=balance.leased).contains(&(should - left)) {
-            found.out_of_reach += should - left;
-            return;
-        }
         wrong("what is left", *left, should);
     }
 }

@@ -26,7 +26,7 @@ mod proof;
 use proof::gate::Plan;
 use proof::postgres::Server;
 use proof::report::Report;
-use proof::{away, damage, disk, kill, power, race};
+use proof::{away, backlog, damage, disk, kill, power, race};
 
 /// Experiments that prove, or break, what the README promises.
 #[derive(Parser)]
@@ -100,6 +100,15 @@ enum Experiment {
         #[arg(long, default_value_t = 2000)]
         spools: usize,
     },
+    /// A killed gate leaves rows that are not in the database; the next start finds them.
+    Backlog {
+        /// How many, at least.
+        #[arg(long, default_value_t = 1024)]
+        mebibytes: u64,
+        /// Kibibytes of each log-message.
+        #[arg(long, default_value_t = 16)]
+        note: usize,
+    },
     /// CPU of counting and keeping, next to nginx and to SQL for each request.
     Cost {
         #[arg(long, default_value_t = 5)]
@@ -150,6 +159,7 @@ async fn run(lab: &Lab, plan: &Plan) -> Report {
         }
         Experiment::Damage { spools } => damage::damage(plan, spools, lab.seed).await,
         Experiment::Cost { rounds, requests } => cost::cost(plan, cost::Size { rounds, requests }).await,
+        Experiment::Backlog { mebibytes, note } => backlog::backlog(plan, (mebibytes, note), lab.seed).await,
         Experiment::Kill { rounds } => kill::kill(plan, rounds, lab.seed).await,
     }
 }

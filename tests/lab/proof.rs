@@ -12,6 +12,7 @@
 )]
 
 pub(crate) mod away;
+pub(crate) mod backlog;
 pub(crate) mod books;
 pub(crate) mod canary;
 pub(crate) mod client;

@@ -187,10 +187,11 @@ impl House {
                 Work::Both => self.converse().await,
             }
         }
-        let here = Cpu::now().here - before.here;
+        let here = Cpu::now().here.saturating_sub(before.here);
         tokio::time::sleep(REST).await;
         let after = Cpu::now();
-        let behind = (after.all - before.all).saturating_sub(after.here - before.here);
+        let behind =
+            after.all.saturating_sub(before.all).saturating_sub(after.here.saturating_sub(before.here));
         let each = |time: Duration| time.as_secs_f64() * 1e6 / f64::from(conversations);
         Cost { here: each(here), behind: each(behind) }
     }
@@ -271,7 +272,7 @@ impl House {
         while self.chatlog.waiting() > 0 {
             self.chatlog.flush().await;
         }
-        let cpu = (Cpu::now().all - before.all).as_secs_f64() * 1e6 / rows;
+        let cpu = Cpu::now().all.saturating_sub(before.all).as_secs_f64() * 1e6 / rows;
         Drained { cpu, rate: rows / begun.elapsed().as_secs_f64() }
     }
 
