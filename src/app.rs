@@ -287,7 +287,7 @@ impl House {
         });
         let is_told = config.webhooks.as_ref().is_some_and(config::Webhooks::tells_of_rows);
         let sources = chatlog::Sources { db: db.clone(), spool, reader, run: run.id, poison, is_told };
-        let chatlog = Chatlog::start(&config.message_log, sources, background, Arc::clone(&metrics));
+        let chatlog = Chatlog::start(&config.message_log, sources, background, clock, Arc::clone(&metrics));
         recovery::begin(background, &chatlog, &quota);
         let undelivered = CancellationToken::new();
         let queue = Queue { db: db.clone(), clock: clock.clone(), metrics: Arc::clone(&metrics) };
@@ -357,7 +357,8 @@ impl House {
 
     fn sources(&self, clock: &Clock) -> jobs::Sources {
         let backlog = self.chatlog.backlog().clone();
-        jobs::Sources { db: self.db.clone(), backlog, clock: clock.clone(), node: self.run.node.clone() }
+        let (db, clock, node) = (self.db.clone(), clock.clone(), self.run.node.clone());
+        jobs::Sources { db, backlog, clock, node, resident: Box::new(jobs::of_this_process) }
     }
 
     fn shared(&self, client_ips: Arc<ClientIps>, clock: Clock, cut: CancellationToken) -> proxy::Shared {

@@ -13,6 +13,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 use crate::background::Background;
+use crate::clock::Clock;
 use crate::config;
 use crate::ids::RunId;
 use crate::spool::{Reader, Spool};
@@ -76,6 +77,7 @@ impl Chatlog {
         config: &config::MessageLog,
         sources: Sources,
         background: &Background,
+        clock: &Clock,
         metrics: Arc<Metrics>,
     ) -> Self {
         let Sources { db, spool, reader, run, poison, is_told } = sources;
@@ -86,6 +88,7 @@ impl Chatlog {
         let interval = config.batch_interval;
         let drain = drain::Drain {
             db,
+            clock: clock.clone(),
             metrics,
             backlog: backlog.clone(),
             spool: spool.clone(),

@@ -199,7 +199,8 @@ pub struct MessageLog {
     pub batch_interval: Duration,
     /// Rows that make a batch.
     pub batch_size: usize,
-    /// Bytes waiting that force a batch (`MEMORY_THRESHOLD_MB` of the seed).
+    /// Bytes waiting that force a batch, and bytes of the whole process, looked at each two minutes
+    /// (`MEMORY_THRESHOLD_MB` of the seed).
     pub memory_threshold: u64,
     /// Whether the last byte of an answer waits for the disk.
     pub sync: Sync,

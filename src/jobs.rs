@@ -17,7 +17,10 @@ use crate::config::Config;
 use crate::schedule::{Job, NotACron, Reach, Schedule, When};
 use crate::store::Db;
 
+mod resident;
 mod work;
+
+pub use resident::{Resident, of_this_process};
 
 use work::Workshop;
 
@@ -41,6 +44,8 @@ pub struct Sources {
     pub clock: Clock,
     /// The data folder's name for itself.
     pub node: String,
+    /// What the process takes of the machine's memory.
+    pub resident: Resident,
 }
 
 /// Each second: finer than any hour below, as coarse as an interval can be.
@@ -77,7 +82,7 @@ fn of_the_log(shop: &Arc<Workshop>, batch_interval: Duration) -> Result<Vec<Job>
             "memory_check",
             When::every(MEMORY_CHECK),
             Node,
-            "Writes what waits of the message log when it takes more memory than message_log.memory_threshold",
+            "Writes what waits of the message log when that, or the whole process, takes more memory than message_log.memory_threshold",
             shop.work(Workshop::check_memory),
         ),
         job(
@@ -135,10 +140,11 @@ impl Jobs {
     ///
     /// When the scheduler cannot start.
     pub async fn start(background: &Background, sources: Sources, config: &Config) -> anyhow::Result<Self> {
-        let Sources { db, backlog, clock, node } = sources;
+        let Sources { db, backlog, clock, node, resident } = sources;
         let zone = config.limits.time_zone;
         let log = &config.message_log;
-        let shop = Arc::new(Workshop::new((db.clone(), node), backlog, clock.clone(), (zone, log)));
+        let shop =
+            Arc::new(Workshop::new((db.clone(), node), (backlog, resident), clock.clone(), (zone, log)));
         let schedule = Schedule::new(db, background, clock, zone, table(&shop, log.batch_interval)?);
         let running = Arc::new(AtomicBool::new(true));
         let ticked = schedule.clone();

@@ -34,6 +34,7 @@ mod tests;
 mod window;
 mod writer;
 
+pub use aside::{Aside, Room};
 use disk::{Disk, Machine};
 pub use reader::{Damage, Reader};
 use shared::{Owner, Shared};

@@ -9,7 +9,9 @@
 //! and a pool of read-only ones. Its write transactions begin `IMMEDIATE`, because one that turns
 //! from reading to writing is refused at once when another process writes, whatever the busy timeout.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use sqlx::{PgPool, Postgres, Sqlite, SqlitePool, Transaction};
 
@@ -118,6 +120,18 @@ pub(crate) enum Tx {
     Postgres(Transaction<'static, Postgres>),
 }
 
+/// A transaction that reads everything as it is at one moment.
+pub(crate) struct Snapshot {
+    over: Over,
+    pub(crate) tx: Tx,
+}
+
+/// Lets the connection go on without a limit, once dropped.
+struct Over(Arc<AtomicBool>);
+
+/// Steps of SQLite between two looks at the clock: a few milliseconds.
+const STEPS: i32 = 100_000;
+
 // === impl StoreError ===
 
 impl StoreError {
@@ -161,19 +175,34 @@ impl Db {
     }
 
     /// Begins to read everything as it is at one moment, without keeping anybody from writing. With
-    /// PostgreSQL a statement may take as long as `patience` (a second at least), whatever is usual; `None`:
-    /// as it takes. With SQLite the log beside the file grows until it ends.
-    pub(crate) async fn snapshot(&self, patience: Option<Duration>) -> Result<Tx, sqlx::Error> {
+    /// PostgreSQL a statement may take as long as `patience` (a second at least), whatever is usual, with SQLite
+    /// all of them together twice as long; `None`: as it takes. With SQLite the log beside the file grows
+    /// until it ends.
+    pub(crate) async fn snapshot(&self, patience: Option<Duration>) -> Result<Snapshot, sqlx::Error> {
+        let over = Over(Arc::new(AtomicBool::new(false)));
         let pool = match self {
-            Self::Sqlite { readers, .. } => return Ok(Tx::Sqlite(readers.begin().await?)),
+            Self::Sqlite { readers, .. } => {
+                let mut open = readers.begin().await?;
+                if let Some(until) = patience.and_then(deadline) {
+                    let is_over = Arc::clone(&over.0);
+                    let goes_on = move || is_over.load(Ordering::Relaxed) || Instant::now() < until;
+                    open.lock_handle().await?.set_progress_handler(STEPS, goes_on);
+                }
+                return Ok(Snapshot { over, tx: Tx::Sqlite(open) });
+            }
             Self::Postgres(pool) => pool,
         };
         let mut open = pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
         let limit = patience.map_or(0, |patience| patience.as_millis().max(1000)).to_string();
         let set = "SELECT set_config('statement_timeout', $1, true)";
         sqlx::query(set).bind(limit).execute(&mut *open).await?;
-        Ok(Tx::Postgres(open))
+        Ok(Snapshot { over, tx: Tx::Postgres(open) })
     }
+}
+
+/// Of all statements together, where one alone may not take longer than `patience`.
+fn deadline(patience: Duration) -> Option<Instant> {
+    Instant::now().checked_add(patience.max(Duration::from_secs(1)).saturating_mul(2))
 }
 
 // === impl Tx ===
@@ -185,6 +214,22 @@ impl Tx {
             Self::Sqlite(open) => open.commit().await,
             Self::Postgres(open) => open.commit().await,
         }
+    }
+}
+
+// === impl Snapshot ===
+
+impl Snapshot {
+    /// Ends it.
+    pub(crate) async fn end(self) -> Result<(), sqlx::Error> {
+        drop(self.over);
+        self.tx.commit().await
+    }
+}
+
+impl Drop for Over {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 

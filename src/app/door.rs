@@ -113,7 +113,7 @@ impl Hallway {
     }
 }
 
-/// A handler panicked: nobody is left who could word it.
+/// What words the answers panicked itself, or the runtime is gone: nobody is left who could.
 fn given_up() -> Response<Body> {
     let mut response = Response::new(Body::from(Bytes::new()));
     *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;

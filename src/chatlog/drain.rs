@@ -1,5 +1,6 @@
 //! From the spool to SQL: by time, by number, by bytes, and when somebody asks.
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use tokio::time::{Instant, sleep};
 use super::Backlog;
 use super::budget::Level;
 use super::gather::{Batch, Gatherer};
+use crate::clock::Clock;
 use crate::spool::Spool;
 use crate::store::{self, Db, StoreError};
 use crate::telemetry::Metrics;
@@ -17,6 +19,7 @@ use crate::telemetry::Metrics;
 /// What the drain needs.
 pub(super) struct Drain {
     pub(super) db: Db,
+    pub(super) clock: Clock,
     pub(super) metrics: Arc<Metrics>,
     pub(super) backlog: Backlog,
     pub(super) spool: Spool,
@@ -39,6 +42,9 @@ pub(super) struct Ended;
 const TICK: Duration = Duration::from_secs(1);
 /// A database that does not answer is asked again after this long.
 const RETRY: Duration = Duration::from_millis(500);
+/// Rows that are older have missed the nights on which their day is summed up, or may have: the last two
+/// days are, each night.
+const LATE: Duration = Duration::from_hours(23);
 /// So often, once the gateway stops.
 const LAST_TRIES: u32 = 2;
 
@@ -141,7 +147,7 @@ impl Drain {
     ) -> Result<Result<(), StoreError>, Ended> {
         let mut last_tries = 0;
         loop {
-            match store::exchanges::append(&self.db, batch.run, rows).await {
+            match self.append_once(batch, rows).await {
                 Ok(inserted) => {
                     self.metrics.log_written.inc_by(inserted);
                     return Ok(Ok(()));
@@ -160,6 +166,23 @@ impl Drain {
                 }
             }
         }
+    }
+
+    /// Late ones are noted after they are there: who is told of them finds them. Without that note their
+    /// records stay, and all of this is done again.
+    async fn append_once(
+        &self,
+        batch: &Batch,
+        rows: &[store::exchanges::Exchange],
+    ) -> Result<u64, StoreError> {
+        let inserted = store::exchanges::append(&self.db, batch.run, rows).await?;
+        let late = self.clock.now().minus(LATE);
+        let hours: BTreeSet<_> =
+            rows.iter().filter(|row| row.time < late).map(|row| store::usage::hour(row.time)).collect();
+        if !hours.is_empty() {
+            store::usage::note_late(&self.db, &hours).await?;
+        }
+        Ok(inserted)
     }
 
     /// Ends the files, so that those go of which everything is written.

@@ -1,21 +1,25 @@
 //! Taking somebody's words off the disk, so that they can be taken out of the database.
 
+use std::io;
 use std::time::Duration;
 
 use thiserror::Error;
 use tokio::sync::oneshot;
 
+use super::aside::Person;
 use super::drain::{Drain, Ended};
 use super::gather::Gatherer;
 use super::record::{self, Begin};
 use super::{Backlog, Chatlog};
 use crate::ids::{ExchangeId, UserId};
 use crate::spool::{AppendError, Kind, Location, Mark, Writer};
+use crate::store;
 
-/// Somebody is to be forgotten; told whether they are, as far as the spool goes.
+/// Somebody is to be forgotten; told how many files that were set aside went with them, if they are, as
+/// far as the spool goes.
 pub(super) struct Erasure {
     user: UserId,
-    done: oneshot::Sender<bool>,
+    done: oneshot::Sender<Option<u64>>,
 }
 
 /// Words of theirs are still in the spool: a conversation is running, or the database or the disk does
@@ -30,13 +34,14 @@ const PATIENCE: Duration = Duration::from_secs(30);
 // === impl Chatlog ===
 
 impl Chatlog {
-    /// Writes everything a user said to the database and removes the files that it stood in; nothing of
-    /// them is on the disk outside the database when this returns, but for what was set aside.
+    /// Writes everything a user said to the database and removes the files that it stood in, and of what
+    /// was set aside all that is theirs or does not say whose it is; nothing of them is on the disk outside
+    /// the database when this returns. Answers how many files were removed that had been set aside.
     ///
     /// # Errors
     ///
     /// [`StillThere`]
-    pub async fn forget(&self, user: UserId) -> Result<(), StillThere> {
+    pub async fn forget(&self, user: UserId) -> Result<u64, StillThere> {
         let (done, is_done) = oneshot::channel();
         let backlog = self.backlog();
         if let Ok(mut erasures) = backlog.0.erasures.lock() {
@@ -44,7 +49,7 @@ impl Chatlog {
         }
         backlog.0.hurry.notify_one();
         match tokio::time::timeout(PATIENCE, is_done).await {
-            Ok(Ok(true)) => Ok(()),
+            Ok(Ok(Some(files))) => Ok(files),
             _ => Err(StillThere),
         }
     }
@@ -86,9 +91,23 @@ impl Drain {
         };
         for Erasure { user, done } in asked {
             let is_gone = is_moved && !self.blocking(move |gatherer| gatherer.hears(user)).await?;
-            let _ = done.send(is_gone);
+            let _ = done.send(if is_gone { self.clear(user).await? } else { None });
         }
         Ok(())
+    }
+
+    /// Removes what was set aside of somebody; how many files, if that could be done.
+    async fn clear(&mut self, user: UserId) -> Result<Option<u64>, Ended> {
+        let names = match store::deleted::names(&self.db, user).await {
+            Ok(names) => names,
+            Err(error) => {
+                tracing::warn!(%error, "what was set aside cannot be looked through");
+                return Ok(None);
+            }
+        };
+        let person = Person { user, names };
+        let cleared = self.blocking(move |gatherer| gatherer.clear(&person)).await?;
+        Ok(cleared.inspect_err(|error| tracing::warn!(%error, "what was set aside cannot be removed")).ok())
     }
 }
 
@@ -116,6 +135,10 @@ impl Gatherer {
             found.parts.clear();
         }
         self.scan();
+    }
+
+    fn clear(&mut self, person: &Person) -> io::Result<u64> {
+        Ok(self.aside.forget(person)? + person.leave_damage(&mut self.reader)?)
     }
 
     /// Whether a running conversation is this user's.

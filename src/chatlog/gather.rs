@@ -27,7 +27,7 @@ pub(super) struct Gatherer {
     known: Known,
     /// Whether what killed runs left unfinished was taken for ended.
     is_recovered: bool,
-    aside: Aside,
+    pub(super) aside: Aside,
 }
 
 /// One conversation's records.

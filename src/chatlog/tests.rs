@@ -9,12 +9,15 @@ use tokio::sync::mpsc;
 use super::record::tests::{answer, begin, end};
 use super::{Backlog, Begin, Budget, Chatlog, End, Ending, Level, Scribe, Sources, place};
 use crate::background::Background;
+use crate::clock::Clock;
 use crate::config::{self, MessageLog};
 use crate::ids::{ExchangeId, RunId, UserId};
 use crate::spool::{Kind, Options, Reader, Spool};
 use crate::store::exchanges::{Exchange, Filter, Verdict, by_id, list};
-use crate::store::tests::{Fresh, exchange, fresh, user};
+use crate::store::tests::{Fresh, NOW, exchange, fresh, user};
 use crate::telemetry::Metrics;
+
+mod forgotten;
 
 /// A scribe whose records nobody drains.
 pub(crate) struct Bench {
@@ -51,28 +54,46 @@ fn options(folder: &TempDir, run: RunId) -> Options {
 }
 
 /// A log over a folder and a database that outlive it.
-struct Run {
-    log: Chatlog,
+pub(crate) struct Run {
+    pub(crate) log: Chatlog,
     background: Background,
     metrics: Arc<Metrics>,
 }
 
-struct Place {
+pub(crate) struct Place {
     folder: TempDir,
-    database: Fresh,
+    pub(crate) database: Fresh,
     ann: UserId,
 }
 
 const NEVER: Duration = Duration::from_hours(1);
 
+/// Nothing is written unless somebody asks.
+pub(crate) fn config() -> MessageLog {
+    MessageLog {
+        batch_interval: NEVER,
+        batch_size: 500,
+        memory_threshold: 100 << 20,
+        sync: config::Sync::Interval,
+        content_retention: NEVER,
+        metadata_retention: NEVER,
+        capture: config::Capture::Full,
+        max_answer_size: 8 << 20,
+        max_memory: 256 << 20,
+        max_spool: 2 << 30,
+        min_free_space: 0,
+        sync_interval: Duration::from_millis(50),
+    }
+}
+
 impl Place {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let database = fresh().await;
         let ann = user(&database.db, "ann").await;
         Self { folder: tempfile::tempdir().unwrap(), database, ann }
     }
 
-    fn run(&self) -> Run {
+    pub(crate) fn run(&self) -> Run {
         self.run_with(|_| {})
     }
 
@@ -82,20 +103,7 @@ impl Place {
 
     /// With a spool of at most so many bytes.
     fn run_in(&self, max_bytes: u64, change: impl FnOnce(&mut MessageLog)) -> Run {
-        let mut config = MessageLog {
-            batch_interval: NEVER,
-            batch_size: 500,
-            memory_threshold: 100 << 20,
-            sync: config::Sync::Interval,
-            content_retention: NEVER,
-            metadata_retention: NEVER,
-            capture: config::Capture::Full,
-            max_answer_size: 8 << 20,
-            max_memory: 256 << 20,
-            max_spool: 2 << 30,
-            min_free_space: 0,
-            sync_interval: Duration::from_millis(50),
-        };
+        let mut config = config();
         change(&mut config);
         let (background, metrics) =
             (Background::new(tokio::runtime::Handle::current()), Arc::new(Metrics::new()));
@@ -105,7 +113,7 @@ impl Place {
         let poison = self.folder.path().join("spool/poison");
         let db = self.database.db.clone();
         let sources = Sources { db, spool, reader, run: id, poison, is_told: false };
-        let log = Chatlog::start(&config, sources, &background, Arc::clone(&metrics));
+        let log = Chatlog::start(&config, sources, &background, &Clock::manual(NOW), Arc::clone(&metrics));
         Run { log, background, metrics }
     }
 
@@ -131,7 +139,7 @@ impl Place {
         Begin { user: self.ann, ledger: None, ..begin() }
     }
 
-    async fn rows(&self) -> Vec<Exchange> {
+    pub(crate) async fn rows(&self) -> Vec<Exchange> {
         let filter = Filter { limit: 2000, ..Filter::default() };
         list(&self.database.db, &filter).await.unwrap().rows
     }
@@ -143,7 +151,7 @@ impl Place {
 
 impl Run {
     /// As when the gateway stops in order.
-    async fn stop(self) {
+    pub(crate) async fn stop(self) {
         drop(self.log);
         self.background.finish().await;
     }
@@ -342,32 +350,6 @@ async fn a_record_that_stands_twice_or_cannot_be_read_holds_nothing_up() {
     run.log.flush().await;
     assert_eq!((place.rows().await.len(), run.log.waiting(), run.metrics.log_set_aside.get()), (2, 0, 1));
     drop(scribe);
-    run.stop().await;
-    assert_eq!(place.files(), 0);
-}
-
-#[tokio::test]
-async fn somebody_is_forgotten_though_others_go_on() {
-    let place = Place::new().await;
-    let run = place.run();
-    let mut other = run.log.scribe().place().unwrap();
-    let name = other.id();
-    other.begin(&Begin { user: UserId(99), ..place.begin() }, HI).unwrap();
-    other.answer(Some(&answer()), &[HEL]);
-    let mut here = run.log.scribe().place().unwrap();
-    here.begin(&place.begin(), b"what she said").unwrap();
-    assert!(run.log.forget(place.ann).await.is_err(), "she is still speaking");
-    here.end(&free(), &[], &[]);
-    run.log.forget(place.ann).await.unwrap();
-    let spool = std::fs::read_dir(place.folder.path().join("spool")).unwrap();
-    for file in spool.map(|file| file.unwrap().path()).filter(|path| path.is_file()) {
-        let bytes = std::fs::read(&file).unwrap();
-        assert!(!String::from_utf8_lossy(&bytes).contains("what she said"), "{}", file.display());
-    }
-    other.end(&free(), &[], &[]);
-    run.log.flush().await;
-    let row = place.row(name).await.unwrap();
-    assert!(row.answer.unwrap().contains("Hel") && !row.truncated);
     run.stop().await;
     assert_eq!(place.files(), 0);
 }

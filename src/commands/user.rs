@@ -45,6 +45,11 @@ pub(crate) enum UserCommand {
         #[command(flatten)]
         limits: NewLimits,
     },
+    /// Give everybody a whole day, beginning now; also the way back from a day that a clock ran ahead to.
+    ResetLimits {
+        #[command(flatten)]
+        at: ConfigFile,
+    },
     /// Shut an account out and end its sessions.
     Disable(Named),
     /// Let an account in again.
@@ -108,6 +113,7 @@ impl UserCommand {
             Self::Limit { account: of, limits } => {
                 at_the_desk(&of.at, async |desk| limit(desk, &of.username, limits).await)
             }
+            Self::ResetLimits { at } => at_the_desk(&at, async |desk| reset_limits(desk).await),
             Self::Disable(of) => at_the_desk(&of.at, async |desk| switch(desk, &of.username, false).await),
             Self::Enable(of) => at_the_desk(&of.at, async |desk| switch(desk, &of.username, true).await),
         }
@@ -197,6 +203,13 @@ async fn limit(desk: &Desk, username: &str, limits: NewLimits) -> anyhow::Result
     let detail = json!({ "limits.conversation_limit": limits.left, "limits.reset": limits.per_day });
     change(desk, &user, &UserChange { quota, ..UserChange::default() }, detail).await?;
     show(desk, username).await
+}
+
+async fn reset_limits(desk: &Desk) -> anyhow::Result<Told> {
+    let entry = desk.entry("limits.reset", "all users", json!({}));
+    let users = quota::reset_all(&desk.db, &entry).await?;
+    let text = format!("{users} users begin anew.");
+    Ok(Told { json: json!({ "ok": true, "users": users }), text })
 }
 
 async fn switch(desk: &Desk, username: &str, on: bool) -> anyhow::Result<Told> {

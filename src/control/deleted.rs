@@ -93,7 +93,7 @@ pub(super) struct Restored {
 
 /// What is left of somebody.
 #[derive(Serialize, ToSchema)]
-#[schema(as = ErasedUser, example = json!({"message": "User erased successfully", "proof": "erased:6f1d0c…", "log_rows": 12}))]
+#[schema(as = ErasedUser, example = json!({"message": "User erased successfully", "proof": "erased:6f1d0c…", "log_rows": 12, "files": 0}))]
 pub(super) struct Erased {
     /// For people.
     message: &'static str,
@@ -101,6 +101,8 @@ pub(super) struct Erased {
     proof: String,
     /// How many rows of the log lost their words.
     log_rows: u64,
+    /// How many files went that had been set aside.
+    files: u64,
 }
 
 /// Lists deleted users.
@@ -200,7 +202,8 @@ pub(super) async fn restore_user(
 /// Forgets a deleted user for good.
 ///
 /// What is kept of them, and their person and words in the log. Rows of the log stay as entries of the
-/// ledger.
+/// ledger. Of what this node set aside, poison and damaged pieces of its spool, all goes that is theirs or
+/// does not say whose it is.
 #[utoipa::path(
     delete,
     path = "/api/v1/admin/deleted-users/{id}",
@@ -218,12 +221,15 @@ pub(super) async fn erase_user(
 ) -> Result<Json<Erased>, Problem> {
     let user = number(&id)?;
     let proof = control.erasures.proof(user);
-    control.chatlog.forget(user).await?;
+    if deleted::is_here(&control.db, user).await? {
+        return Err(Problem::NotFound("deleted user"));
+    }
+    let files = control.chatlog.forget(user).await?;
     let actor = (Actor::Admin(admin.id), admin.username.as_str());
     let entry = origin.entry(actor, "user.erase", &proof, json!({}));
-    let erased = deleted::erase(&control.db, user, &proof, &entry).await?;
+    let erased = deleted::erase(&control.db, user, files, &proof, &entry).await?;
     let log_rows = erased.ok_or(Problem::NotFound("deleted user"))?;
-    Ok(Json(Erased { message: "User erased successfully", proof, log_rows }))
+    Ok(Json(Erased { message: "User erased successfully", proof, log_rows, files }))
 }
 
 fn number(id: &str) -> Result<UserId, Problem> {

@@ -1,17 +1,21 @@
 //! What every answer of the control plane has in common: its name, headers that keep browsers and
 //! caches from making more of it than it is, and problems written out.
 
+use std::any::Any;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use futures_util::FutureExt;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
 use super::Control;
 use super::problem::{self, Problem};
 use crate::ids::RequestId;
+use crate::telemetry::Metrics;
 use crate::telemetry::metrics::ApiAnswer;
 
 /// Both spellings in use; official SDKs read one or the other.
@@ -32,7 +36,7 @@ pub(super) async fn wrap(State(control): State<Arc<Control>>, mut request: Reque
     request.extensions_mut().insert(request_id.clone());
     let asks_for_options = request.method() == Method::OPTIONS;
     let (method, route) = (word_of(request.method()), route_of(&request));
-    let mut response = next.run(request).await;
+    let mut response = caught(next.run(request), &control.metrics).await;
     if asks_for_options && response.status() == StatusCode::METHOD_NOT_ALLOWED {
         response = options_of(&response);
     }
@@ -49,6 +53,21 @@ pub(super) async fn wrap(State(control): State<Arc<Control>>, mut request: Reque
         }
     }
     response
+}
+
+/// The answer, or a problem in its stead where a handler panicked. What is shared is locked for moments in
+/// which nothing panics, and transactions end with the handler, so what it left is whole.
+async fn caught(answer: impl Future<Output = Response>, metrics: &Metrics) -> Response {
+    AssertUnwindSafe(answer).catch_unwind().await.unwrap_or_else(|panic| {
+        metrics.api_panics.inc();
+        Problem::Internal(format!("a handler panicked: {}", words_of(&*panic))).into_response()
+    })
+}
+
+/// For the log alone.
+fn words_of(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("without a word")
 }
 
 /// For paths that do not exist.
@@ -83,10 +102,48 @@ fn options_of(refusal: &Response) -> Response {
 
 #[cfg(test)]
 mod tests {
+    use axum::Router;
+    use axum::body::Body;
     use axum::response::IntoResponse;
-    use http::StatusCode;
+    use axum::routing::get;
+    use futures_util::FutureExt;
+    use http::{Request, StatusCode};
+    use http_body_util::BodyExt;
+    use serde_json::Value;
+    use tower::ServiceExt;
 
-    use super::options_of;
+    use super::{caught, options_of, words_of};
+    use crate::clock::Timestamp;
+    use crate::control::problem;
+    use crate::ids::RequestId;
+    use crate::telemetry::Metrics;
+
+    async fn panics() -> StatusCode {
+        panic!("{}", "pw=secret");
+    }
+
+    #[tokio::test]
+    async fn a_handler_that_panics_is_a_problem_as_any_other_and_says_nothing_of_it() {
+        let router = Router::new().route("/panics", get(panics)).route("/works", get(async || "well"));
+        let metrics = Metrics::new();
+        let ask = async |path: &str| {
+            let request = Request::get(path).body(Body::empty()).unwrap();
+            let answer = router.clone().oneshot(request);
+            let response = caught(answer.map(Result::unwrap), &metrics).await;
+            problem::finish(response, &RequestId::parse("req-1").unwrap(), Timestamp(0))
+        };
+        let response = ask("/panics").await;
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        assert_eq!(response.headers()["content-type"], "application/problem+json");
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        assert!(!String::from_utf8_lossy(&body).contains("secret"));
+        let told: Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!((&told["code"], &told["request_id"]), (&"internal".into(), &"req-1".into()));
+        assert_eq!(ask("/works").await.status(), StatusCode::OK);
+        assert_eq!(metrics.api_panics.get(), 1);
+        assert_eq!(words_of(&String::from("a")), "a");
+        assert_eq!((words_of(&"b"), words_of(&7)), ("b", "without a word"));
+    }
 
     #[test]
     fn options_are_the_methods_of_the_path() {

@@ -15,7 +15,8 @@ use crate::store::audit::Actor;
 
 /// Gives every user a whole day.
 ///
-/// Whatever they used of this one.
+/// Whatever they used of this one. It is computed from the clock as it is now: whoever was led into a later
+/// day by a clock that ran ahead is back.
 #[utoipa::path(
     post,
     path = "/api/v1/admin/reset-limits",

@@ -1,10 +1,12 @@
 //! What each job does. All of it may be done twice, and stopped in the middle.
 
-use std::fmt::Write;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use chrono_tz::Tz;
+
+use super::Resident;
 
 use crate::chatlog::Backlog;
 use crate::clock::{Clock, Timestamp};
@@ -20,6 +22,7 @@ pub(super) struct Workshop {
     db: Db,
     node: String,
     backlog: Backlog,
+    resident: Resident,
     clock: Clock,
     zone: Tz,
     memory_threshold: u64,
@@ -34,6 +37,7 @@ type Outcome = Result<String, Failed>;
 const RUNS_KEPT: Duration = Duration::from_hours(90 * 24);
 /// A node that was silent for so long will not come back; if it does, its rows are counted all the same.
 const SILENT_FOR: Duration = Duration::from_hours(3 * 24);
+const LAST_OF_HOUR: Duration = Duration::from_millis(60 * 60 * 1000 - 1);
 /// Days summed up again each night: an answer may end, and be logged, long after the day it began on.
 const SUMMED_AGAIN: i64 = 2;
 
@@ -42,7 +46,7 @@ const SUMMED_AGAIN: i64 = 2;
 impl Workshop {
     pub(super) fn new(
         (db, node): (Db, String),
-        backlog: Backlog,
+        (backlog, resident): (Backlog, Resident),
         clock: Clock,
         (zone, log): (Tz, &MessageLog),
     ) -> Self {
@@ -50,6 +54,7 @@ impl Workshop {
             db,
             node,
             backlog,
+            resident,
             clock,
             zone,
             memory_threshold: log.memory_threshold,
@@ -80,18 +85,24 @@ impl Workshop {
         Ok(format!("{waiting} rows were waiting"))
     }
 
+    /// The earlier service looked at its process, whose buffer had no bound. Ours has one of its own, so what
+    /// the process takes is mostly not the log's, and may stay above the threshold: then this is a write each
+    /// two minutes.
     pub(super) async fn check_memory(self: Arc<Self>) -> Outcome {
-        let used = self.backlog.bytes();
-        let mut told = format!("{used} of {} bytes wait", self.memory_threshold);
-        if used > self.memory_threshold {
-            self.backlog.flush().await;
-            write!(told, "; now {}", self.backlog.bytes())?;
+        let (used, most) = (self.backlog.bytes(), self.memory_threshold);
+        let resident = (self.resident)();
+        let taken = resident.map_or_else(|| "an unknown number".to_owned(), |bytes| bytes.to_string());
+        let told = format!("{used} of {most} bytes wait, and the process takes {taken}");
+        if used.max(resident.unwrap_or(0)) <= most {
+            return Ok(told);
         }
-        Ok(told)
+        let rows = self.backlog.rows();
+        self.backlog.flush().await;
+        Ok(format!("{told}; {rows} rows were waiting and are written, {} are left", self.backlog.rows()))
     }
 
-    /// Days that are over: those never summed up, and the last ones again; but none again of which the
-    /// log has forgotten rows, for its sums would shrink.
+    /// Days that are over: those never summed up, the last ones again, and those that rows came late for; but
+    /// none again of which the log has forgotten rows, for its sums would shrink.
     pub(super) async fn sum_up(self: Arc<Self>) -> Outcome {
         self.backlog.flush().await;
         let yesterday = self.today().day - 1;
@@ -104,12 +115,19 @@ impl Workshop {
             None => first,
             Some(last) => (yesterday - SUMMED_AGAIN + 1).max(whole).min(last + 1),
         };
+        let hours = store::usage::late(&self.db).await?;
+        // An hour may be of two days, where a zone is half an hour off.
+        let both = |(hour, _): &(Timestamp, i64)| [*hour, hour.plus(LAST_OF_HOUR)];
+        let late = hours.iter().flat_map(both).map(|instant| self.day_of(instant));
+        let mut days: BTreeSet<i64> = late.filter(|day| (whole..=yesterday).contains(day)).collect();
+        days.extend(from..=yesterday);
         let mut groups = 0;
-        for day in from..=yesterday {
-            let Window { starts_at: since, resets_at: until, .. } = Window::of(day, self.zone);
-            groups += store::usage::sum_up(&self.db, Day { day, since, until }).await?;
+        for day in &days {
+            let Window { starts_at: since, resets_at: until, .. } = Window::of(*day, self.zone);
+            groups += store::usage::sum_up(&self.db, Day { day: *day, since, until }).await?;
         }
-        Ok(format!("{} days were summed up, in {groups} rows", (yesterday - from + 1).max(0)))
+        store::usage::settle_late(&self.db, &hours).await?;
+        Ok(format!("{} days were summed up, in {groups} rows", days.len()))
     }
 
     /// What is forgotten has been summed up.
@@ -159,5 +177,41 @@ impl Workshop {
 
     fn day_of(&self, instant: Timestamp) -> i64 {
         Window::at(instant, self.zone).day
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::Workshop;
+    use crate::chatlog::tests::{Place, config};
+    use crate::clock::Clock;
+    use crate::store::tests::{NOW, exchange};
+
+    #[tokio::test]
+    async fn the_log_is_written_when_the_process_is_large_though_little_waits() {
+        let place = Place::new().await;
+        let run = place.run();
+        let taken = Arc::new(AtomicU64::new(100 << 20));
+        let reading = Arc::clone(&taken);
+        let resident = Box::new(move || Some(reading.load(Ordering::Relaxed)).filter(|bytes| *bytes > 0));
+        let (db, log) = ((place.database.db.clone(), "node".to_owned()), config());
+        let sources = (run.log.backlog().clone(), resident as super::Resident);
+        let shop = Arc::new(Workshop::new(db, sources, Clock::manual(NOW), (chrono_tz::UTC, &log)));
+        run.log.flush().await; // the first look of the drain is over
+        run.log.log(&exchange(NOW.0)).await.unwrap();
+        let told = Arc::clone(&shop).check_memory().await.unwrap();
+        assert!(told.ends_with("and the process takes 104857600"), "{told}");
+        taken.store(0, Ordering::Relaxed);
+        let told = Arc::clone(&shop).check_memory().await.unwrap();
+        assert!(told.ends_with("and the process takes an unknown number"), "{told}");
+        assert_eq!((run.log.waiting(), place.rows().await.len()), (1, 0));
+        taken.store((100 << 20) + 1, Ordering::Relaxed);
+        let told = shop.check_memory().await.unwrap();
+        assert!(told.ends_with("104857601; 1 rows were waiting and are written, 0 are left"), "{told}");
+        assert_eq!((run.log.waiting(), place.rows().await.len()), (0, 1));
+        run.stop().await;
     }
 }

@@ -179,6 +179,15 @@ impl Key {
     }
 }
 
+/// What is the length of one record, with a head as those of the file it is from, named
+/// `<run>-<sequence number>-<offset>.bin`. Nothing says that its bits are right.
+pub(super) fn sole_record<'a>(name: &str, bytes: &'a [u8]) -> Option<(Kind, &'a [u8])> {
+    let (file, _) = name.rsplit_once('-')?;
+    let head = Header::from_name(&format!("{file}.seg"))?.key().head(bytes)?;
+    let payload = bytes.get(FRAME..)?.get(..usize::try_from(head.len).ok()?)?;
+    (size(head.len) == bytes.len() as u64).then_some((head.kind, payload))
+}
+
 /// Bytes of a frame with a payload of `len` bytes.
 pub(super) fn size(len: u32) -> u64 {
     (FRAME as u64 + u64::from(len)).next_multiple_of(8)

@@ -8,13 +8,13 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
-use super::aside::Aside;
+use super::aside::{Aside, Room};
 use super::cursor::{Cursor, Step, Stretch};
 use super::folder::Old;
-use super::frame::{HEADER, Key, size};
+use super::frame::{HEADER, Key, size, sole_record};
 use super::shared::Shared;
 use super::window::Window;
-use super::{Entry, FRAME, Location, disk, lock};
+use super::{Entry, FRAME, Kind, Location, disk, lock};
 
 /// Hands out records. There is one, and its calls block on the disk.
 pub struct Reader {
@@ -59,6 +59,10 @@ struct Tally {
     is_done: Vec<u64>,
 }
 
+/// What is kept of damaged files, over all runs; it is not part of the spool's quota.
+const MOST_DAMAGED: Room = Room { files: 10_000, bytes: 64 << 20 };
+/// Most bytes of one piece of them.
+const MAX_PIECE: u64 = 16 << 20;
 /// Numbers of old files, apart from those of this run.
 const OLD: u64 = 1 << 63;
 
@@ -67,7 +71,7 @@ const OLD: u64 = 1 << 63;
 impl Reader {
     pub(super) fn new(shared: Arc<Shared>, old: Vec<Old>) -> Self {
         Self {
-            aside: Aside::new(&shared.options.folder),
+            aside: Aside::new(shared.options.folder.join("damaged"), MOST_DAMAGED),
             shared,
             old: old.into(),
             old_cursor: None,
@@ -143,6 +147,19 @@ impl Reader {
     /// What could not be read until now.
     pub fn damage(&self) -> Damage {
         self.damage
+    }
+
+    /// Removes pieces of damaged files that were set aside, where `is_theirs` says so; how many. It is
+    /// given what may be the one record that the piece is, with wrong bits in it; `None`: it is more, or
+    /// less, or none.
+    ///
+    /// # Errors
+    /// What the disk says; then some may be there still.
+    pub fn remove_damaged(
+        &mut self,
+        mut is_theirs: impl FnMut(Option<(Kind, &[u8])>) -> bool,
+    ) -> io::Result<u64> {
+        self.aside.remove(|name, bytes| is_theirs(sole_record(name, bytes)))
     }
 
     fn next_live(&mut self) -> Option<Entry> {
@@ -262,7 +279,7 @@ impl Reader {
         self.damage.torn += u64::from(tail);
         let what = if tail { "the end of a spool file is torn" } else { "a spool file is damaged" };
         tracing::error!(%file, from, to, records, "{what}; what can be read is read");
-        self.aside.keep(&cursor.path, &cursor.file, from, to);
+        self.copy(&cursor.path, &cursor.file, from, to);
     }
 
     /// All of a file was handed out.
@@ -288,9 +305,19 @@ impl Reader {
         self.lose_file();
         self.damage.bytes += bytes;
         tracing::error!(file = %path.display(), bytes, "nothing of a spool file can be read; it is set aside");
-        if self.aside.keep(path, file, 0, bytes) {
+        if self.copy(path, file, 0, bytes) {
             self.unlink(path, bytes);
         }
+    }
+
+    /// Copies a stretch of a file, or its beginning where it is long. True: it is there, or there was
+    /// nothing in it but zeros, or no more may be kept.
+    fn copy(&mut self, path: &Path, file: &File, from: u64, to: u64) -> bool {
+        let Some(name) = path.file_stem().and_then(|name| name.to_str()) else { return false };
+        let (name, bytes) = (format!("{name}-{from:016x}.bin"), to.saturating_sub(from).min(MAX_PIECE));
+        let Err(error) = self.aside.copy(&name, file, from, bytes) else { return true };
+        tracing::warn!(%error, file = %self.aside.path(&name).display(), "damaged bytes cannot be set aside");
+        false
     }
 
     fn lose_file(&mut self) {

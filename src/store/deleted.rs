@@ -223,12 +223,35 @@ const ANONYMISE: &str = "UPDATE exchanges SET user_id = NULL, key_id = NULL, use
         messages = NULL, answer = NULL, client_ip = ''
     WHERE id IN (SELECT id FROM exchanges WHERE user_id = $1 LIMIT 1000)";
 const UNTELL: &str = "DELETE FROM webhook_queue WHERE user_id = $1";
-const PROVE: &str = "INSERT INTO erasures (proof, erased_at, exchanges) VALUES ($1, $2, $3)
-    ON CONFLICT (proof) DO UPDATE SET exchanges = erasures.exchanges + excluded.exchanges";
+const PROVE: &str = "INSERT INTO erasures (proof, erased_at, exchanges, files) VALUES ($1, $2, $3, $4)
+    ON CONFLICT (proof) DO UPDATE SET exchanges = erasures.exchanges + excluded.exchanges,
+        files = erasures.files + excluded.files";
+const NAMES: &str = "SELECT username, email FROM deleted_users WHERE user_id = $1
+    UNION SELECT username, email FROM exchanges WHERE user_id = $1";
+
+/// Whether somebody is a user now, and so can not be erased.
+///
+/// # Errors
+/// [`StoreError`], when the database does not answer.
+pub async fn is_here(db: &Db, user: UserId) -> Result<bool, StoreError> {
+    let lives: i64 = on!(db, read pool => sqlx::query_scalar(LIVES).bind(user).fetch_one(pool).await)?;
+    Ok(lives > 0)
+}
+
+/// Every name and address that somebody was deleted or logged with.
+///
+/// # Errors
+/// [`StoreError`], when the database does not answer.
+pub async fn names(db: &Db, user: UserId) -> Result<Vec<String>, StoreError> {
+    let pairs: Vec<(String, String)> =
+        on!(db, read pool => sqlx::query_as(NAMES).bind(user).fetch_all(pool).await)?;
+    let names = pairs.into_iter().flat_map(|(username, email)| [username, email]);
+    Ok(names.filter(|name| !name.is_empty()).collect())
+}
 
 /// Erases a deleted user: first what is kept of them, recorded, then their person from the log, a
 /// thousand rows at a time, and from what webhooks have still to be told, and last, when nothing is left,
-/// a proof is written. Answers how many rows
+/// a proof is written. `files` of theirs were removed before, outside of the database. Answers how many rows
 /// of the log lost their person; `None` when there is nothing to erase, or the user is not deleted.
 ///
 /// # Errors
@@ -236,6 +259,7 @@ const PROVE: &str = "INSERT INTO erasures (proof, erased_at, exchanges) VALUES (
 pub async fn erase(
     db: &Db,
     user: UserId,
+    files: u64,
     proof: &str,
     entry: &audit::Entry,
 ) -> Result<Option<u64>, StoreError> {
@@ -244,7 +268,7 @@ pub async fn erase(
         .execute(conn).await.map(|done| done.rows_affected()))?;
     let lives: i64 = on!(&mut tx, within conn => sqlx::query_scalar(LIVES).bind(user).fetch_one(conn).await)?;
     let spoke: i64 = on!(&mut tx, within conn => sqlx::query_scalar(SPOKE).bind(user).fetch_one(conn).await)?;
-    if lives > 0 || (kept == 0 && spoke == 0) {
+    if lives > 0 || (kept == 0 && spoke == 0 && files == 0) {
         return Ok(None);
     }
     audit::append(&mut tx, entry).await?;
@@ -261,7 +285,8 @@ pub async fn erase(
     on!(db, write pool => sqlx::query(UNTELL).bind(user).execute(pool).await.map(|_| ()))?;
     usage::forget_person(db, user).await?;
     let rows = i64::try_from(erased).unwrap_or(i64::MAX);
-    on!(db, write pool => sqlx::query(PROVE).bind(proof).bind(entry.at).bind(rows)
+    let files = i64::try_from(files).unwrap_or(i64::MAX);
+    on!(db, write pool => sqlx::query(PROVE).bind(proof).bind(entry.at).bind(rows).bind(files)
         .execute(pool).await.map(|_| ()))?;
     Ok(Some(erased))
 }

@@ -32,6 +32,9 @@ pub(super) mod trail;
 pub use book::{Column, What};
 pub use day::{Asked, Day, Epoch, Line, explain};
 
+#[cfg(test)]
+pub(super) use {day::COUNT, day::LINES, page::COUNTS};
+
 use page::Page;
 use trail::{Reach, Trail};
 
@@ -107,16 +110,17 @@ const LIGHT: usize = 5_000;
 /// [`StoreError`], when the database does not answer; then nothing is known.
 pub async fn verify(db: &Db, question: &Question) -> Result<Verified, StoreError> {
     let begun = Instant::now();
-    let mut tx = db.snapshot(question.patience).await?;
+    let mut snapshot = db.snapshot(question.patience).await?;
+    let tx = &mut snapshot.tx;
     let mut trail = Trail::default();
-    let reach = Reach::read(&mut tx, question.now).await?;
+    let reach = Reach::read(tx, question.now).await?;
     let mut found = Verified::of(&reach);
     let mut step = FIRST_STEP;
     let (mut after, last) = question.range();
     while after < last {
-        let page = Page::read(&mut tx, (after, last), step).await?;
+        let page = Page::read(tx, (after, last), step).await?;
         for difference in page.differences(&reach) {
-            if !trail.explains(&mut tx, &page, &difference).await? {
+            if !trail.explains(tx, &page, &difference).await? {
                 found.add(difference);
             }
         }
@@ -128,7 +132,7 @@ pub async fn verify(db: &Db, question: &Question) -> Result<Verified, StoreError
         }
         step = next_step(step, page.len());
     }
-    tx.commit().await?;
+    snapshot.end().await?;
     Ok(found)
 }
 

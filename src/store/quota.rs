@@ -1,8 +1,9 @@
 //! The day's conversations: one row for each user, day and epoch, made by the first that is granted.
 //!
 //! Nothing resets a quota: another day, or another epoch, is another row. What is left is the
-//! allowance less what was granted. A user's day never goes back: once a day has begun, a clock that is
-//! set back, or a zone to the west, stays in it. [`super::leases`] moves what is granted.
+//! allowance less what was granted. A user's day never goes back within an epoch: once a day has begun, a
+//! clock that is set back, or a zone to the west, stays in it. Of the two ways to begin an epoch, setting
+//! what is left stays in the day too, and [`reset_all`] does not. [`super::leases`] moves what is granted.
 
 use std::collections::HashMap;
 
@@ -45,7 +46,7 @@ struct DayRow {
     user_id: UserId,
     epoch: i64,
     quota_reset: Option<i64>,
-    /// The latest day that the user has begun, in whatever epoch.
+    /// The latest day that the user has begun in this epoch.
     latest: Option<i64>,
     allowance: Option<i64>,
     granted: Option<i64>,
@@ -62,7 +63,7 @@ pub async fn left(db: &Db, user: UserId, day: i64, plan_limit: i64) -> Result<Op
 
 const LEFT: &str = "SELECT l.user_id, l.epoch, l.quota_reset, l.latest, q.allowance, q.granted
     FROM (SELECT u.id AS user_id, u.quota_epoch AS epoch, u.quota_reset,
-            (SELECT MAX(x.day) FROM quota x WHERE x.user_id = u.id) AS latest
+            (SELECT MAX(x.day) FROM quota x WHERE x.user_id = u.id AND x.epoch = u.quota_epoch) AS latest
         FROM users u WHERE u.id IN (";
 const LEFT_REST: &str = ")) AS l
     LEFT JOIN quota q ON q.user_id = l.user_id AND q.epoch = l.epoch AND q.day = l.latest";
@@ -112,7 +113,8 @@ pub async fn used_since(db: &Db, user: UserId, day: i64) -> Result<Vec<Used>, St
 
 const RESET_ALL: &str = "UPDATE users SET quota_epoch = quota_epoch + 1, updated_at = $1";
 
-/// Begins a new epoch for every user: each has their whole daily limit again, today included.
+/// Begins a new epoch for every user: each has their whole daily limit again, today included. Their day is
+/// computed from the clock again, so that it goes back where a clock had run ahead.
 /// Answers for how many.
 ///
 /// # Errors
@@ -154,22 +156,26 @@ pub async fn prune(db: &Db, day: i64) -> Result<u64, StoreError> {
     }
 }
 
-/// The day of a statement's `$2`, or a later one that the user of its row has begun already.
+/// The day of a statement's `$2`, or a later one that the user of its row has begun already in an epoch.
 macro_rules! their_day {
-    () => {
-        "COALESCE((SELECT MAX(x.day) FROM quota x WHERE x.user_id = users.id AND x.day > $2), $2)"
+    ($epoch:literal) => {
+        concat!(
+            "COALESCE((SELECT MAX(x.day) FROM quota x WHERE x.user_id = users.id AND x.epoch = ",
+            $epoch,
+            " AND x.day > $2), $2)"
+        )
     };
 }
 
 const KEEP_TODAY: &str = concat!(
     "INSERT INTO quota (user_id, day, epoch, allowance, granted, charged, refunded) SELECT id, ",
-    their_day!(),
+    their_day!("users.quota_epoch"),
     ", quota_epoch, COALESCE(quota_reset, $3), 0, 0, 0 FROM users WHERE id = $1
     ON CONFLICT (user_id, day, epoch) DO NOTHING"
 );
 const PLAN_TODAY: &str = concat!(
     "INSERT INTO quota (user_id, day, epoch, allowance, granted, charged, refunded) SELECT id, ",
-    their_day!(),
+    their_day!("users.quota_epoch"),
     ", quota_epoch, $3, 0, 0, 0 FROM users WHERE id = $1 AND quota_reset IS NULL
     ON CONFLICT (user_id, day, epoch) DO UPDATE SET allowance = excluded.allowance"
 );
@@ -200,7 +206,7 @@ pub(super) async fn settle_day(
 const NEXT_EPOCH: &str = "UPDATE users SET quota_epoch = quota_epoch + 1 WHERE id = $1";
 const BEGIN_EPOCH: &str = concat!(
     "INSERT INTO quota (user_id, day, epoch, allowance, granted, charged, refunded) SELECT id, ",
-    their_day!(),
+    their_day!("users.quota_epoch - 1"),
     ", quota_epoch, $3, 0, 0, 0 FROM users WHERE id = $1"
 );
 

@@ -12,6 +12,10 @@ use super::{Db, StoreError, Tx};
 use crate::clock::Timestamp;
 use crate::ids::UserId;
 
+mod late;
+
+pub use late::{hour, late, note_late, settle_late};
+
 /// Sums of some group of requests.
 #[derive(Clone, Debug, Default, PartialEq, Eq, sqlx::FromRow)]
 pub struct Usage {

@@ -22,6 +22,8 @@ pub struct Metrics {
     pub requests: Family<Answer, Counter>,
     /// `tollgate_api_requests_total`: what the control plane answered.
     pub api_requests: Family<ApiAnswer, Counter>,
+    /// `tollgate_api_panics_total`: calls whose handler panicked; each is a mistake of ours.
+    pub api_panics: Counter,
     /// `tollgate_denied_total`: refusals of the data plane, by code.
     pub denied: Family<Reason, Counter>,
     /// `tollgate_overhead_seconds`: from a request's head to its forwarding.
@@ -145,6 +147,7 @@ impl Metrics {
             registry: Registry::with_prefix("tollgate"),
             requests: Family::default(),
             api_requests: Family::default(),
+            api_panics: Counter::default(),
             denied: Family::default(),
             overhead: Histogram::new(exponential_buckets(0.000_05, 2.0, 14)),
             first_byte: Histogram::new(exponential_buckets(0.001, 2.5, 14)),
@@ -224,6 +227,7 @@ impl Metrics {
         let r = &mut self.registry;
         r.register("requests", "Requests answered", self.requests.clone());
         r.register("api_requests", "Requests answered by the REST API", self.api_requests.clone());
+        r.register("api_panics", "Calls of the REST API that met a mistake of ours", self.api_panics.clone());
         r.register("denied", "Requests refused by the gateway", self.denied.clone());
         let help = "From a request's head to its forwarding";
         r.register_with_unit("overhead", help, Unit::Seconds, self.overhead.clone());

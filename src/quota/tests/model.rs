@@ -124,6 +124,7 @@ impl Story<'_> {
             }
             Event::ResetAll => {
                 quota::reset_all(&self.world.db, &entry("limits.reset")).await.unwrap();
+                self.model.latest = i64::MIN;
                 self.model.epoch += 1;
                 self.spread_the_word().await;
             }

@@ -56,7 +56,8 @@ fn share(left: i64, ask: &Ask) -> i64 {
 // The writer is alone, so what was read first is still so when it is raised. Lists travel as JSON.
 const STANDING_SQLITE: &str = "WITH asked AS (
         SELECT u.id AS user_id, u.quota_epoch AS epoch, COALESCE(u.quota_reset, a.value ->> 2) AS reset,
-            COALESCE((SELECT MAX(x.day) FROM quota x WHERE x.user_id = u.id AND x.day > a.value ->> 1),
+            COALESCE((SELECT MAX(x.day) FROM quota x
+                WHERE x.user_id = u.id AND x.epoch = u.quota_epoch AND x.day > a.value ->> 1),
                 a.value ->> 1) AS day
         FROM json_each($1) a CROSS JOIN users u ON u.id = a.value ->> 0)
     SELECT a.user_id, a.day, a.epoch, a.reset, q.allowance, q.granted, q.refunded
@@ -96,7 +97,8 @@ const GRANT_POSTGRES: &str = concat!(
     errand!(),
     "), asked AS (
         SELECT u.id AS user_id, u.quota_epoch AS epoch, COALESCE(u.quota_reset, a.plan_limit) AS reset,
-            GREATEST(a.day, (SELECT MAX(x.day) FROM quota x WHERE x.user_id = u.id)) AS day, a.need, a.most
+            GREATEST(a.day, (SELECT MAX(x.day) FROM quota x
+                WHERE x.user_id = u.id AND x.epoch = u.quota_epoch)) AS day, a.need, a.most
         FROM UNNEST($3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[])
             AS a (user_id, day, plan_limit, need, most)
         JOIN users u ON u.id = a.user_id WHERE EXISTS (SELECT 1 FROM errand) ORDER BY u.id FOR KEY SHARE OF u

@@ -89,20 +89,33 @@ pub struct Epoch {
     pub live: bool,
 }
 
-macro_rules! of_day {
+macro_rules! of_user {
     () => {
-        " FROM exchanges WHERE user_id = $1 \
-          AND (quota_day = $2 OR (quota_day IS NULL AND time >= $3 AND time < $4))"
+        "SELECT id, time, request_id, call, model, status, outcome, verdict, reason, quota_epoch \
+         FROM exchanges WHERE user_id = $1 AND quota_day "
     };
 }
 
-const LINES: &str = concat!(
+// In two parts: of a condition with OR, SQLite finds all of the user's rows.
+macro_rules! of_day {
+    () => {
+        concat!(
+            " FROM (",
+            of_user!(),
+            "= $2 UNION ALL ",
+            of_user!(),
+            "IS NULL AND time >= $3 AND time < $4) AS of_day"
+        )
+    };
+}
+
+pub(in crate::store) const LINES: &str = concat!(
     "SELECT id, time, request_id, call, model, status, outcome, verdict, reason, quota_epoch AS epoch, \
      COUNT(CASE WHEN verdict = 'charged' THEN 1 END) OVER (PARTITION BY quota_epoch ORDER BY time, id) AS charged",
     of_day!(),
     " ORDER BY time, id LIMIT $5 OFFSET $6"
 );
-const COUNT: &str = concat!("SELECT COUNT(*)", of_day!());
+pub(in crate::store) const COUNT: &str = concat!("SELECT COUNT(*)", of_day!());
 const EPOCHS: &str = "SELECT q.epoch, q.allowance, q.granted, q.charged, q.refunded, q.forfeited,
         CAST(COALESCE((SELECT SUM(l.units) FROM leases l
             WHERE l.user_id = q.user_id AND l.day = q.day AND l.epoch = q.epoch), 0) AS BIGINT) AS held,
@@ -115,23 +128,24 @@ const EPOCHS: &str = "SELECT q.epoch, q.allowance, q.granted, q.charged, q.refun
 /// [`StoreError`], when the database does not answer.
 pub async fn explain(db: &Db, asked: &Asked) -> Result<Day, StoreError> {
     let Asked { user, day, between: (since, until), page: (limit, offset), patience, now } = *asked;
-    let mut tx = db.snapshot(patience).await?;
-    let lines = on!(&mut tx, within conn => sqlx::query_as(LINES)
+    let mut snapshot = db.snapshot(patience).await?;
+    let tx = &mut snapshot.tx;
+    let lines = on!(&mut *tx, within conn => sqlx::query_as(LINES)
         .bind(user).bind(day).bind(since).bind(until).bind(limit).bind(offset).fetch_all(conn).await)?;
-    let total = on!(&mut tx, within conn => sqlx::query_scalar(COUNT)
+    let total = on!(&mut *tx, within conn => sqlx::query_scalar(COUNT)
         .bind(user).bind(day).bind(since).bind(until).fetch_one(conn).await)?;
-    let epochs = on!(&mut tx, within conn => sqlx::query_as(EPOCHS)
+    let epochs = on!(&mut *tx, within conn => sqlx::query_as(EPOCHS)
         .bind(user).bind(day).fetch_all(conn).await)?;
-    let reach = Reach::read(&mut tx, now).await?;
-    let page = Page::read(&mut tx, (user.0.saturating_sub(1), user.0), 1).await?;
+    let reach = Reach::read(tx, now).await?;
+    let page = Page::read(tx, (user.0.saturating_sub(1), user.0), 1).await?;
     let (mut trail, mut differences) = (Trail::default(), Vec::new());
     for difference in page.differences(&reach) {
         let of_day = difference.day.is_none_or(|of| of == day);
-        if of_day && !trail.explains(&mut tx, &page, &difference).await? {
+        if of_day && !trail.explains(tx, &page, &difference).await? {
             differences.push(difference);
         }
     }
-    tx.commit().await?;
+    snapshot.end().await?;
     Ok(Day { lines, total, epochs, differences })
 }
 

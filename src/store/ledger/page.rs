@@ -29,7 +29,7 @@ const OWNERS: &str = "SELECT id, username, quota_epoch FROM users WHERE id > $1 
     ORDER BY id LIMIT $3";
 const BALANCES: &str = "SELECT user_id, day, epoch, allowance, granted, charged, refunded, forfeited
     FROM quota WHERE user_id > $1 AND user_id <= $2";
-const COUNTS: &str = "SELECT user_id, quota_day AS day, quota_epoch AS epoch,
+pub(in crate::store) const COUNTS: &str = "SELECT user_id, quota_day AS day, quota_epoch AS epoch,
         COUNT(CASE WHEN verdict = 'charged' THEN 1 END) AS charged,
         COUNT(CASE WHEN verdict = 'refunded' THEN 1 END) AS refunded
     FROM exchanges WHERE user_id > $1 AND user_id <= $2 AND verdict <> 'free'

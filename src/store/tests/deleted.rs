@@ -108,10 +108,15 @@ async fn an_erased_user_is_nowhere_and_the_ledger_stands() {
     let rows: Vec<Exchange> =
         (0..1200).map(|n| charged(ada, n)).chain((0..3).map(|n| charged(bob, n))).collect();
     exchanges::append(&world.db, RUN, &rows).await.unwrap();
-    assert_eq!(deleted::erase(&world.db, ada, "p", &entry("x")).await.unwrap(), None, "still here");
+    assert_eq!(deleted::erase(&world.db, ada, 2, "p", &entry("x")).await.unwrap(), None, "still here");
+    assert!(deleted::is_here(&world.db, ada).await.unwrap());
     deleted::delete(&world.db, ada, &entry("user.delete")).await.unwrap();
-    assert_eq!(deleted::erase(&world.db, ada, "p", &entry("user.erase")).await.unwrap(), Some(1200));
-    assert_eq!(deleted::erase(&world.db, ada, "p", &entry("x")).await.unwrap(), None);
+    assert!(!deleted::is_here(&world.db, ada).await.unwrap());
+    let mut names = deleted::names(&world.db, ada).await.unwrap();
+    names.sort();
+    assert_eq!(names, ["ada", "ada", "ada@Example.com", "ada@example.com"]);
+    assert_eq!(deleted::erase(&world.db, ada, 2, "p", &entry("user.erase")).await.unwrap(), Some(1200));
+    assert_eq!(deleted::erase(&world.db, ada, 0, "p", &entry("x")).await.unwrap(), None);
     let listed = exchanges::list(&world.db, &Filter { limit: 2000, ..Filter::default() }).await.unwrap().rows;
     let (theirs, others): (Vec<_>, Vec<_>) = listed.iter().partition(|row| row.username == "erased");
     assert_eq!((theirs.len(), others.len()), (1200, 3));
@@ -126,13 +131,13 @@ async fn an_erased_user_is_nowhere_and_the_ledger_stands() {
         );
     }
     assert!(others.iter().all(|row| row.user_id == Some(bob) && row.messages.is_some()));
-    let proofs: Vec<(String, i64)> = on!(&world.db, read pool =>
-        sqlx::query_as("SELECT proof, exchanges FROM erasures").fetch_all(pool).await)
+    let proofs: Vec<(String, i64, i64)> = on!(&world.db, read pool =>
+        sqlx::query_as("SELECT proof, exchanges, files FROM erasures").fetch_all(pool).await)
     .unwrap();
-    assert_eq!(proofs, [("p".to_owned(), 1200)]);
+    assert_eq!(proofs, [("p".to_owned(), 1200, 2)]);
     // What stopped half-way goes on.
     exchanges::append(&world.db, RUN, &[charged(ada, 5)]).await.unwrap();
-    assert_eq!(deleted::erase(&world.db, ada, "p", &entry("user.erase")).await.unwrap(), Some(1));
+    assert_eq!(deleted::erase(&world.db, ada, 2, "p", &entry("user.erase")).await.unwrap(), Some(1));
 }
 
 #[tokio::test]
@@ -146,7 +151,7 @@ async fn a_deletion_without_its_record_never_happened() {
         .unwrap();
     assert!(deleted::delete(&world.db, id, &entry("x")).await.is_err());
     assert!(deleted::restore(&world.db, &kept, &back("k2"), &entry("x")).await.is_err());
-    assert!(deleted::erase(&world.db, gone, "p", &entry("x")).await.is_err());
+    assert!(deleted::erase(&world.db, gone, 2, "p", &entry("x")).await.is_err());
     assert!(deleted::purge(&world.db, Timestamp(NOW.0 + 1), NOW).await.is_err());
     assert!(users::by_id(&world.db, id).await.unwrap().is_some());
     assert!(keys::holder(&world.db, &digest("ada")).await.unwrap().is_some());

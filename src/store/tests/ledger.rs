@@ -8,6 +8,7 @@ use crate::store::Db;
 use crate::store::ledger::{MOST_TOLD, Question, Verified, verify};
 
 mod explained;
+mod plans;
 mod removed;
 mod tampered;
 mod under_way;

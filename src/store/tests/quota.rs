@@ -138,12 +138,31 @@ async fn a_day_that_has_begun_is_not_left_for_an_older_one() {
     assert_eq!((found.day, found.left), (TODAY + 1, 1));
     assert_eq!(take(&world.db, ada, TODAY, 3, 5).await.map(|g| (g.day, g.units)), Some((TODAY + 1, 1)));
     assert_eq!(take(&world.db, ada, TODAY - 9, 3, 1).await, None);
-    // An admin's number, and a reset, are for the day that the user is in.
+    // An admin's number is for the day that the user is in.
     change(&world.db, ada, to(Some(4), None, 3), None).await;
     assert_eq!(take(&world.db, ada, TODAY, 3, 9).await.map(|g| (g.day, g.units)), Some((TODAY + 1, 4)));
-    quota::reset_all(&world.db, &entry("limits.reset")).await.unwrap();
-    assert_eq!(take(&world.db, ada, TODAY, 3, 9).await.map(|g| (g.day, g.units)), Some((TODAY + 1, 3)));
     change(&world.db, ada, to(None, None, 5), Some("pro")).await;
-    assert_eq!(take(&world.db, ada, TODAY, 5, 9).await.map(|g| (g.day, g.units)), Some((TODAY + 1, 2)));
-    assert_eq!(balances(&world.db).await.len(), 3);
+    assert_eq!(take(&world.db, ada, TODAY, 5, 9).await.map(|g| (g.day, g.units)), Some((TODAY + 1, 1)));
+    assert_eq!(balances(&world.db).await.len(), 2);
+}
+
+#[tokio::test]
+async fn a_reset_leaves_a_day_that_a_clock_ran_ahead_to() {
+    let world = fresh().await;
+    let (ada, bob) = (user(&world.db, "ada").await, user(&world.db, "bob").await);
+    for user in [ada, bob] {
+        take(&world.db, user, TODAY + 3000, 3, 3).await.unwrap();
+    }
+    quota::reset_all(&world.db, &entry("limits.reset")).await.unwrap();
+    let today = async |user| quota::left(&world.db, user, TODAY, 3).await.unwrap().map(|l| (l.day, l.left));
+    assert_eq!(today(ada).await, Some((TODAY, 3)));
+    assert_eq!(take(&world.db, ada, TODAY, 3, 2).await.map(|g| (g.day, g.units)), Some((TODAY, 2)));
+    // Nor do later changes lead back there, of who came here and of who did not yet.
+    for (user, limit) in [(ada, to(Some(2), None, 3)), (bob, to(Some(2), None, 3)), (bob, to(None, None, 5))]
+    {
+        change(&world.db, user, limit, None).await;
+        assert_eq!(today(user).await, Some((TODAY, 2)));
+    }
+    take(&world.db, ada, TODAY + 1, 3, 1).await.unwrap();
+    assert_eq!(today(ada).await, Some((TODAY + 1, 2)), "and from here on as ever");
 }

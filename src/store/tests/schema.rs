@@ -90,6 +90,7 @@ async fn both_engines_are_migrated_to_the_same_tables_and_columns() {
             "sessions",
             "staff",
             "usage_daily",
+            "usage_late",
             "users",
             "verified_emails",
             "webhook_events",

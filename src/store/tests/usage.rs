@@ -4,7 +4,9 @@ use super::{NOW, RUN, balances, digest, exchange, fresh, new_key, take, user};
 use crate::clock::Timestamp;
 use crate::ids::UserId;
 use crate::store::exchanges::{Exchange, Verdict, append};
-use crate::store::usage::{By, Day, Question, Usage, forget_person, last_day, sum_up, sums};
+use crate::store::usage::{
+    By, Day, Question, Usage, forget_person, hour, last_day, late, note_late, settle_late, sum_up, sums,
+};
 use crate::store::{keys, quota};
 
 const HOUR: i64 = 3_600_000;
@@ -112,4 +114,17 @@ async fn old_days_of_quota_and_keys_revoked_long_ago_are_forgotten() {
     assert_eq!(keys::forget_revoked(&world.db, NOW).await.unwrap(), 0);
     assert_eq!(keys::forget_revoked(&world.db, Timestamp(NOW.0 + 1)).await.unwrap(), 1);
     assert!(keys::holder(&world.db, &digest("other")).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn hours_that_rows_came_late_for_stay_noted_until_they_are_summed_up() {
+    let world = fresh().await;
+    let hours = [hour(NOW), hour(Timestamp(NOW.0 - 5 * HOUR))];
+    assert!(hours[0].0 <= NOW.0 && NOW.0 - hours[0].0 < HOUR && hours[0].0 % HOUR == 0);
+    note_late(&world.db, &hours.into()).await.unwrap();
+    let seen = late(&world.db).await.unwrap();
+    assert_eq!(seen, [(hours[1], 1), (hours[0], 1)]);
+    note_late(&world.db, &[hours[0]].into()).await.unwrap();
+    settle_late(&world.db, &seen).await.unwrap();
+    assert_eq!(late(&world.db).await.unwrap(), [(hours[0], 2)], "more came meanwhile");
 }

@@ -155,7 +155,7 @@ impl House {
             max_lease: config.limits.max_lease.into(),
         });
         let sources = chatlog::Sources { db, spool, reader, run: id, poison, is_told: false };
-        let chatlog = Chatlog::start(&config.message_log, sources, &background, metrics);
+        let chatlog = Chatlog::start(&config.message_log, sources, &background, &clock, metrics);
         let said = |words: usize| "word ".repeat(words);
         let asked = format!(r#"{{"model":"m","messages":[{{"role":"user","content":"{}"}}]}}"#, said(397));
         let answered = format!(

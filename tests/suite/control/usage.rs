@@ -1,5 +1,6 @@
 //! What was used, for charts and at a glance.
 
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -79,6 +80,48 @@ async fn a_day_that_is_over_is_kept_and_outlives_the_log() {
     assert_eq!(world.rows(&world.admin().await).await, Vec::<Value>::new());
     run(&world, "usage_statistics").await;
     assert_eq!(usage(&world, "").await, both);
+}
+
+/// Calls of a gateway that was there for a moment, as its spool has them.
+async fn left_behind(spool: &Path) {
+    let elsewhere = World::start().await;
+    let ann = elsewhere.user("ann").await;
+    let message = json!({"model": "late", "messages": [{"role": "user", "content": "Hello"}]});
+    for _ in 0..3 {
+        let call = elsewhere.post("/api/v1/auth/log-message").bearer(&ann.key).json(&message);
+        assert_eq!(call.send().await.status, 200);
+    }
+    for file in std::fs::read_dir(elsewhere.folder.path().join("data/spool")).unwrap() {
+        let file = file.unwrap();
+        if file.path().extension().is_some_and(|kind| kind == "seg") {
+            std::fs::copy(file.path(), spool.join(file.file_name())).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_spool_that_is_found_five_days_later_is_summed_up_with_its_day() {
+    let mut world = World::start().await;
+    let ann = world.user("ann").await;
+    talk(&world, &ann).await;
+    world.clock.advance(DAY * 5);
+    talk(&world, &ann).await;
+    run(&world, "usage_statistics").await;
+    let before = usage(&world, "by=model").await;
+    assert_eq!((before.len(), &before[0]["requests"]), (1, &json!(4)), "{before:#?}");
+
+    world.take_app().shutdown().await;
+    left_behind(&world.folder.path().join("data/spool")).await;
+    world.start_again().await;
+    let rows = world.rows_when(7).await;
+    assert_eq!(rows.iter().filter(|row| row["model"] == "late").count(), 3);
+    assert_eq!(usage(&world, "by=model").await, before, "not before the night");
+    for _ in 0..2 {
+        run(&world, "usage_statistics").await;
+        let after = usage(&world, "by=model&to=2026-10-01").await;
+        let late = after.iter().find(|model| model["model"] == "late");
+        assert_eq!(late.map(|model| &model["requests"]), Some(&json!(3)), "{after:#?}");
+    }
 }
 
 #[tokio::test]

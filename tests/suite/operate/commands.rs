@@ -103,6 +103,12 @@ async fn accounts_are_made_before_the_first_start_and_changed_beside_a_running_g
     let profile = place.site.get("/api/v1/auth/profile", &jwt).await.1;
     assert_eq!(profile["limits"], json!({"conversation_limit": 3, "reset": 50}));
 
+    assert_eq!(place.done(&["user", "reset-limits"])["users"], json!(1));
+    assert_eq!(
+        place.done(&["user", "show", "ann"])["limits"],
+        json!({"conversation_limit": 50, "reset": 50})
+    );
+
     place.done(&["user", "disable", "ann"]);
     assert_eq!(place.site.get("/api/v1/auth/profile", &jwt).await.0, 401, "sessions end at once");
     place.status_becomes(&key, 403).await;

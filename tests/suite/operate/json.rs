@@ -9,7 +9,7 @@ use super::child::Site;
 use crate::world::Database;
 
 /// A command that is done, and the same one refused.
-const COMMANDS: [(&str, Option<&str>, &str); 17] = [
+const COMMANDS: [(&str, Option<&str>, &str); 18] = [
     ("check", None, "wrong"),
     ("migrate", None, "wrong"),
     ("health", None, "nobody"),
@@ -18,6 +18,7 @@ const COMMANDS: [(&str, Option<&str>, &str); 17] = [
     ("user-show", Some("user show ann"), "user show nobody"),
     ("user-key", Some("user key ann"), "user key nobody"),
     ("user-limit", Some("user limit ann --left 3"), "user limit nobody --left 3"),
+    ("user-reset-limits", Some("user reset-limits"), "wrong"),
     ("user-disable", Some("user disable ann"), "user disable nobody"),
     ("user-enable", Some("user enable ann"), "user enable nobody"),
     ("staff-add", Some("staff add sue --email sue@example.com"), "staff add sue --email s@example.com"),

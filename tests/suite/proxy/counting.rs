@@ -51,6 +51,33 @@ async fn exactly_ten_of_sixty(client: reqwest::ClientBuilder, version: http::Ver
 }
 
 #[tokio::test]
+async fn who_was_led_years_ahead_by_a_clock_is_brought_back_by_a_reset() {
+    let world = World::start().await;
+    let (ann, bob) = (world.user("ann").await, world.user("bob").await);
+    assert_eq!(world.chat(&ann).send().await.status, 200);
+    world.clock.advance(Duration::from_hours(24 * 3000));
+    for _ in 0..10 {
+        assert_eq!(world.chat(&ann).send().await.status, 200);
+    }
+    world.clock.set(TEN_O_CLOCK);
+    world.clock.advance(Duration::from_hours(24));
+    assert_eq!(world.chat(&bob).send().await.status, 200, "who was not there is where they were");
+    let held = world.chat(&ann).send().await;
+    assert_eq!((held.status, held.header("x-ratelimit-remaining-requests")), (429, "0"));
+
+    let reset = world.post("/api/v1/admin/reset-limits").bearer(&world.admin().await).send().await;
+    assert_eq!(reset.status, 200);
+    for person in [&ann, &bob] {
+        let answer = world.chat(person).send().await;
+        assert_eq!((answer.status, answer.header("x-ratelimit-remaining-requests")), (200, "9"));
+    }
+    world.clock.advance(Duration::from_hours(24));
+    assert_eq!(world.chat(&ann).send().await.header("x-ratelimit-remaining-requests"), "9", "each day anew");
+    let ledger = world.get("/api/v1/admin/ledger/verify").bearer(&world.admin().await).send().await.json();
+    assert_eq!((&ledger["ok"], &ledger["total"]), (&json!(true), &json!(0)), "{ledger:#}");
+}
+
+#[tokio::test]
 async fn what_is_left_goes_down_by_one_and_is_told_in_every_answer() {
     let world = World::start().await;
     let ann = world.user("ann").await;

@@ -97,6 +97,36 @@ async fn what_waits_when_the_gateway_stops_is_written_by_the_next_start() {
 }
 
 #[tokio::test]
+async fn while_nobody_can_be_looked_up_nobody_is_called_a_stranger() {
+    let mut world = World::start().await;
+    let (ann, bob) = (world.user("ann").await, world.user("bob").await);
+    assert_eq!(world.chat(&ann).send().await.status, 200);
+    let nobody = Person { key: format!("pe-{}", "x".repeat(32)), ..bob.clone() };
+    let db = world.db().clone();
+    world.ask(async move { db.close().await }).await;
+    for person in [&bob, &nobody] {
+        let refused = world.chat(person).send().await;
+        assert_eq!(refused.status, 503, "{}", refused.text());
+        assert!(!refused.header("retry-after").is_empty(), "{:?}", refused.text());
+        for (method, path) in
+            [("POST", "/api/v1/auth/verify-key"), ("GET", "/api/v1/key"), ("GET", "/api/v1/authz")]
+        {
+            let refused = world.call(method, path).bearer(&person.key).send().await;
+            assert_eq!(refused.status, 503, "{path}: {}", refused.text());
+        }
+    }
+    let known = world.chat(&ann).send().await;
+    assert!([200, 503].contains(&known.status), "{}", known.text());
+
+    world.take_app().shutdown().await;
+    world.start_again().await;
+    assert_eq!(world.chat(&bob).send().await.status, 200);
+    assert_eq!(world.chat(&nobody).send().await.status, 401, "now it is known");
+    let passed = 2 + usize::from(known.status == 200);
+    assert_eq!(world.rows_when(passed).await.len(), passed);
+}
+
+#[tokio::test]
 async fn a_row_the_database_refuses_is_set_aside_and_counted() {
     let world = World::start().await;
     let ann = world.user("ann").await;
@@ -109,6 +139,16 @@ async fn a_row_the_database_refuses_is_set_aside_and_counted() {
     assert!((world.metric("tollgate_message_log_set_aside_total") - 1.0).abs() < 0.5);
     let ready = world.get("/readyz").send().await.json();
     assert_eq!((&ready["message_log"]["set_aside"], waiting(&world).await), (&json!(1), 0), "{ready}");
+
+    // It goes with the person it is of, and with nobody else.
+    let (bob, admin) = (world.user("bob").await, world.admin().await);
+    for (person, id, files) in [(&bob, 2, 0), (&ann, 1, 1)] {
+        let left = world.delete("/api/v1/auth/account").bearer(&person.jwt).send().await;
+        assert_eq!(left.status, 200);
+        let path = format!("/api/v1/admin/deleted-users/{id}");
+        let erased = world.delete(&path).bearer(&admin).send().await;
+        assert_eq!((erased.status, &erased.json()["files"]), (200, &json!(files)), "{}", erased.text());
+    }
 }
 
 async fn refuse_model(url: &str, model: &str) {

@@ -121,7 +121,7 @@ async fn who_is_deleted_restored_and_erased_leaves_no_difference() {
     assert_eq!(told(&verified(&world.db).await), [gone(ada, 2), gone(bob, 0)], "none of that explains this");
     sql(&world.db, &format!("DELETE FROM exchanges WHERE user_id = {bob} OR quota_epoch = 2")).await;
     delete().await;
-    deleted::erase(&world.db, ada, "proof", &entry("user.erase", json!({}))).await.unwrap().unwrap();
+    deleted::erase(&world.db, ada, 0, "proof", &entry("user.erase", json!({}))).await.unwrap().unwrap();
     assert_eq!(told(&verified(&world.db).await), [], "erased");
 }
 
