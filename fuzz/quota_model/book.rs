@@ -51,9 +51,10 @@ pub(super) struct Book {
 }
 
 impl Book {
-    /// `day`, or the later one that the user has begun.
+    /// `day`, or the later one that the user has begun in this epoch.
     pub(super) fn day(&self, day: i64) -> i64 {
-        self.rows.keys().map(|(begun, _)| *begun).max().map_or(day, |latest| latest.max(day))
+        let begun = self.rows.keys().filter(|(_, epoch)| *epoch == self.epoch);
+        begun.map(|(begun, _)| *begun).max().map_or(day, |latest| latest.max(day))
     }
 
     pub(super) fn lease(&self, run: u32, ledger: Ledger) -> i64 {
@@ -160,8 +161,8 @@ impl Book {
 
     /// An admin says how many are left today.
     pub(super) fn set_left(&mut self, today: i64, left: i64) {
+        let ledger = (self.day(today), self.epoch + 1);
         self.epoch += 1;
-        let ledger = (self.day(today), self.epoch);
         self.rows.insert(ledger, Row { allowance: left, ..Row::default() });
     }
 

@@ -37,9 +37,10 @@ impl Model {
         Allowance { per_day: self.plan_limit, zone: self.zone }
     }
 
-    /// Today, or the latest day that has begun; in the epoch that holds.
+    /// Today, or the latest day that has begun in the epoch that holds.
     pub(super) fn ledger(&self, today: i64) -> Ledger {
-        let latest = self.days.keys().map(|(day, _)| *day).max();
+        let begun = self.days.keys().filter(|(_, epoch)| *epoch == self.epoch);
+        let latest = begun.map(|(day, _)| *day).max();
         (latest.map_or(today, |latest| latest.max(today)), self.epoch)
     }
 
@@ -62,9 +63,10 @@ impl Model {
     pub(super) fn edit(&mut self, edit: Edit, today: i64) {
         match edit {
             Edit::Left(left) => {
-                self.epoch += 1;
-                let day = Day { allowance: left, ceiling: left, ..Day::default() };
-                self.days.insert(self.ledger(today), day);
+                let (day, epoch) = self.ledger(today);
+                self.epoch = epoch + 1;
+                let begun = Day { allowance: left, ceiling: left, ..Day::default() };
+                self.days.insert((day, epoch + 1), begun);
             }
             Edit::Reset(reset) => {
                 self.begin(today, self.plan_limit);
