@@ -182,7 +182,10 @@ impl Story {
                 self.silent = true;
             }
         }
-        if self.ledger() != before {
+        // A day that ends is no news to a node by itself; one that another node has begun is.
+        let is_news =
+            if self.nodes.len() > 1 { self.ledger() != before } else { self.ledger().1 != before.1 };
+        if is_news {
             self.nodes.iter_mut().for_each(|node| node.old_round |= !matches!(node.stage, Stage::Idle));
         }
         self.hear();
@@ -224,8 +227,7 @@ impl Story {
                 // Another node's unit that came back while this one was asking comes too late.
                 let since = if self.nodes.len() > 1 { of.floor } else { i64::MAX };
                 let least = since.min(self.available(node));
-                // An answer that was asked for yesterday refuses whoever came since midnight, too.
-                let (failures, is_informed) = (of.failures, !of.old_round);
+                let (failures, is_informed) = (of.failures, true);
                 self.waiters.push(Waiter { node, waiting, least, is_informed, failures });
             }
         }

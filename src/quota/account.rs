@@ -235,9 +235,9 @@ impl Account {
     }
 
     /// Those who wait in vain, because nothing is left; with the limit and its end.
-    pub(super) fn refused(&mut self) -> (Vec<Waiter>, Option<QuotaError>) {
+    pub(super) fn refused(&mut self, moment: Moment) -> (Vec<Waiter>, Option<QuotaError>) {
         match &self.lease {
-            Some(lease) if lease.left() <= 0 => {
+            Some(lease) if lease.is_today(self.terms.zone, moment) && lease.left() <= 0 => {
                 let (limit, resets_at) = (lease.allowance, lease.window.resets_at);
                 let error = QuotaError::UsedUp { limit, resets_at, zone: self.terms.zone };
                 (self.waiters.drain(..).collect(), Some(error))

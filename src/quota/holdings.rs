@@ -64,6 +64,11 @@ impl Holdings {
         Moment { now: self.clock.now(), elapsed: self.clock.elapsed() }
     }
 
+    /// When an answer comes it is as old as its question; but the day may have ended since.
+    fn since(&self, asked_at: Moment) -> Moment {
+        Moment { now: self.clock.now(), ..asked_at }
+    }
+
     /// Takes a unit that is free here, or waits in line for one.
     pub(super) fn take(self: &Arc<Self>, user: UserId, terms: &Allowance) -> Tried {
         let moment = self.moment();
@@ -159,11 +164,12 @@ impl Holdings {
             }
         };
         tell(told, QuotaError::NoSuchUser);
-        self.serve(user, asked_at);
+        let moment = self.since(asked_at);
+        self.serve(user, moment);
         let (refused, error) = {
             let mut shard = self.shard(user);
             let Some(account) = shard.accounts.get_mut(&user) else { return };
-            let refused = account.refused();
+            let refused = account.refused(moment);
             self.call(account, user);
             refused
         };
@@ -174,6 +180,7 @@ impl Holdings {
 
     /// The database did not answer an ask.
     pub(super) fn unanswered(self: &Arc<Self>, user: UserId, moment: Moment) {
+        let moment = self.since(moment);
         if let Some(account) = self.shard(user).accounts.get_mut(&user) {
             account.unanswered(moment);
         }

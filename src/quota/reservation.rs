@@ -66,9 +66,11 @@ impl Reservation {
         (self.taken.window.day, self.taken.epoch)
     }
 
-    /// From now on the upstream may be working on it.
+    /// From now on the upstream may be working on it, unless it is settled already.
     pub fn dispatched(&mut self) {
-        self.stage = Stage::Dispatched;
+        if self.stage == Stage::Reserved {
+            self.stage = Stage::Dispatched;
+        }
     }
 
     /// Decides how it ends. A row must tell of it: the one that is written moves what was charged. Once it

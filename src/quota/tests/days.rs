@@ -6,8 +6,10 @@ use std::time::Duration;
 use chrono_tz::Tz;
 use futures_util::future::join_all;
 
-use super::{BOOT, Clock, Day, Node, Timestamp, Verdict, at, balances, fresh, user};
+use super::super::rehearsal::Hand;
+use super::{BOOT, Clock, Day, NOW, Node, Timestamp, UserId, Verdict, at, balances, fresh, is_used_up, user};
 use crate::plan::Allowance;
+use crate::store::leases::Granted;
 
 const HOUR: i64 = 3_600_000;
 /// Where clocks are changed at midnight, by half an hour, or twice a year; on two such days each.
@@ -120,4 +122,35 @@ async fn midnight_comes_under_load() {
     day.node.tidy().await;
     let rows = balances(&day.database.db).await;
     assert_eq!((rows[0].day, rows[0].held), (today.day, on(today.day)), "what came back is back");
+}
+
+#[tokio::test]
+async fn an_answer_of_yesterday_refuses_nobody_who_came_since_midnight() {
+    let clock = Clock::manual(NOW);
+    let (ann, terms) = (UserId(1), Allowance { per_day: 1, zone: Tz::UTC });
+    let mut hand = Hand::new(&clock, 32);
+    let mut yesterdays = hand.take(ann, &terms).err().unwrap();
+    let users = hand.calls();
+    let round = hand.round(users);
+    clock.advance(Duration::from_hours(24));
+    let mut todays = hand.take(ann, &terms).err().unwrap();
+    let day = round.asks[0].day;
+    let of = |day| Granted {
+        user_id: ann,
+        day,
+        epoch: 0,
+        reset: 1,
+        allowance: 1,
+        granted: 1,
+        refunded: 0,
+        units: 0,
+    };
+    hand.answered(&round, Some(&[of(day)]));
+    assert!(yesterdays.word().is_none() && todays.word().is_none(), "today is asked for");
+    let users = hand.calls();
+    let round = hand.round(users);
+    assert_eq!(round.asks[0].day, day + 1);
+    hand.answered(&round, Some(&[Granted { units: 1, ..of(day + 1) }]));
+    assert!(yesterdays.word().is_some_and(|word| word.is_ok()));
+    assert!(is_used_up(&todays.word().unwrap()));
 }

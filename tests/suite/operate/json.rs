@@ -87,7 +87,7 @@ async fn each_command_prints_one_document_also_of_an_error() {
     }
     std::fs::write(place.0.folder.path().join("gateway.toml"), "wrong = 1\n").unwrap();
     for (name, _, _) in COMMANDS.iter().filter(|(_, _, refused)| ["wrong", "nobody"].contains(refused)) {
-        place.refused(&name.replace('-', " "), 78);
+        place.refused(&name.replacen('-', " ", 1), 78);
     }
     if let Some(database) = database {
         database.remove().await;
