@@ -17,11 +17,11 @@ const BATCH_BYTES: usize = 4 << 20;
 
 /// What the rows of a batch say of one day.
 #[derive(Default)]
-struct Day {
+struct Day<'a> {
     charged: i64,
     refunded: i64,
     /// Rows of conversations whose end nobody saw, charged if there is a unit for them.
-    unseen: Vec<ExchangeId>,
+    unseen: Vec<&'a Exchange>,
 }
 
 /// Writes `rows` of a run, a batch at a time, and moves what it used from its leases to what is charged.
@@ -66,12 +66,14 @@ async fn append_batch(db: &Db, run: RunId, rows: &[Exchange]) -> Result<u64, Sto
     // everywhere, so that two nodes never wait for each other.
     let rows: Vec<&Exchange> = rows.iter().filter(|row| new.remove(&row.id)).collect();
     let mut returned = HashSet::new();
-    for ((user, day, epoch), of) in days(&rows) {
+    for ((user, day, epoch), mut of) in days(&rows) {
+        // Rather one that was answered than one that may have failed.
+        of.unseen.sort_by_key(|row| row.status.is_none_or(|status| status >= 400));
         let unseen = i64::try_from(of.unseen.len()).unwrap_or(i64::MAX);
         let used = Used { charged: of.charged, unseen, refunded: of.refunded };
         let Some(charged) = charge(&mut tx, run, (user, day, epoch), used).await? else { continue };
         let covered = usize::try_from(charged.unseen).unwrap_or(0);
-        returned.extend(of.unseen.into_iter().skip(covered));
+        returned.extend(of.unseen.into_iter().skip(covered).map(|row| row.id));
         let is_charged = |row: &&&Exchange| row.charges((user, day, epoch)) && !returned.contains(&row.id);
         // Only one charge of a day goes over its limit, so this is told once.
         if charged.is_used_up
@@ -95,13 +97,13 @@ async fn append_batch(db: &Db, run: RunId, rows: &[Exchange]) -> Result<u64, Sto
     Ok(inserted)
 }
 
-fn days(rows: &[&Exchange]) -> BTreeMap<(UserId, i64, i64), Day> {
-    let mut days = BTreeMap::<_, Day>::new();
+fn days<'a>(rows: &[&'a Exchange]) -> BTreeMap<(UserId, i64, i64), Day<'a>> {
+    let mut days = BTreeMap::<_, Day<'a>>::new();
     for row in rows {
         let Some(day) = row.day() else { continue };
         let day = days.entry(day).or_default();
         match row.verdict {
-            Verdict::Charged if row.is_unseen() => day.unseen.push(row.id),
+            Verdict::Charged if row.is_unseen() => day.unseen.push(row),
             Verdict::Charged => day.charged += 1,
             Verdict::Refunded | Verdict::Free => day.refunded += 1,
         }

@@ -168,7 +168,7 @@ async fn rows_that_come_when_their_run_was_given_up_are_charged_all_the_same() {
 #[tokio::test]
 async fn what_nobody_saw_the_end_of_is_charged_while_there_is_a_unit_for_it() {
     let world = fresh().await;
-    let unseen = |user| Exchange { outcome: UNSEEN.into(), ..row(user, Verdict::Charged) };
+    let unseen = |user| Exchange { outcome: UNSEEN.into(), status: None, ..row(user, Verdict::Charged) };
     for (held, seen, found) in [(3, 1, 2), (2, 1, 1), (1, 1, 0), (1, 0, 1)] {
         for (n, fate) in [None, Some(Fate::Forfeited)].into_iter().enumerate() {
             let ann = user(&world.db, &format!("user-{held}-{seen}-{n}")).await;
@@ -177,7 +177,8 @@ async fn what_nobody_saw_the_end_of_is_charged_while_there_is_a_unit_for_it() {
                 runs::close(&world.db, RUN, fate).await.unwrap();
             }
             let mut rows: Vec<Exchange> = (0..seen).map(|_| row(ann, Verdict::Charged)).collect();
-            rows.extend([unseen(ann), unseen(ann)]);
+            let answered = Exchange { status: Some(200), ..unseen(ann) };
+            rows.extend([unseen(ann), answered.clone()]);
             for _ in 0..2 {
                 exchanges::append(&world.db, RUN, &rows).await.unwrap();
             }
@@ -187,6 +188,7 @@ async fn what_nobody_saw_the_end_of_is_charged_while_there_is_a_unit_for_it() {
             let count = |rows: &Vec<Exchange>| i64::try_from(rows.len()).unwrap();
             assert_eq!(count(&charged), seen + found, "{held} {fate:?}");
             assert!(refunded.iter().all(|row| row.outcome == UNSEEN && row.verdict == Verdict::Refunded));
+            assert!(found == 0 || charged.iter().any(|row| row.id == answered.id));
             let days = balances(&world.db).await;
             if let Some(day) = days.iter().find(|day| day.user_id == ann) {
                 assert_eq!((day.granted, day.charged), (held, seen + found), "{fate:?}");
