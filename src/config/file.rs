@@ -145,7 +145,7 @@ fn server(mut s: Section<'_>, base: &Path) -> Server {
         drain_timeout: s.value_or("drain_timeout", forms::duration, seconds(120)),
         docs: s.value_or("docs", forms::switch, true),
         environment: s.value_or("environment", forms::choice(environments), Environment::Development),
-        tls: if s.has("tls") { tls(s.section("tls"), base) } else { None },
+        tls: s.section_if_set("tls").and_then(|section| tls(section, base)),
         connections: connections(s.section("connections")),
         debug: s.value_or("debug", forms::switch, false),
     };
@@ -275,8 +275,7 @@ const CAPTURES: [(&str, Capture); 3] =
 fn upstream(mut s: Section<'_>, base: &Path) -> UpstreamDraft {
     let name = s.required("name", forms::name);
     let origin = s.required("url", forms::origin);
-    let credential = s.has("credential").then(|| {
-        let mut section = s.section("credential");
+    let credential = s.section_if_set("credential").map(|mut section| {
         let header = section.required("header", forms::credential_header);
         let value = secret(&mut section, "value", "value_file", base);
         section.finish();

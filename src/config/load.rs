@@ -361,6 +361,12 @@ mod tests {
     }
 
     #[test]
+    fn a_key_nobody_knows_is_told_all_that_are() {
+        let told = found("[[upstreams]]\nname = \"a\"\nurl = \"http://a\"\nbanana = 1", &[])[0].to_string();
+        assert!(told.contains("known here are name, url, credential, ca_file, "), "{told}");
+    }
+
+    #[test]
     fn syntax_errors_have_line_and_column_and_tell_no_secret() {
         let bare = load("[security]\nsecret_key = hunter2\n", &[]).unwrap_err();
         assert!(matches!(&bare, ConfigError::Syntax(_)));

@@ -276,6 +276,13 @@ impl<'t> Section<'t> {
         Section { tree: self.tree, path, pattern, table, known: Vec::new() }
     }
 
+    /// The table at a key, if it is set.
+    pub(super) fn section_if_set(&mut self, key: &'static str) -> Option<Section<'t>> {
+        let is_set = self.has(key);
+        let section = self.section(key);
+        is_set.then_some(section)
+    }
+
     /// The tables of a list of tables (`[[key]]`). Variables may add to its end.
     pub(super) fn sections(&mut self, key: &'static str) -> Vec<Section<'t>> {
         let (path, pattern) = (self.path_of(key), join(&self.pattern, &format!("{key}[]")));
