@@ -36,6 +36,8 @@ impl Relay {
             let mut over = state.clone();
             let accept = async {
                 while let Ok((stream, _)) = listener.accept().await {
+                    // As the two ends have it: else a question in several pieces waits 40 ms for nothing.
+                    let _ = stream.set_nodelay(true);
                     connections.spawn(carry(stream, server, state.clone()));
                 }
             };
@@ -63,6 +65,7 @@ async fn carry(mut client: TcpStream, server: SocketAddr, mut state: watch::Rece
             Wire::Whole => {
                 if upstream.is_none() {
                     upstream = TcpStream::connect(server).await.ok();
+                    upstream.iter().for_each(|upstream| drop(upstream.set_nodelay(true)));
                 }
                 let Some(upstream) = &mut upstream else { return };
                 tokio::select! {
