@@ -65,7 +65,7 @@ async fn carry(mut client: TcpStream, server: SocketAddr, mut state: watch::Rece
             Wire::Whole => {
                 if upstream.is_none() {
                     upstream = TcpStream::connect(server).await.ok();
-                    upstream.iter().for_each(|upstream| drop(upstream.set_nodelay(true)));
+                    let _ = upstream.as_ref().map(|upstream| upstream.set_nodelay(true));
                 }
                 let Some(upstream) = &mut upstream else { return };
                 tokio::select! {
