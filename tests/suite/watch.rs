@@ -213,8 +213,8 @@ impl Watch {
 // === impl Look ===
 
 impl Look {
-    /// Where a word of this look begins. In the middle of a word of random letters it stands by chance: one
-    /// sealed key of three hundred has `pe-` in it, or `eyJ`.
+    /// Where a word of this look begins. In the middle of a word of random letters it stands by chance: about
+    /// one sealed key of a thousand has `pe-` in it, or `eyJ`.
     fn find(&self, text: &[u8]) -> Option<usize> {
         memmem::find_iter(text, self.begins).find(|at| {
             let (before, rest) = (&text[..*at], &text[at + self.begins.len()..]);
