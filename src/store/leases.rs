@@ -29,7 +29,8 @@ pub struct Ask {
     pub plan_limit: i64,
     /// Units that somebody waits for; 0 asks only how the day stands.
     pub need: i64,
-    /// Units to have in hand, where an eighth of what is left is as many.
+    /// Units to have, with the last one that somebody waits for, where an eighth of what the others leave is
+    /// as many.
     pub most: i64,
 }
 

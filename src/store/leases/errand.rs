@@ -90,12 +90,74 @@ impl Errand {
 
     /// What an error says of the errands so far.
     pub(super) fn failed(errands: Vec<Self>, error: sqlx::Error) -> LeaseError {
-        // A refusal undid it; before one was sent, nothing was done.
-        let never = error.as_database_error().is_some()
-            || matches!(error, sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed);
-        if errands.len() == 1 && never {
+        // A refusal undid it, but for that of a server about to stop (class 57P), which may come after the
+        // commit; without a connection nothing was sent.
+        let is_refusal = error.as_database_error().is_some_and(|cause| {
+            let code = cause.code().unwrap_or_default();
+            !code.starts_with("57P")
+        });
+        let is_unsent = matches!(error, sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed);
+        if errands.len() == 1 && (is_refusal || is_unsent) {
             return LeaseError::NotDone(error.into());
         }
         LeaseError::Unknown(Doubt { errands }, error.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::give_back::give_back_postgres;
+    use super::super::grant::grant_once;
+    use super::*;
+    use crate::store::leases::Ask;
+    use crate::store::tests::{RUN, balances, fresh, user};
+
+    const TODAY: i64 = 20_000;
+
+    #[tokio::test]
+    async fn what_was_done_without_an_answer_is_found_out_and_what_comes_too_late_is_never_done() {
+        let world = fresh().await;
+        let doubt = |errand| Doubt { errands: vec![errand] };
+        let found = async |errand| clear(&world.db, RUN, &doubt(errand)).await.unwrap();
+        let Db::Postgres(pool) = &world.db else {
+            return assert_eq!(found(Errand::new()).await, Cleared::default());
+        };
+        let ann = user(&world.db, "ann").await;
+        let ask = Ask { user: ann, day: TODAY, plan_limit: 10, need: 2, most: 1 };
+        let units = Held { user: ann, day: TODAY, epoch: 0, units: 2 };
+
+        let never = Errand::new();
+        assert_eq!(found(never).await, Cleared::default());
+        assert_eq!(grant_once(pool, (RUN, never), &[ask]).await.unwrap(), []);
+
+        let granted = Errand::new();
+        assert_eq!(grant_once(pool, (RUN, granted), &[ask]).await.unwrap().len(), 1);
+        for _ in 0..2 {
+            assert_eq!(found(granted).await, Cleared { is_done: true, brought: vec![units] });
+        }
+
+        let given = Errand::new();
+        assert_eq!(give_back_postgres(pool, (RUN, given), &[units]).await.unwrap(), [units]);
+        for _ in 0..2 {
+            assert_eq!(found(given).await, Cleared { is_done: true, brought: Vec::new() });
+        }
+        let not_given = Errand::new();
+        assert_eq!(found(not_given).await, Cleared::default());
+        assert_eq!(give_back_postgres(pool, (RUN, not_given), &[units]).await.unwrap(), []);
+        assert_eq!(balances(&world.db).await[0].granted, 0);
+    }
+
+    #[tokio::test]
+    async fn the_last_word_of_a_server_that_stops_leaves_a_doubt_and_a_refusal_does_not() {
+        let world = fresh().await;
+        let Db::Postgres(pool) = &world.db else { return };
+        let said = async |code: &str| {
+            let raise = format!("DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '{code}'; END $$");
+            sqlx::query(sqlx::AssertSqlSafe(raise)).execute(pool).await.unwrap_err()
+        };
+        let is_unknown =
+            |error| matches!(Errand::failed(vec![Errand::new()], error), LeaseError::Unknown(..));
+        assert!(is_unknown(said("57P01").await) && is_unknown(sqlx::Error::WorkerCrashed));
+        assert!(!is_unknown(said("57014").await) && !is_unknown(sqlx::Error::PoolTimedOut));
     }
 }
