@@ -11,28 +11,16 @@ use std::time::Duration;
 
 use anyhow::Context;
 use tokio::runtime::Runtime;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::background::Background;
-use crate::chatlog::{self, Chatlog};
 use crate::clock::Clock;
 use crate::config::{self, Config};
-use crate::control::{self, Control, Surface};
-use crate::credential::erasure::Erasures;
-use crate::credential::key::Pepper;
-use crate::credential::seal::Sealer;
-use crate::credential::ticket::TicketKey;
-use crate::credential::token::Tokens;
-use crate::identity::{Directory, Sources};
+use crate::control::{self, Readiness, Reason, Surface};
 use crate::ids::RunId;
-use crate::jobs::deliveries::{self, Queue};
-use crate::jobs::{self, Jobs};
-use crate::limits::Limits;
+use crate::jobs::Jobs;
 use crate::listen::{self, Acceptor, ClientIps, Stop, TlsKeys};
-use crate::notify::mail::Mailer;
-use crate::proxy;
-use crate::quota::{self, Quota};
+use crate::quota::Quota;
 use crate::store::Db;
 use crate::store::runs::Run;
 use crate::telemetry::Metrics;
@@ -41,16 +29,19 @@ mod door;
 mod first_admin;
 mod recovery;
 mod run;
+mod services;
 mod signals;
 mod worker;
 
 use door::{Door, Hallway};
+use services::Services;
 pub use signals::Signals;
 use worker::Workers;
 
 /// A running gateway. Several fit in one process.
 pub struct App {
     runtime: Option<Runtime>,
+    readiness: Readiness,
     background: Background,
     db: Db,
     quota: Quota,
@@ -66,21 +57,6 @@ pub struct App {
     drain_timeout: Duration,
     local_addr: SocketAddr,
     admin_addr: Option<SocketAddr>,
-}
-
-/// What the floors below the planes are made of, once started.
-struct House {
-    db: Db,
-    run: Run,
-    directory: Directory,
-    limits: Arc<Limits>,
-    quota: Quota,
-    chatlog: Chatlog,
-    metrics: Arc<Metrics>,
-    pepper: Pepper,
-    undelivered: CancellationToken,
-    mailer: Mailer,
-    background: Background,
 }
 
 /// Between the last word to running answers and the end of their connections.
@@ -118,14 +94,14 @@ impl App {
             tracing::warn!("{weakness}");
         }
         let (stop, cut) = (Stop::default(), CancellationToken::new());
-        let house = House::build(&config, &clock, &background, stop.drain.clone()).await?;
-        let jobs = Jobs::start(&background, house.sources(&clock), &config).await?;
-        let control = Arc::new(house.control(&config, &clock, &jobs, stop.drain.clone())?);
+        let services = Services::build(&config, &clock, &background, stop.drain.clone()).await?;
+        let jobs = Jobs::start(&background, services.sources(&clock), &config).await?;
+        let control = Arc::new(services.control(&config, &clock, &jobs)?);
         let client_ips = Arc::new(ClientIps::new(config.server.trusted_proxies.clone()));
         let tls = load_tls(&config.server, &background, &stop)?;
         let acceptor = Acceptor::new(config.server.connections.clone(), tls, Arc::clone(&client_ips));
         let acceptor = Arc::new(acceptor);
-        let shared = Arc::new(house.shared(Arc::clone(&client_ips), clock, cut.clone()));
+        let shared = Arc::new(services.shared(Arc::clone(&client_ips), clock, cut.clone()));
         let hallway = |surface| Hallway {
             control: control::router(Arc::clone(&control), surface),
             background: background.clone(),
@@ -148,13 +124,14 @@ impl App {
         } else {
             None
         };
-        workers.count_into(Arc::clone(&house.metrics), &background);
+        workers.count_into(Arc::clone(&services.metrics), &background);
         tracing::info!(listen = %local_addr, "the gate is open");
-        let House { db, quota, run: Run { id: run, .. }, metrics, undelivered, .. } = house;
+        let Services { readiness, db, quota, run: Run { id: run, .. }, metrics, undelivered, .. } = services;
         let drain_timeout = config.server.drain_timeout;
         let runtime = None;
         Ok(Self {
             runtime,
+            readiness,
             background,
             db,
             quota,
@@ -218,6 +195,7 @@ impl App {
     /// with a word, writes what is to be written.
     pub async fn shutdown(mut self) {
         tracing::info!(in_flight = self.metrics.in_flight.get(), "draining");
+        self.readiness.set(Reason::Stopping, true);
         self.stop.drain.cancel();
         let drained = tokio::select! {
             drained = tokio::time::timeout(self.drain_timeout, self.workers.closed()) => drained.is_ok(),
@@ -243,135 +221,6 @@ impl App {
             runtime.shutdown_background();
         }
         tracing::info!("the gate is closed");
-    }
-}
-
-// === impl House ===
-
-impl House {
-    async fn build(
-        config: &Config,
-        clock: &Clock,
-        background: &Background,
-        draining: CancellationToken,
-    ) -> anyhow::Result<Self> {
-        let metrics = Arc::new(Metrics::new());
-        let run = RunId::generate();
-        let (spool, reader, poison) = recovery::open_spool(config, run, background, &metrics).await?;
-        let database = config.database.clone();
-        let db = background.run(async move { Db::connect(&database).await }).await??;
-        first_admin::ensure(&db, &config.security, background, clock.now()).await?;
-        let pepper = Pepper::derive(&config.security.encryption_key);
-        let directory = Directory::new(Sources {
-            db: db.clone(),
-            background: background.clone(),
-            clock: clock.clone(),
-            metrics: Arc::clone(&metrics),
-            pepper: pepper.clone(),
-            plans: config.plans.clone(),
-            access: config.access.clone(),
-            accept_v1: config.security.accept_v1_keys,
-            capacity: config.limits.max_cached_keys,
-        });
-        let limits = Arc::new(Limits::new(&config.limits, &config.plans, clock));
-        let run = run::new(run, &config.server.data_dir, clock.now())?;
-        let earlier = run::begin(&db, background, &run).await?;
-        let quota = Quota::start(quota::Sources {
-            db: db.clone(),
-            background: background.clone(),
-            clock: clock.clone(),
-            metrics: Arc::clone(&metrics),
-            run: run.clone(),
-            earlier,
-            max_lease: config.limits.max_lease.into(),
-        });
-        let is_told = config.webhooks.as_ref().is_some_and(config::Webhooks::tells_of_rows);
-        let sources = chatlog::Sources { db: db.clone(), spool, reader, run: run.id, poison, is_told };
-        let chatlog = Chatlog::start(&config.message_log, sources, background, clock, Arc::clone(&metrics));
-        recovery::begin(background, &chatlog, &quota);
-        let undelivered = CancellationToken::new();
-        let queue = Queue { db: db.clone(), clock: clock.clone(), metrics: Arc::clone(&metrics) };
-        let (webhooks, stop) = (config.webhooks.as_ref(), undelivered.clone());
-        deliveries::start(background, queue, webhooks, stop).await?;
-        let mailer = Mailer::start(&config.mail, background, draining)?;
-        let background = background.clone();
-        Ok(Self {
-            db,
-            run,
-            directory,
-            limits,
-            quota,
-            chatlog,
-            metrics,
-            pepper,
-            undelivered,
-            mailer,
-            background,
-        })
-    }
-
-    fn control(
-        &self,
-        config: &Config,
-        clock: &Clock,
-        jobs: &Jobs,
-        draining: CancellationToken,
-    ) -> anyhow::Result<Control> {
-        let security = &config.security;
-        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        Ok(Control {
-            db: self.db.clone(),
-            directory: self.directory.clone(),
-            quota: self.quota.clone(),
-            chatlog: self.chatlog.clone(),
-            limits: Arc::clone(&self.limits),
-            refresh_key: TicketKey::of_sessions(&security.secret_key),
-            code_key: TicketKey::of_codes(&security.encryption_key),
-            letters: control::Letters::new(self.mailer.clone(), self.background.clone()),
-            tokens: Arc::new(Tokens::new(&security.secret_key, security.access_token_ttl)),
-            sealer: Arc::new(Sealer::new(&security.encryption_key)),
-            pepper: Arc::new(self.pepper.clone()),
-            erasures: Erasures::derive(&security.encryption_key),
-            plans: config.plans.clone(),
-            clock: clock.clone(),
-            passwords: control::Passwords::open(security.bcrypt_rounds, cores)?,
-            backoff: control::Backoff::default(),
-            metrics: Arc::clone(&self.metrics),
-            vitals: control::Vitals::new(config.server.data_dir.clone()),
-            routes: config.routes.clone(),
-            authz: config.authz.clone(),
-            settings: control::Settings {
-                allow_registration: security.allow_registration,
-                refresh_token_ttl: security.refresh_token_ttl,
-                require_totp: security.require_totp,
-                require_verified_email: security.require_verified_email,
-                docs: config.server.docs,
-                rate_limit_per_minute: config.limits.rate_limit_per_minute,
-            },
-            scheduler_running: jobs.running(),
-            schedule: jobs.schedule().clone(),
-            verifying: Semaphore::new(1),
-            draining,
-        })
-    }
-
-    fn sources(&self, clock: &Clock) -> jobs::Sources {
-        let backlog = self.chatlog.backlog().clone();
-        let (db, clock, node) = (self.db.clone(), clock.clone(), self.run.node.clone());
-        jobs::Sources { db, backlog, clock, node, resident: Box::new(jobs::of_this_process) }
-    }
-
-    fn shared(&self, client_ips: Arc<ClientIps>, clock: Clock, cut: CancellationToken) -> proxy::Shared {
-        proxy::Shared {
-            directory: self.directory.clone(),
-            client_ips,
-            limits: Arc::clone(&self.limits),
-            quota: self.quota.clone(),
-            chatlog: self.chatlog.clone(),
-            metrics: Arc::clone(&self.metrics),
-            clock,
-            cut,
-        }
     }
 }
 

@@ -12,7 +12,6 @@ use std::time::Duration;
 use axum::Router;
 use axum::middleware::from_fn_with_state;
 use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
 
 use crate::chatlog::Chatlog;
 use crate::clock::Clock;
@@ -76,6 +75,7 @@ mod violations;
 
 pub use backoff::Backoff;
 pub use health::Vitals;
+pub use health::readiness::{Readiness, Reason};
 pub use ledger::{DayReport, LedgerDifference, LedgerEpoch, LedgerLine, LedgerReport, Whose};
 pub use letters::Letters;
 pub use my_key::MadeKey;
@@ -138,8 +138,8 @@ pub struct Control {
     pub schedule: Schedule,
     /// Whose turn it is to walk through the ledger.
     pub verifying: Semaphore,
-    /// Cancelled when the gateway begins to stop.
-    pub draining: CancellationToken,
+    /// Why no work should be sent here.
+    pub readiness: Readiness,
 }
 
 /// The parts of the configuration that the control plane shows or obeys.

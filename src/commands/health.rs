@@ -12,6 +12,8 @@ use super::told;
 
 /// How long a running gateway may take to say how it is.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(5);
+/// Most bytes that are read of its answer.
+const MOST_ANSWER: u64 = 64 * 1024;
 
 /// Asks `/readyz` of the gateway that this configuration describes.
 pub(crate) fn health(file: Option<&Path>, json: bool) -> anyhow::Result<()> {
@@ -41,11 +43,19 @@ fn ask(address: SocketAddr) -> anyhow::Result<()> {
     stream.write_all(
         format!("GET /readyz HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n").as_bytes(),
     )?;
-    let mut head = [0; 12];
-    stream.read_exact(&mut head).context("no answer")?;
-    let status = String::from_utf8_lossy(&head);
-    anyhow::ensure!(status.ends_with(" 200"), "not ready: {status}");
+    let mut answer = Vec::new();
+    stream.take(MOST_ANSWER).read_to_end(&mut answer).context("no answer")?;
+    let answer = String::from_utf8_lossy(&answer);
+    let (head, body) = answer.split_once("\r\n\r\n").context("no answer")?;
+    let status = head.get(..12).unwrap_or_default();
+    anyhow::ensure!(status.ends_with(" 200"), "not ready: {}", reason(body).as_deref().unwrap_or(status));
     Ok(())
+}
+
+/// The sentence of a gateway that is not ready.
+fn reason(body: &str) -> Option<String> {
+    let problem: serde_json::Value = serde_json::from_str(body).ok()?;
+    Some(problem.get("detail")?.as_str()?.to_owned())
 }
 
 /// With TLS, that somebody accepts is all that is asked: the certificate is not for this name.

@@ -22,6 +22,10 @@ use super::openapi::refused;
 use super::problem::Problem;
 use crate::clock::Timestamp;
 
+pub(super) mod readiness;
+
+use readiness::Reason;
+
 /// The machine and the database, looked at now and then.
 pub struct Vitals {
     data_dir: PathBuf,
@@ -183,8 +187,8 @@ pub(super) async fn alive() -> Json<Sign> {
 
 /// Says whether to send work here.
 ///
-/// For orchestrators and load balancers. Not while stopping, while the database does not answer, or while no
-/// conversation could be recorded. Tells how the message log stands.
+/// For orchestrators and load balancers. Tells how the message log stands or, as `reasons`, why no work should be
+/// sent here.
 #[utoipa::path(
     get,
     path = "/readyz",
@@ -193,9 +197,12 @@ pub(super) async fn alive() -> Json<Sign> {
 )]
 pub(super) async fn ready(State(control): State<Arc<Control>>) -> Result<Json<Ready>, Problem> {
     let log = &control.chatlog;
-    let is_stopping = control.draining.is_cancelled();
-    if is_stopping || !log.has_room() || !control.vitals.look(&control).await.database_answers {
-        return Err(Problem::NotReady);
+    let reading = control.vitals.look(&control).await;
+    control.readiness.set(Reason::DatabaseCannotWrite, !reading.database_answers);
+    control.readiness.set(Reason::MessageLogFull, !log.has_room());
+    let reasons = control.readiness.reasons();
+    if !reasons.is_empty() {
+        return Err(Problem::NotReady(reasons));
     }
     let message_log = MessageLogStanding {
         rows_waiting: log.waiting(),

@@ -12,6 +12,7 @@ use http::header::{CONNECTION, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
 use serde_json::Value;
 
+use super::health::readiness::Reason;
 use super::pace;
 use super::violations::Violations;
 use crate::clock::Timestamp;
@@ -101,8 +102,8 @@ pub(super) enum Problem {
     DayUsedUp { day: pace::Day, zone: String },
     /// A queue is full.
     Busy(&'static str),
-    /// This instance is not taking work: it is stopping, or its database does not answer.
-    NotReady,
+    /// This instance is not taking work.
+    NotReady(Vec<Reason>),
     /// Something below cannot answer now.
     Unavailable(String),
     /// A mistake of ours.
@@ -170,7 +171,7 @@ impl Problem {
             Self::TooManyLogins { .. } => (S::TOO_MANY_REQUESTS, "too-many-logins"),
             Self::DayUsedUp { .. } => (S::TOO_MANY_REQUESTS, "insufficient-quota"),
             Self::Busy(_) => (S::SERVICE_UNAVAILABLE, "busy"),
-            Self::NotReady => (S::SERVICE_UNAVAILABLE, "not-ready"),
+            Self::NotReady(_) => (S::SERVICE_UNAVAILABLE, "not-ready"),
             Self::Unavailable(_) => (S::SERVICE_UNAVAILABLE, "unavailable"),
             Self::Internal(_) => (S::INTERNAL_SERVER_ERROR, "internal"),
         }
@@ -225,7 +226,10 @@ impl Problem {
                     .into()
             }
             Self::Busy(_) => "The gateway is busy. Try again shortly.".into(),
-            Self::NotReady => "This instance takes no requests now.".into(),
+            Self::NotReady(reasons) => {
+                let why: Vec<_> = reasons.iter().map(|reason| reason.sentence()).collect();
+                format!("This instance takes no requests now: {}.", why.join("; ")).into()
+            }
             Self::Unavailable(_) => "The gateway cannot answer now. Try again shortly.".into(),
             Self::Internal(_) => "The gateway made a mistake and has noted it.".into(),
         }
@@ -233,11 +237,15 @@ impl Problem {
 
     fn into_draft(self) -> Draft {
         let ((status, code), cause) = (self.kind(), self.cause());
+        let reasons = match &self {
+            Self::NotReady(reasons) => reasons.iter().map(|reason| reason.code()).collect(),
+            _ => Vec::new(),
+        };
         let detail = match self {
             Self::Invalid(violations) => violations.into_value(),
             other => Value::String(other.sentence().into_owned()),
         };
-        Draft { status, code, detail, cause }
+        Draft { status, code, detail, reasons, cause }
     }
 
     /// What stands in our log and nowhere else.
@@ -253,7 +261,7 @@ impl Problem {
         match self {
             Self::TooFast { retry_after, .. } | Self::TooManyLogins { retry_after } => Some(*retry_after),
             Self::DayUsedUp { day, .. } => Some(day.resets_in),
-            Self::Busy(_) | Self::NotReady | Self::Unavailable(_) => Some(SOON),
+            Self::Busy(_) | Self::NotReady(_) | Self::Unavailable(_) => Some(SOON),
             _ => None,
         }
     }
@@ -369,7 +377,7 @@ mod tests {
     use http_body_util::BodyExt;
     use serde_json::{Value, json};
 
-    use super::{Problem, finish, whole_seconds};
+    use super::{Problem, Reason, finish, whole_seconds};
     use crate::clock::Timestamp;
     use crate::control::pace::Day;
     use crate::ids::RequestId;
@@ -416,6 +424,19 @@ mod tests {
         assert_eq!(response.headers()["x-ratelimit-remaining"], "0");
         let sentence = "Daily limit of 10 conversations reached; it resets at 1970-01-01T00:01:00Z (UTC).";
         assert_eq!(body(response).await["detail"], sentence);
+    }
+
+    #[tokio::test]
+    async fn an_instance_that_is_not_ready_names_every_reason() {
+        let response = told(Problem::NotReady(vec![Reason::Stopping, Reason::MessageLogFull]));
+        assert_eq!(
+            (response.status().as_u16(), &response.headers()["retry-after"]),
+            (503, &"2".parse().unwrap())
+        );
+        let body = body(response).await;
+        assert_eq!(body["reasons"], json!(["stopping", "message_log_full"]));
+        let sentence = "This instance takes no requests now: it is stopping; the message log has no room.";
+        assert_eq!(body["detail"], sentence);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use utoipa::openapi::{
 };
 
 use crate::clock::Timestamp;
+use crate::control::health::readiness::Reason;
 use crate::control::pace::Day;
 use crate::control::problem::Problem;
 use crate::control::violations::Violations;
@@ -135,8 +136,8 @@ refusals! {
     met Internal = Problem::Internal(String::new());
     /// Too much is going on.
     own Busy = Problem::Busy("");
-    /// This instance takes no work now: it is stopping, or its database does not answer.
-    own NotReady = Problem::NotReady;
+    /// This instance takes no work now; `reasons` says why.
+    own NotReady = Problem::NotReady(vec![Reason::DatabaseCannotWrite]);
     /// The database does not answer.
     met Unavailable = Problem::Unavailable(String::new());
 }

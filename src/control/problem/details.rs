@@ -18,6 +18,7 @@ pub(super) struct Draft {
     pub(super) status: StatusCode,
     pub(super) code: &'static str,
     pub(super) detail: Value,
+    pub(super) reasons: Vec<&'static str>,
     pub(super) cause: Option<String>,
 }
 
@@ -42,6 +43,9 @@ pub(in crate::control) struct Document<'r> {
     /// One English sentence for people; everything that is wrong with the request where it is not valid.
     #[schema(value_type = Detail)]
     detail: Value,
+    /// Of `not_ready` only: each reason in one word, such as `database_cannot_write`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    reasons: Vec<&'static str>,
     /// Always true.
     error: bool,
     /// As `status`.
@@ -90,6 +94,7 @@ impl Draft {
             title: self.status.canonical_reason().unwrap_or("Error"),
             status,
             detail: self.detail,
+            reasons: self.reasons,
             error: true,
             status_code: status,
             timestamp: now,

@@ -1,0 +1,188 @@
+//! What the two planes are made of, started from the ground up.
+
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use super::{first_admin, recovery, run};
+use crate::background::Background;
+use crate::chatlog::{self, Chatlog};
+use crate::clock::Clock;
+use crate::config::{self, Config};
+use crate::control::{self, Control, Readiness};
+use crate::credential::erasure::Erasures;
+use crate::credential::key::Pepper;
+use crate::credential::seal::Sealer;
+use crate::credential::ticket::TicketKey;
+use crate::credential::token::Tokens;
+use crate::identity::{Directory, Sources};
+use crate::ids::RunId;
+use crate::jobs::deliveries::{self, Queue};
+use crate::jobs::{self, Jobs};
+use crate::limits::Limits;
+use crate::listen::ClientIps;
+use crate::notify::mail::Mailer;
+use crate::proxy;
+use crate::quota::{self, Quota};
+use crate::store::Db;
+use crate::store::runs::Run;
+use crate::telemetry::Metrics;
+
+/// What the floors below the planes are made of, once started.
+pub(super) struct Services {
+    pub(super) readiness: Readiness,
+    pub(super) db: Db,
+    pub(super) run: Run,
+    pub(super) directory: Directory,
+    pub(super) limits: Arc<Limits>,
+    pub(super) quota: Quota,
+    pub(super) chatlog: Chatlog,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) pepper: Pepper,
+    pub(super) undelivered: CancellationToken,
+    pub(super) mailer: Mailer,
+    pub(super) background: Background,
+}
+
+// === impl Services ===
+
+impl Services {
+    /// Starts them, from the ground up.
+    pub(super) async fn build(
+        config: &Config,
+        clock: &Clock,
+        background: &Background,
+        draining: CancellationToken,
+    ) -> anyhow::Result<Self> {
+        let metrics = Arc::new(Metrics::new());
+        let run = RunId::generate();
+        let (spool, reader, poison) = recovery::open_spool(config, run, background, &metrics).await?;
+        let database = config.database.clone();
+        let db = background.run(async move { Db::connect(&database).await }).await??;
+        first_admin::ensure(&db, &config.security, background, clock.now()).await?;
+        let pepper = Pepper::derive(&config.security.encryption_key);
+        let directory = Directory::new(Sources {
+            db: db.clone(),
+            background: background.clone(),
+            clock: clock.clone(),
+            metrics: Arc::clone(&metrics),
+            pepper: pepper.clone(),
+            plans: config.plans.clone(),
+            access: config.access.clone(),
+            accept_v1: config.security.accept_v1_keys,
+            capacity: config.limits.max_cached_keys,
+        });
+        let limits = Arc::new(Limits::new(&config.limits, &config.plans, clock));
+        let run = run::new(run, &config.server.data_dir, clock.now())?;
+        let earlier = run::begin(&db, background, &run).await?;
+        let quota = Quota::start(quota::Sources {
+            db: db.clone(),
+            background: background.clone(),
+            clock: clock.clone(),
+            metrics: Arc::clone(&metrics),
+            run: run.clone(),
+            earlier,
+            max_lease: config.limits.max_lease.into(),
+        });
+        let is_told = config.webhooks.as_ref().is_some_and(config::Webhooks::tells_of_rows);
+        let sources = chatlog::Sources { db: db.clone(), spool, reader, run: run.id, poison, is_told };
+        let chatlog = Chatlog::start(&config.message_log, sources, background, clock, Arc::clone(&metrics));
+        recovery::begin(background, &chatlog, &quota);
+        let queue = Queue { db: db.clone(), clock: clock.clone(), metrics: Arc::clone(&metrics) };
+        let undelivered = deliver(queue, config, background).await?;
+        let mailer = Mailer::start(&config.mail, background, draining)?;
+        let background = background.clone();
+        Ok(Self {
+            readiness: Readiness::default(),
+            db,
+            run,
+            directory,
+            limits,
+            quota,
+            chatlog,
+            metrics,
+            pepper,
+            undelivered,
+            mailer,
+            background,
+        })
+    }
+
+    /// What the control plane works with.
+    pub(super) fn control(&self, config: &Config, clock: &Clock, jobs: &Jobs) -> anyhow::Result<Control> {
+        let security = &config.security;
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Ok(Control {
+            db: self.db.clone(),
+            directory: self.directory.clone(),
+            quota: self.quota.clone(),
+            chatlog: self.chatlog.clone(),
+            limits: Arc::clone(&self.limits),
+            refresh_key: TicketKey::of_sessions(&security.secret_key),
+            code_key: TicketKey::of_codes(&security.encryption_key),
+            letters: control::Letters::new(self.mailer.clone(), self.background.clone()),
+            tokens: Arc::new(Tokens::new(&security.secret_key, security.access_token_ttl)),
+            sealer: Arc::new(Sealer::new(&security.encryption_key)),
+            pepper: Arc::new(self.pepper.clone()),
+            erasures: Erasures::derive(&security.encryption_key),
+            plans: config.plans.clone(),
+            clock: clock.clone(),
+            passwords: control::Passwords::open(security.bcrypt_rounds, cores)?,
+            backoff: control::Backoff::default(),
+            metrics: Arc::clone(&self.metrics),
+            vitals: control::Vitals::new(config.server.data_dir.clone()),
+            routes: config.routes.clone(),
+            authz: config.authz.clone(),
+            settings: control::Settings {
+                allow_registration: security.allow_registration,
+                refresh_token_ttl: security.refresh_token_ttl,
+                require_totp: security.require_totp,
+                require_verified_email: security.require_verified_email,
+                docs: config.server.docs,
+                rate_limit_per_minute: config.limits.rate_limit_per_minute,
+            },
+            scheduler_running: jobs.running(),
+            schedule: jobs.schedule().clone(),
+            verifying: Semaphore::new(1),
+            readiness: self.readiness.clone(),
+        })
+    }
+
+    /// What the jobs work with.
+    pub(super) fn sources(&self, clock: &Clock) -> jobs::Sources {
+        let backlog = self.chatlog.backlog().clone();
+        let (db, clock, node) = (self.db.clone(), clock.clone(), self.run.node.clone());
+        jobs::Sources { db, backlog, clock, node, resident: Box::new(jobs::of_this_process) }
+    }
+
+    /// What every worker works with.
+    pub(super) fn shared(
+        &self,
+        client_ips: Arc<ClientIps>,
+        clock: Clock,
+        cut: CancellationToken,
+    ) -> proxy::Shared {
+        proxy::Shared {
+            directory: self.directory.clone(),
+            client_ips,
+            limits: Arc::clone(&self.limits),
+            quota: self.quota.clone(),
+            chatlog: self.chatlog.clone(),
+            metrics: Arc::clone(&self.metrics),
+            clock,
+            cut,
+        }
+    }
+}
+
+/// Delivers webhooks until what it returns is cancelled.
+async fn deliver(
+    queue: Queue,
+    config: &Config,
+    background: &Background,
+) -> anyhow::Result<CancellationToken> {
+    let undelivered = CancellationToken::new();
+    deliveries::start(background, queue, config.webhooks.as_ref(), undelivered.clone()).await?;
+    Ok(undelivered)
+}
