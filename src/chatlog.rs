@@ -101,7 +101,7 @@ impl Chatlog {
         background.spawn(drain.run());
         let writer = spool.writer();
         let strict = config.sync == config::Sync::Strict;
-        let desk = Arc::new(place::Desk { backlog, spool, strict, _open: open });
+        let desk = Arc::new(place::Desk { backlog, spool, clock: clock.clone(), strict, _open: open });
         Self { scribe: Scribe { desk, writer }, recovered }
     }
 

@@ -64,7 +64,7 @@ pub struct RequestId(String);
 // === impl ExchangeId ===
 
 impl ExchangeId {
-    /// A new name, later than every one made before it on this machine.
+    /// A new name by the system's clock, which may have jumped; the gateway's own are made by its `Clock`.
     #[must_use]
     pub fn generate() -> Self {
         Self(Uuid::now_v7())

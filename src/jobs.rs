@@ -1,14 +1,15 @@
 //! The clockwork: what happens by the clock and not by a request.
 //!
 //! [`table`] is all of it: name, hour, and whether nodes share it. Hours are those of
-//! `limits.time_zone`. tokio-cron-scheduler ticks each second and knows nothing else: it keeps the
-//! offset that a zone had when a job was made, and lets runs overlap; [`Schedule`] does neither.
+//! `limits.time_zone`. A ticker asks [`Schedule`] each second, by the monotonic clock, so that it goes on
+//! whatever is done to the machine's.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio_cron_scheduler::{Job as Tick, JobScheduler};
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
 
 use crate::background::Background;
 use crate::chatlog::Backlog;
@@ -28,10 +29,9 @@ pub mod deliveries;
 
 /// The jobs of a gateway, running.
 pub struct Jobs {
-    scheduler: JobScheduler,
     schedule: Schedule,
     running: Arc<AtomicBool>,
-    background: Background,
+    stopping: CancellationToken,
 }
 
 /// What the jobs work with.
@@ -48,8 +48,8 @@ pub struct Sources {
     pub resident: Resident,
 }
 
-/// Each second: finer than any hour below, as coarse as an interval can be.
-const TICK: &str = "* * * * * *";
+/// Finer than any hour below.
+const TICK: Duration = Duration::from_secs(1);
 const MEMORY_CHECK: Duration = Duration::from_mins(2);
 
 /// Every job.
@@ -138,27 +138,24 @@ impl Jobs {
     ///
     /// # Errors
     ///
-    /// When the scheduler cannot start.
-    pub async fn start(background: &Background, sources: Sources, config: &Config) -> anyhow::Result<Self> {
+    /// When an hour of a job is no pattern of cron.
+    pub fn start(background: &Background, sources: Sources, config: &Config) -> Result<Self, NotACron> {
         let Sources { db, backlog, clock, node, resident } = sources;
         let zone = config.limits.time_zone;
         let log = &config.message_log;
         let shop =
             Arc::new(Workshop::new((db.clone(), node), (backlog, resident), clock.clone(), (zone, log)));
         let schedule = Schedule::new(db, background, clock, zone, table(&shop, log.batch_interval)?);
-        let running = Arc::new(AtomicBool::new(true));
-        let ticked = schedule.clone();
-        let scheduler = background.run(async move {
-            let scheduler = JobScheduler::new().await?;
-            let tick = Tick::new_async(TICK, move |_, _| {
-                let schedule = ticked.clone();
-                Box::pin(async move { schedule.tick().await })
-            });
-            scheduler.add(tick?).await?;
-            scheduler.start().await?;
-            anyhow::Ok(scheduler)
+        let stopping = CancellationToken::new();
+        let (ticked, stopped) = (schedule.clone(), stopping.clone());
+        background.spawn(async move {
+            let mut ticks = interval(TICK);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            while stopped.run_until_cancelled(ticks.tick()).await.is_some() {
+                ticked.tick().await;
+            }
         });
-        Ok(Self { scheduler: scheduler.await??, schedule, running, background: background.clone() })
+        Ok(Self { schedule, running: Arc::new(AtomicBool::new(true)), stopping })
     }
 
     /// When jobs run, and how they ran.
@@ -172,13 +169,9 @@ impl Jobs {
     }
 
     /// Stops the clockwork; a job under way is left to the next start.
-    pub async fn stop(&mut self) {
+    pub fn stop(&self) {
         self.running.store(false, Ordering::Release);
         self.schedule.stop();
-        let mut scheduler = self.scheduler.clone();
-        let stopped = self.background.run(async move { scheduler.shutdown().await }).await;
-        if let Ok(Err(error)) = stopped {
-            tracing::warn!(%error, "the scheduler did not stop");
-        }
+        self.stopping.cancel();
     }
 }

@@ -39,11 +39,12 @@ pub mod notify;
 pub mod spool;
 pub mod store;
 
-// Floor 4: who, how much, what was said, when.
+// Floor 4: who, how much, what was said, when, and whether the clock is right.
 pub mod chatlog;
 pub mod identity;
 pub mod quota;
 pub mod schedule;
+pub mod timekeeper;
 
 // Floor 5: the two planes, blind to each other, and the clockwork.
 pub mod control;

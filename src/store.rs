@@ -49,6 +49,7 @@ macro_rules! on {
 pub mod accounts;
 pub mod admins;
 pub mod audit;
+pub mod clock_marks;
 pub mod deleted;
 pub mod exchanges;
 pub mod job_runs;

@@ -17,11 +17,7 @@ use redact::Redacting;
 /// chooses what is told; `debug` is the default level of the gateway's own lines otherwise `info`.
 /// A second call in one process changes nothing.
 pub fn init(debug: bool, terminal: bool) {
-    let fallback = if debug {
-        "info,tollgate=debug,tokio_cron_scheduler=warn"
-    } else {
-        "info,tokio_cron_scheduler=warn"
-    };
+    let fallback = if debug { "info,tollgate=debug" } else { "info" };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(fallback));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(Stderr);
     let outcome = if terminal { builder.try_init() } else { builder.json().flatten_event(true).try_init() };

@@ -163,10 +163,7 @@ impl Story {
                 let millis = window.resets_at.0 - self.clock.now().0;
                 self.pass(if before { millis - 1 } else { millis });
             }
-            Event::Turn { millis } => {
-                self.clock.turn(millis);
-                self.turned = true;
-            }
+            Event::Turn { millis } => self.turn(millis),
             Event::Zone(zone) => {
                 self.model.zone = zone;
                 self.nodes.iter_mut().for_each(|node| node.old_terms = true);
@@ -194,6 +191,15 @@ impl Story {
 
     fn pass(&self, millis: i64) {
         self.clock.advance(std::time::Duration::from_millis(millis.unsigned_abs()));
+    }
+
+    /// The clock jumps, which moves nothing; then an operator says that it was right to.
+    fn turn(&mut self, millis: i64) {
+        let before = self.clock.now();
+        self.clock.turn(millis);
+        assert!(millis.abs() <= 1_000 || self.clock.now() == before, "a jump of {millis} ms was followed");
+        self.clock.anchor(self.clock.wall(), self.clock.uptime());
+        self.turned = true;
     }
 
     fn ledger(&self) -> Ledger {

@@ -12,6 +12,7 @@ use super::budget::Level;
 use super::record::{self, Begin, End, PIECE, Part, Piece, Whole};
 use super::unwritten::Last;
 use super::{Answer, Backlog, Share};
+use crate::clock::Clock;
 use crate::ids::ExchangeId;
 use crate::spool::{AppendError, Kind, Spool, Writer};
 use crate::store::exchanges::Exchange;
@@ -20,6 +21,8 @@ use crate::store::exchanges::Exchange;
 pub(super) struct Desk {
     pub(super) backlog: Backlog,
     pub(super) spool: Spool,
+    /// By which conversations are named.
+    pub(super) clock: Clock,
     /// Whether an answer's last byte waits for the disk.
     pub(super) strict: bool,
     pub(super) _open: mpsc::Sender<Infallible>,
@@ -62,7 +65,7 @@ impl Scribe {
         if !self.has_room() {
             return Err(LogFull);
         }
-        let (id, share) = (ExchangeId::generate(), self.desk.backlog.0.budget.share());
+        let (id, share) = (ExchangeId(self.desk.clock.uuid()), self.desk.backlog.0.budget.share());
         Ok(Place { id, scribe: self.clone(), share, parts: 0, is_begun: false })
     }
 

@@ -40,7 +40,7 @@ fn bench_in(folder: TempDir, max_memory: u64, strict: bool) -> (Bench, Backgroun
     let backlog = Backlog::new(500, 1 << 30, budget.clone(), metrics);
     let (open, nobody) = mpsc::channel(1);
     let writer = spool.writer();
-    let desk = Arc::new(place::Desk { backlog, spool, strict, _open: open });
+    let desk = Arc::new(place::Desk { backlog, spool, clock: Clock::system(), strict, _open: open });
     let bench = Bench { scribe: Scribe { desk, writer }, reader, budget, folder, _nobody: nobody };
     (bench, background)
 }

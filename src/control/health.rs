@@ -20,7 +20,7 @@ use utoipa::ToSchema;
 use super::Control;
 use super::openapi::refused;
 use super::problem::Problem;
-use crate::clock::Timestamp;
+use crate::clock::{Timestamp, Trust};
 
 pub(super) mod readiness;
 
@@ -200,6 +200,7 @@ pub(super) async fn ready(State(control): State<Arc<Control>>) -> Result<Json<Re
     let reading = control.vitals.look(&control).await;
     control.readiness.set(Reason::DatabaseCannotWrite, !reading.database_answers);
     control.readiness.set(Reason::MessageLogFull, !log.has_room());
+    control.readiness.set(Reason::ClockNotTrusted, control.clock.trust() == Trust::Held);
     let reasons = control.readiness.reasons();
     if !reasons.is_empty() {
         return Err(Problem::NotReady(reasons));

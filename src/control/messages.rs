@@ -14,6 +14,7 @@ use super::forms::{Body, Form};
 use super::openapi::refused;
 use super::problem::Problem;
 use super::violations::Violations;
+use crate::clock::Clock;
 use crate::identity::Subject;
 use crate::ids::ExchangeId;
 use crate::store::exchanges::{Exchange, Verdict};
@@ -90,7 +91,7 @@ pub(super) async fn log_message(
         bytes_in: i64::try_from(conversation.messages.len()).unwrap_or(i64::MAX),
         messages: Some(conversation.messages),
         research_model: conversation.research_model,
-        ..own_row(&subject, &origin, "log-message")
+        ..own_row(&control.clock, &subject, &origin, "log-message")
     };
     let log_id = row.id.to_string();
     control.chatlog.log(&row).await?;
@@ -98,9 +99,9 @@ pub(super) async fn log_message(
 }
 
 /// The row of a call that ends here: nothing was forwarded, nothing charged, nothing said yet.
-pub(super) fn own_row(subject: &Subject, origin: &Origin, call: &str) -> Exchange {
+pub(super) fn own_row(clock: &Clock, subject: &Subject, origin: &Origin, call: &str) -> Exchange {
     Exchange {
-        id: ExchangeId::generate(),
+        id: ExchangeId(clock.uuid()),
         user_id: Some(subject.user),
         key_id: Some(subject.key),
         username: subject.username.clone(),

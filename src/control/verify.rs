@@ -77,7 +77,7 @@ pub(super) async fn charge(
         verdict: exchanges::Verdict::Charged,
         quota_day: Some(day),
         quota_epoch: Some(epoch),
-        ..own_row(subject, origin, call)
+        ..own_row(&control.clock, subject, origin, call)
     };
     // Not recorded, it goes back; recorded, it is charged, also when nobody waits for the disk any more.
     let synced = control.chatlog.record(&row)?;

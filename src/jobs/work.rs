@@ -9,7 +9,7 @@ use chrono_tz::Tz;
 use super::Resident;
 
 use crate::chatlog::Backlog;
-use crate::clock::{Clock, Timestamp};
+use crate::clock::{Clock, Timestamp, Trust};
 use crate::config::MessageLog;
 use crate::quota::Window;
 use crate::schedule::{Failed, Work};
@@ -72,7 +72,17 @@ impl Workshop {
         Box::new(move || Box::pin(function(Arc::clone(&shop))))
     }
 
+    /// Nothing is removed, summed up or given up by a clock that may be wrong.
+    fn needs_the_clock(&self) -> Result<(), Failed> {
+        match self.clock.trust() {
+            Trust::Confirmed => Ok(()),
+            Trust::Provisional => Err("the clock is far ahead of the last entry: waiting for a day".into()),
+            Trust::Held => Err("the clock is not trusted".into()),
+        }
+    }
+
     pub(super) async fn begin_day(self: Arc<Self>) -> Outcome {
+        self.needs_the_clock()?;
         let today = self.today();
         let rows = store::quota::prune(&self.db, today.day - store::quota::KEPT_DAYS).await?;
         let begun = today.starts_at.to_utc().with_timezone(&self.zone);
@@ -104,6 +114,7 @@ impl Workshop {
     /// Days that are over: those never summed up, the last ones again, and those that rows came late for; but
     /// none again of which the log has forgotten rows, for its sums would shrink.
     pub(super) async fn sum_up(self: Arc<Self>) -> Outcome {
+        self.needs_the_clock()?;
         self.backlog.flush().await;
         let yesterday = self.today().day - 1;
         let Some(oldest) = store::usage::oldest_row(&self.db).await? else {
@@ -140,12 +151,14 @@ impl Workshop {
     }
 
     pub(super) async fn purge_deleted(self: Arc<Self>) -> Outcome {
+        self.needs_the_clock()?;
         let now = self.clock.now();
         let gone = store::deleted::purge(&self.db, now.minus(store::deleted::KEPT_FOR), now).await?;
         Ok(format!("{gone} deleted users can be restored no longer"))
     }
 
     pub(super) async fn keep_house(self: Arc<Self>) -> Outcome {
+        self.needs_the_clock()?;
         let now = self.clock.now();
         let runs = store::job_runs::forget(&self.db, now.minus(RUNS_KEPT)).await?;
         let keys = store::keys::forget_revoked(&self.db, now.minus(self.metadata_retention)).await?;
@@ -159,6 +172,7 @@ impl Workshop {
     }
 
     pub(super) async fn give_up_nodes(self: Arc<Self>) -> Outcome {
+        self.needs_the_clock()?;
         let since = self.clock.now().minus(SILENT_FOR);
         let silent = store::runs::silent(&self.db, since, &self.node).await?;
         let (runs, mut units) = (silent.len(), 0);

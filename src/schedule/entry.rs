@@ -33,6 +33,8 @@ struct Next {
 
 /// Nodes begin within so long of each other, so that not all ask at once.
 const JITTER: Duration = Duration::from_secs(10);
+/// No job is due more seldom than weekly.
+const LONGEST: Duration = Duration::from_hours(8 * 24);
 /// When to look again after a claim could not be decided.
 const AGAIN: Duration = Duration::from_secs(30);
 
@@ -52,7 +54,10 @@ impl Entry {
 
     pub(super) fn turn(&self, now: Timestamp, zone: Tz) -> Turn {
         let mut state = self.state();
-        let Some(next) = state.next else { return Turn::First };
+        // Due later than any hour of a job can be: planned by a clock that was ahead.
+        let Some(next) = state.next.filter(|next| next.due_at.since(now) <= LONGEST) else {
+            return Turn::First;
+        };
         if state.running || now < next.begin_at {
             return Turn::Wait;
         }
@@ -69,7 +74,7 @@ impl Entry {
         };
         let next = match missed {
             None => self.after(inner, now),
-            Some(due_at) => match job_runs::ended_since(&inner.db, self.job.name, due_at).await {
+            Some(due_at) => match job_runs::ended_since(&inner.db, self.job.name, (due_at, now)).await {
                 Ok(true) => self.after(inner, now),
                 // At once: a start is as good as chance to set nodes apart.
                 Ok(false) => Next { due_at, begin_at: now },

@@ -154,15 +154,20 @@ pub async fn latest(db: &Db) -> Result<Vec<JobRun>, StoreError> {
 }
 
 const SINCE: &str = "SELECT COUNT(*) FROM job_runs
-    WHERE job = $1 AND due_at >= $2 AND finished_at IS NOT NULL";
+    WHERE job = $1 AND due_at >= $2 AND due_at <= $3 AND finished_at IS NOT NULL";
 
-/// Whether a run that was due at `since`, or later, has been brought to its end.
+/// Whether a run that was due at `since`, or later, has been brought to its end. One that is due later than
+/// `now` was planned by a clock that was ahead, and does not count.
 ///
 /// # Errors
 /// [`StoreError`], when the database does not answer.
-pub async fn ended_since(db: &Db, job: &str, since: Timestamp) -> Result<bool, StoreError> {
-    let ended: i64 =
-        on!(db, read pool => sqlx::query_scalar(SINCE).bind(job).bind(since).fetch_one(pool).await)?;
+pub async fn ended_since(
+    db: &Db,
+    job: &str,
+    (since, now): (Timestamp, Timestamp),
+) -> Result<bool, StoreError> {
+    let ended: i64 = on!(db, read pool => sqlx::query_scalar(SINCE).bind(job).bind(since).bind(now)
+        .fetch_one(pool).await)?;
     Ok(ended > 0)
 }
 

@@ -131,12 +131,20 @@ pub async fn reset_all(db: &Db, entry: &audit::Entry) -> Result<u64, StoreError>
 /// Days of quota that are kept: what a user is told of their month, and some.
 pub const KEPT_DAYS: i64 = 100;
 
-const LET_GO: &str = "DELETE FROM leases WHERE (user_id, day, epoch) IN
-    (SELECT user_id, day, epoch FROM quota WHERE day < $1 ORDER BY user_id, day, epoch LIMIT 1000)";
-const PRUNE: &str = "DELETE FROM quota WHERE (user_id, day, epoch) IN
-    (SELECT user_id, day, epoch FROM quota WHERE day < $1 ORDER BY user_id, day, epoch LIMIT 1000)";
+/// A thousand rows of days before `$1`. The last two days of each user stay, however late the clock says it
+/// is: one that has jumped must not make a day that is not over begin anew.
+macro_rules! old_days {
+    () => {
+        "(SELECT q.user_id, q.day, q.epoch FROM quota q WHERE q.day < $1 AND EXISTS
+            (SELECT 1 FROM quota x WHERE x.user_id = q.user_id AND x.day > q.day + 1)
+        ORDER BY q.user_id, q.day, q.epoch LIMIT 1000)"
+    };
+}
 
-/// Forgets days before `day`, a thousand rows in one transaction, so that nobody waits long. Answers how
+const LET_GO: &str = concat!("DELETE FROM leases WHERE (user_id, day, epoch) IN ", old_days!());
+const PRUNE: &str = concat!("DELETE FROM quota WHERE (user_id, day, epoch) IN ", old_days!());
+
+/// Forgets days before `day`, but the last two of each user, a thousand rows in one transaction, so that nobody waits long. Answers how
 /// many rows are gone.
 ///
 /// # Errors

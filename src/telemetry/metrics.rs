@@ -81,6 +81,10 @@ pub struct Metrics {
     pub spool_lost_files: Counter,
     /// `tollgate_store_errors_total`
     pub store_errors: Counter,
+    /// `tollgate_clock_lead_seconds`: of the machine's clock over the database's or the trusted time.
+    pub clock_lead: Gauge<f64, AtomicU64>,
+    /// `tollgate_clock_trusted`: 0 while the gateway goes by the time it had and not by the machine's clock.
+    pub clock_trusted: Gauge,
     /// `tollgate_upstream_up`: 1 after an answer, 0 after a failure to connect.
     pub upstream_up: Family<UpstreamName, Gauge>,
     /// `tollgate_upstream_credential_refused_total`: the upstream answered 401 or 403 to our own
@@ -176,6 +180,8 @@ impl Metrics {
             spool_lost_bytes: Counter::default(),
             spool_lost_files: Counter::default(),
             store_errors: Counter::default(),
+            clock_lead: Gauge::default(),
+            clock_trusted: Gauge::default(),
             upstream_up: Family::default(),
             credential_refused: Family::default(),
             connections: Gauge::default(),
@@ -283,6 +289,11 @@ impl Metrics {
         r.register("connections", "Open client connections", self.connections.clone());
         let help = "Client connections refused at a cap";
         r.register("connections_refused", help, self.connections_refused.clone());
+        let help =
+            "Lead of this machine's clock over the database's, or over the time it was trusted to show";
+        r.register_with_unit("clock_lead", help, Unit::Seconds, self.clock_lead.clone());
+        let help = "Whether this machine's clock is trusted";
+        r.register("clock_trusted", help, self.clock_trusted.clone());
     }
 }
 

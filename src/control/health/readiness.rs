@@ -40,6 +40,9 @@ reasons! {
     DatabaseCannotWrite = "database_cannot_write", "the database takes no writes";
     /// The spool or its disk has no room for another conversation.
     MessageLogFull = "message_log_full", "the message log has no room";
+    /// The machine's clock disagrees with the database's, or with the time that has passed, by more than a
+    /// minute.
+    ClockNotTrusted = "clock_not_trusted", "the machine's clock is not trusted";
 }
 
 /// Which reasons hold now. Clones share them.

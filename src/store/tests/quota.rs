@@ -166,3 +166,19 @@ async fn a_reset_leaves_a_day_that_a_clock_ran_ahead_to() {
     take(&world.db, ada, TODAY + 1, 3, 1).await.unwrap();
     assert_eq!(today(ada).await, Some((TODAY + 1, 2)), "and from here on as ever");
 }
+
+#[tokio::test]
+async fn the_last_two_days_of_a_user_are_not_forgotten_by_any_clock() {
+    let world = fresh().await;
+    let (ada, bob) = (user(&world.db, "ada").await, user(&world.db, "bob").await);
+    for day in [TODAY - 200, TODAY - 1, TODAY] {
+        take(&world.db, ada, day, 3, 1).await.unwrap();
+    }
+    take(&world.db, bob, TODAY - 300, 3, 1).await.unwrap();
+    for days in [101, 400, 100_000] {
+        quota::prune(&world.db, TODAY + days - quota::KEPT_DAYS).await.unwrap();
+    }
+    let kept: Vec<_> = balances(&world.db).await.iter().map(|row| (row.user_id, row.day)).collect();
+    assert_eq!(kept, [(ada, TODAY - 1), (ada, TODAY), (bob, TODAY - 300)]);
+    assert_eq!(left(&world.db, ada, 3).await, 2, "today has begun and is not begun again");
+}
