@@ -27,15 +27,19 @@ use crate::telemetry::Metrics;
 
 mod door;
 mod first_admin;
+mod preflight;
 mod recovery;
 mod run;
 mod services;
 mod signals;
+mod weaknesses;
 mod worker;
 
 use door::{Door, Hallway};
+pub use preflight::{folders, preflight};
 use services::Services;
 pub use signals::Signals;
+pub use weaknesses::weaknesses;
 use worker::Workers;
 
 /// A running gateway. Several fit in one process.
@@ -76,6 +80,9 @@ impl App {
     /// What is in the way, naming the configuration path where one is at fault. Nothing is left
     /// running.
     pub async fn start(config: Config, clock: Clock) -> anyhow::Result<Self> {
+        for weakness in &config.warnings {
+            tracing::warn!("{weakness}");
+        }
         let mut builder = tokio::runtime::Builder::new_multi_thread();
         let runtime =
             builder.worker_threads(BACKGROUND_THREADS).thread_name("background").enable_all().build()?;
@@ -90,17 +97,15 @@ impl App {
     }
 
     async fn build(config: Config, clock: Clock, background: Background) -> anyhow::Result<Self> {
-        for weakness in &config.warnings {
-            tracing::warn!("{weakness}");
-        }
         let (stop, cut) = (Stop::default(), CancellationToken::new());
         let services = Services::build(&config, &clock, &background, stop.drain.clone()).await?;
-        let jobs = Jobs::start(&background, services.sources(&clock), &config).await?;
+        let jobs = Jobs::start(&background, services.sources(&clock), &config)?;
         let control = Arc::new(services.control(&config, &clock, &jobs)?);
         let client_ips = Arc::new(ClientIps::new(config.server.trusted_proxies.clone()));
         let tls = load_tls(&config.server, &background, &stop)?;
         let acceptor = Acceptor::new(config.server.connections.clone(), tls, Arc::clone(&client_ips));
         let acceptor = Arc::new(acceptor);
+        let started_at = clock.now();
         let shared = Arc::new(services.shared(Arc::clone(&client_ips), clock, cut.clone()));
         let hallway = |surface| Hallway {
             control: control::router(Arc::clone(&control), surface),
@@ -114,16 +119,15 @@ impl App {
         let public = if separate { Surface::Public } else { Surface::Everything };
         let sockets = bind("server.listen", &config.server.listen, config.server.workers)?;
         let local_addr = first(&sockets)?;
-        let doors = Door::proxying(hallway(public), config.clone(), shared);
-        workers.open(sockets, doors).await?;
-        let admin_addr = if separate {
-            let sockets = bind("server.admin_listen", &config.server.admin_listen, 1)?;
-            let admin_addr = first(&sockets)?;
-            workers.open(sockets, Door::controlling(hallway(Surface::Admin))).await?;
-            Some(admin_addr)
-        } else {
-            None
-        };
+        let admin_sockets = bind("server.admin_listen", &config.server.admin_listen, 1)?;
+        let admin_addr = if separate { Some(first(&admin_sockets)?) } else { None };
+        // Made and told when nothing is left that could keep the start from succeeding: what is told once
+        // must not be lost.
+        first_admin::ensure(&services.db, &config.security, &background, started_at).await?;
+        workers.open(sockets, Door::proxying(hallway(public), config.clone(), shared)).await?;
+        if separate {
+            workers.open(admin_sockets, Door::controlling(hallway(Surface::Admin))).await?;
+        }
         workers.count_into(Arc::clone(&services.metrics), &background);
         tracing::info!(listen = %local_addr, "the gate is open");
         let Services { readiness, db, quota, run: Run { id: run, .. }, metrics, undelivered, .. } = services;
@@ -206,7 +210,7 @@ impl App {
             self.stop.hard.cancel();
             self.workers.closed().await;
         }
-        self.jobs.stop().await;
+        self.jobs.stop();
         self.undelivered.cancel();
         if tokio::time::timeout(LAST_ROWS, self.quota.close()).await.is_err() {
             tracing::error!("the conversations in hand could not be given back in time");

@@ -29,7 +29,7 @@ use chrono_tz::Tz;
 use http::header::{HeaderName, HeaderValue};
 use http::uri::{Authority, Scheme};
 use ipnet::IpNet;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 
 pub use self::env::Vars;
 pub use self::load::{ConfigError, Options, locate};
@@ -43,6 +43,8 @@ use crate::plan::{AddressRules, Plans};
 /// that 0 means "none".
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// The file that was read; `None` for defaults and environment alone, or a text.
+    pub file: Option<PathBuf>,
     /// `[server]`
     pub server: Server,
     /// `[database]`
@@ -334,6 +336,43 @@ pub struct Finding {
     pub path: String,
     /// What is wrong, and what to write instead. Never the value of a secret.
     pub message: String,
+}
+
+// === impl Config ===
+
+impl Config {
+    /// For people: the file that was read, or where there is none.
+    #[must_use]
+    pub fn source(&self) -> String {
+        self.file.as_ref().map_or_else(
+            || {
+                let usual = std::path::absolute("gateway.toml").unwrap_or_else(|_| "gateway.toml".into());
+                format!("none, neither {} nor {}", usual.display(), load::SYSTEM_FILE)
+            },
+            |file| std::path::absolute(file).unwrap_or_else(|_| file.clone()).display().to_string(),
+        )
+    }
+}
+
+// === impl DatabaseLocation ===
+
+/// For people, without a password.
+impl fmt::Display for DatabaseLocation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sqlite(path) => {
+                let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+                write!(f, "sqlite {}", path.display())
+            }
+            Self::Postgres(url) => {
+                let url = url.expose_secret();
+                let place = url.split_once("://").map_or("", |(_, rest)| rest);
+                let place = place.rsplit_once('@').map_or(place, |(_, place)| place);
+                // Parameters may hold a password too.
+                write!(f, "postgres {}", place.split('?').next().unwrap_or_default())
+            }
+        }
+    }
 }
 
 // === impl Credential ===

@@ -17,6 +17,7 @@ use crate::config::{Config, Security, Vars};
 use crate::credential::key::{Pepper, PlainKey};
 use crate::credential::password::{self, Password};
 use crate::credential::seal::Sealer;
+use crate::listen;
 use crate::store::Db;
 use crate::store::accounts::InsertAccount;
 use crate::store::audit::{self, Actor};
@@ -58,6 +59,9 @@ pub struct DemoOptions {
 /// # Errors
 /// When the folder is somebody else's, the address is taken, or the gate cannot start.
 pub async fn run(options: DemoOptions) -> anyhow::Result<()> {
+    let in_use = || format!("the gate cannot start on {} (--listen chooses another address)", options.listen);
+    // Before a folder is made.
+    drop(listen::bind(&[options.listen], 1).with_context(in_use)?);
     let folder = Folder::open(options.data)?;
     let chat = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("no port for the chat app")?;
     let text = configuration(options.listen, &folder, chat.local_addr()?);
@@ -66,9 +70,7 @@ pub async fn run(options: DemoOptions) -> anyhow::Result<()> {
         .context("the demo's own configuration is wrong")?;
     let (security, clock) = (config.security.clone(), Clock::system());
 
-    let app = App::start(config, clock.clone()).await.with_context(|| {
-        format!("the gate cannot start on {} (--listen chooses another address)", options.listen)
-    })?;
+    let app = App::start(config, clock.clone()).await.with_context(in_use)?;
     add_user(app.db(), &folder.account, &security, clock.now()).await?;
     let url = steps::base_url(app.local_addr());
     steps::print(&mut io::stdout().lock(), &url, &folder.account, &folder.path)?;

@@ -9,7 +9,9 @@ use clap_complete::Shell;
 
 mod commands;
 
-use commands::{AdminCommand, AuditCommand, ConfigFile, LedgerCommand, StaffCommand, UserCommand};
+use commands::{
+    AdminCommand, AuditCommand, ClockCommand, ConfigFile, LedgerCommand, StaffCommand, UserCommand,
+};
 
 /// The gate in front of your chat models: keys, address rules, rates, exact daily limits.
 #[derive(Parser)]
@@ -57,6 +59,9 @@ enum Command {
     /// Look whether every conversation is accounted for.
     #[command(subcommand)]
     Ledger(LedgerCommand),
+    /// Show whether this machine's clock is trusted, or accept it.
+    #[command(subcommand)]
+    Clock(ClockCommand),
     /// Print the OpenAPI document of the REST API.
     Openapi,
     /// Print what a shell completes this command line with.
@@ -72,7 +77,7 @@ enum Command {
     },
 }
 
-/// The configuration is wrong (`EX_CONFIG` of sysexits.h).
+/// The configuration is wrong, or there is no installation (`EX_CONFIG` of sysexits.h).
 const EX_CONFIG: u8 = 78;
 /// What was to be verified cannot be read, so nobody knows.
 const UNREADABLE: u8 = 2;
@@ -90,6 +95,7 @@ fn main() -> ExitCode {
         Command::Admin(command) => command.run(),
         Command::Audit(command) => command.run(),
         Command::Ledger(command) => command.run(),
+        Command::Clock(command) => command.run(),
         Command::Openapi => commands::openapi(),
         Command::Completions { shell } => {
             commands::completions(Arguments::command(), shell);
@@ -101,7 +107,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             commands::tell(&error);
-            if error.is::<tollgate::config::ConfigError>() {
+            if error.is::<tollgate::config::ConfigError>() || error.is::<commands::NoInstallation>() {
                 ExitCode::from(EX_CONFIG)
             } else if error.is::<commands::Unreadable>() {
                 ExitCode::from(UNREADABLE)

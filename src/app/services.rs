@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use super::{first_admin, recovery, run};
+use super::{recovery, run};
 use crate::background::Background;
 use crate::chatlog::{self, Chatlog};
 use crate::clock::Clock;
@@ -28,6 +28,7 @@ use crate::quota::{self, Quota};
 use crate::store::Db;
 use crate::store::runs::Run;
 use crate::telemetry::Metrics;
+use crate::timekeeper::{self, Timekeeper};
 
 /// What the floors below the planes are made of, once started.
 pub(super) struct Services {
@@ -60,7 +61,7 @@ impl Services {
         let (spool, reader, poison) = recovery::open_spool(config, run, background, &metrics).await?;
         let database = config.database.clone();
         let db = background.run(async move { Db::connect(&database).await }).await??;
-        first_admin::ensure(&db, &config.security, background, clock.now()).await?;
+        keep_time((&db, clock), &metrics, background, draining.clone()).await?;
         let pepper = Pepper::derive(&config.security.encryption_key);
         let directory = Directory::new(Sources {
             db: db.clone(),
@@ -174,6 +175,20 @@ impl Services {
             cut,
         }
     }
+}
+
+/// Finds out whether the clock is right, before anything goes by it, and watches it from then on.
+async fn keep_time(
+    (db, clock): (&Db, &Clock),
+    metrics: &Arc<Metrics>,
+    background: &Background,
+    draining: CancellationToken,
+) -> anyhow::Result<()> {
+    let (db, clock, metrics) = (db.clone(), clock.clone(), Arc::clone(metrics));
+    let sources = timekeeper::Sources { db, clock, metrics };
+    let timekeeper = background.run(Timekeeper::begin(sources)).await??;
+    background.spawn(timekeeper.work(draining));
+    Ok(())
 }
 
 /// Delivers webhooks until what it returns is cancelled.

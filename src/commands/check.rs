@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 
+use tollgate::app;
 use tollgate::config::{Config, Finding, Options, Secrets, Vars};
 
 use super::print_json;
@@ -11,7 +12,10 @@ use super::print_json;
 pub(crate) fn check(file: Option<&Path>, json: bool) -> anyhow::Result<()> {
     let options = Options { secrets: Secrets::ReadOnly, ..Options::default() };
     let config = match Config::load(file, &Vars::from_process(), &options) {
-        Ok(config) => config,
+        Ok(mut config) => {
+            config.warnings.extend(app::weaknesses(&config));
+            config
+        }
         Err(error) if json => {
             print_json(&serde_json::json!({ "ok": false, "mistakes": listed(error.findings()) }))?;
             return Err(error.into());
@@ -20,9 +24,11 @@ pub(crate) fn check(file: Option<&Path>, json: bool) -> anyhow::Result<()> {
     };
     if json {
         let (warnings, notes) = (listed(&config.warnings), listed(&config.notes));
-        return print_json(&serde_json::json!({ "ok": true, "warnings": warnings, "notes": notes }));
+        return print_json(&serde_json::json!({ "ok": true, "warnings": warnings, "notes": notes,
+            "configuration": config.source(), "database": config.database.location.to_string() }));
     }
     let mut out = std::io::stdout().lock();
+    writeln!(out, "configuration: {}; database: {}", config.source(), config.database.location)?;
     for warning in &config.warnings {
         writeln!(out, "warning: {warning}")?;
     }

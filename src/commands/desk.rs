@@ -11,18 +11,22 @@ use secrecy::SecretString;
 use serde_json::Value;
 use tokio::runtime::Runtime;
 use tollgate::clock::{Clock, Timestamp};
-use tollgate::config::{Config, Options, Vars};
+use tollgate::config::Config;
 use tollgate::credential::password::{self, Password, PasswordHash};
 use tollgate::store::Db;
 use tollgate::store::audit::{Actor, Entry};
+use tollgate::timekeeper::{self, Disagreement};
 
+use super::installation::{Missing, NoInstallation, configuration, whole};
 use super::{ConfigFile, print_json, refusal};
 
 /// An installation's configuration and its database, open.
 pub(super) struct Desk {
     pub(super) config: Config,
     pub(super) db: Db,
+    /// What time it is, as a gateway would have it.
     pub(super) now: Timestamp,
+    pub(super) clock: Clock,
 }
 
 /// What a command has to say, for programs and for people.
@@ -49,12 +53,23 @@ pub(super) struct Chosen {
 /// Most bytes read from standard input.
 const MOST_INPUT: u64 = 4096;
 
-/// Does `work` at the desk, and prints what it has to say.
+/// Does `work` on an installation that is there, and prints what it has to say.
 pub(super) fn at_the_desk(
     at: &ConfigFile,
     work: impl AsyncFnOnce(&Desk) -> anyhow::Result<Told>,
 ) -> anyhow::Result<()> {
-    let done = open(at, work);
+    print(at, open(at, Missing::Refused, work))
+}
+
+/// Does `work` on an installation that is made where there is none, and prints what it has to say.
+pub(super) fn at_a_new_desk(
+    at: &ConfigFile,
+    work: impl AsyncFnOnce(&Desk) -> anyhow::Result<Told>,
+) -> anyhow::Result<()> {
+    print(at, open(at, Missing::Made, work))
+}
+
+fn print(at: &ConfigFile, done: anyhow::Result<Told>) -> anyhow::Result<()> {
     match &done {
         Ok(told) if at.json => print_json(&told.json)?,
         Ok(told) => writeln!(std::io::stdout(), "{}", told.text)?,
@@ -64,15 +79,43 @@ pub(super) fn at_the_desk(
     done.map(drop)
 }
 
-fn open(at: &ConfigFile, work: impl AsyncFnOnce(&Desk) -> anyhow::Result<Told>) -> anyhow::Result<Told> {
-    let config = Config::load(at.config.as_deref(), &Vars::from_process(), &Options::default())?;
+fn open(
+    at: &ConfigFile,
+    missing: Missing,
+    work: impl AsyncFnOnce(&Desk) -> anyhow::Result<Told>,
+) -> anyhow::Result<Told> {
+    let config = configuration(at, missing)?;
     Runtime::new()?.block_on(async {
-        let db = Db::connect_beside(&config.database).await?;
-        let desk = Desk { config, db, now: Clock::system().now() };
+        let db = match missing {
+            Missing::Made => Db::connect_or_make(&config.database).await?,
+            Missing::Refused => {
+                let found = Db::connect_beside(&config.database).await?;
+                let db = found.ok_or_else(|| NoInstallation::in_database(&config))?;
+                whole(&config)?;
+                db
+            }
+        };
+        let clock = Clock::system();
+        let opinion = timekeeper::consult(&db, &clock).await?;
+        if let Some(why) = opinion.disagreement {
+            doubt(&clock, opinion.lead, why);
+        }
+        let desk = Desk { config, db, now: clock.now(), clock };
         let told = work(&desk).await;
         desk.db.close().await;
         told
     })
+}
+
+/// Warns that the machine's clock is not believed.
+fn doubt(clock: &Clock, lead: i64, why: Disagreement) {
+    let (shown, now) = (clock.wall(), clock.now());
+    let _ = writeln!(
+        std::io::stderr(),
+        "warning: the clock of this machine shows {shown}, which is off by {} seconds: {why}. \
+         This command takes it to be {now}. Set the clock right, or, if it is, run `tollgate clock accept`.",
+        lead.unsigned_abs() / 1000,
+    );
 }
 
 // === impl Desk ===

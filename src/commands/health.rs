@@ -6,9 +6,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context;
-use tollgate::config::{Config, Options, Secrets, Vars};
 
-use super::told;
+use super::{installation, told};
 
 /// How long a running gateway may take to say how it is.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(5);
@@ -21,8 +20,7 @@ pub(crate) fn health(file: Option<&Path>, json: bool) -> anyhow::Result<()> {
 }
 
 fn is_ready(file: Option<&Path>) -> anyhow::Result<()> {
-    let options = Options { secrets: Secrets::ReadOnly, ..Options::default() };
-    let config = Config::load(file, &Vars::from_process(), &options)?;
+    let config = installation::read_only(file)?;
     let tls = config.server.tls.is_some();
     let listen = if tls && !config.server.admin_listen.is_empty() {
         &config.server.admin_listen
@@ -35,7 +33,8 @@ fn is_ready(file: Option<&Path>) -> anyhow::Result<()> {
             if address.is_ipv4() { [127, 0, 0, 1].into() } else { std::net::Ipv6Addr::LOCALHOST.into() };
         address.set_ip(loopback);
     }
-    if tls { accepts(address) } else { ask(address) }
+    let asked = if tls { accepts(address) } else { ask(address) };
+    asked.with_context(|| format!("the gateway at {address} (configuration: {})", config.source()))
 }
 
 fn ask(address: SocketAddr) -> anyhow::Result<()> {

@@ -11,8 +11,8 @@ use tollgate::quota::Window;
 use tollgate::store::ledger::{self, Asked, Question};
 use tollgate::store::users::{self, User};
 
-use super::ConfigFile;
 use super::desk::{Desk, Told, at_the_desk};
+use super::{ConfigFile, NoInstallation};
 
 /// What everybody's conversations were spent on. Nothing is changed, and a running gateway is not kept
 /// from its work.
@@ -66,7 +66,9 @@ impl LedgerCommand {
             }),
         };
         match done {
-            Err(error) if !error.is::<ConfigError>() => Err(error.context(Unreadable)),
+            Err(error) if !error.is::<ConfigError>() && !error.is::<NoInstallation>() => {
+                Err(error.context(Unreadable))
+            }
             Ok(()) if !holds => bail!("the ledger does not hold"),
             other => other,
         }

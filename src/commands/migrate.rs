@@ -4,22 +4,28 @@ use std::io::Write;
 use std::path::Path;
 
 use tokio::runtime::Runtime;
+use tollgate::app;
 use tollgate::config::{Config, Options, Vars};
 use tollgate::store::Db;
 
-use super::told;
+use super::{installation, told};
 
 /// Opens the database, which brings it up to date.
 pub(crate) fn migrate(file: Option<&Path>, json: bool) -> anyhow::Result<()> {
-    told(json, bring_up_to_date(file))?;
+    told(json, bring_up_to_date(file, json))?;
     if !json {
         writeln!(std::io::stdout(), "The database is up to date.")?;
     }
     Ok(())
 }
 
-fn bring_up_to_date(file: Option<&Path>) -> anyhow::Result<()> {
+fn bring_up_to_date(file: Option<&Path>, json: bool) -> anyhow::Result<()> {
+    app::folders(&installation::read_only(file)?)?;
     let config = Config::load(file, &Vars::from_process(), &Options::default())?;
+    if !json {
+        let (source, database) = (config.source(), &config.database.location);
+        writeln!(std::io::stderr(), "configuration: {source}; database: {database}")?;
+    }
     Runtime::new()?.block_on(async {
         let db = Db::connect(&config.database).await?;
         db.close().await;

@@ -6,11 +6,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::runtime::Runtime;
-use tollgate::app::{App, Signals};
+use tollgate::app::{self, App, Signals};
 use tollgate::clock::Clock;
 use tollgate::config::{Config, Options, Vars};
 use tollgate::demo::{self, DemoOptions};
 use tollgate::telemetry;
+
+use super::installation;
 
 /// Told to stop in the middle of a start that takes long; what shells say of SIGTERM.
 const STOPPED_EARLY: i32 = 128 + 15;
@@ -19,8 +21,14 @@ const LAST_STEPS: Duration = Duration::from_secs(2);
 
 /// Serves until told to stop.
 pub(crate) fn serve(file: Option<&Path>) -> anyhow::Result<()> {
-    let config = Config::load(file, &Vars::from_process(), &Options::default())?;
+    let config = installation::read_only(file)?;
     telemetry::init(config.server.debug, std::io::stderr().is_terminal());
+    let version = env!("CARGO_PKG_VERSION");
+    tracing::info!(version, configuration = config.source(), database = %config.database.location, "starting");
+    app::preflight(&config)?;
+    warn_beside(config);
+    // Only now are missing secrets made.
+    let config = Config::load(file, &Vars::from_process(), &Options::default())?;
     Runtime::new()?.block_on(async {
         // Caught before anybody is met: who sees that we are ready may tell us to stop in order.
         let mut signals = Signals::catch()?;
@@ -41,6 +49,16 @@ pub(crate) fn serve(file: Option<&Path>) -> anyhow::Result<()> {
         }
         Ok(())
     })
+}
+
+/// Warns of what the configuration allows, on a thread of its own: a resolver may be slow, and must not hold
+/// up the start.
+fn warn_beside(config: Config) {
+    std::thread::spawn(move || {
+        for weakness in app::weaknesses(&config) {
+            tracing::warn!("{weakness}");
+        }
+    });
 }
 
 /// Serves the built-in chat app until told to stop.

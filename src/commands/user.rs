@@ -14,7 +14,7 @@ use tollgate::store::quota;
 use tollgate::store::users::{self, QuotaChange, User, UserChange};
 
 use super::ConfigFile;
-use super::desk::{Desk, PasswordFrom, Told, at_the_desk};
+use super::desk::{Desk, PasswordFrom, Told, at_a_new_desk, at_the_desk};
 
 /// Accounts and their keys. Each call works on the database, whether the gateway runs or not; a running
 /// one follows within five seconds.
@@ -104,7 +104,7 @@ impl UserCommand {
     /// Does it.
     pub(crate) fn run(self) -> anyhow::Result<()> {
         match self {
-            Self::Add(new) => at_the_desk(&new.account.at, async |desk| add(desk, &new).await),
+            Self::Add(new) => at_a_new_desk(&new.account.at, async |desk| add(desk, &new).await),
             Self::List { at, limit, offset } => {
                 at_the_desk(&at, async |desk| list(desk, limit, offset).await)
             }

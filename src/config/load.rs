@@ -7,7 +7,7 @@ use super::tree::{Tree, Verdict};
 use super::{Config, Environment, Finding, Secrets, Vars, check, file, mail, secrets, tree, webhooks};
 
 /// Where the file is looked for last.
-const SYSTEM_FILE: &str = "/etc/tollgate/gateway.toml";
+pub(super) const SYSTEM_FILE: &str = "/etc/tollgate/gateway.toml";
 
 /// How a configuration is read.
 #[derive(Clone, Debug, Default)]
@@ -45,13 +45,14 @@ impl Config {
     /// # Errors
     /// Every mistake there is, not only the first.
     pub fn load(explicit: Option<&Path>, vars: &Vars, options: &Options) -> Result<Self, ConfigError> {
-        let text = match locate(explicit, vars, &options.base_dir) {
+        let file = locate(explicit, vars, &options.base_dir);
+        let text = match file.clone() {
             None => String::new(),
             Some(path) => {
                 std::fs::read_to_string(&path).map_err(|source| ConfigError::Read { path, source })?
             }
         };
-        Self::assemble(&text, vars, options)
+        Ok(Self { file, ..Self::assemble(&text, vars, options)? })
     }
 
     /// Reads a file's text, as a start would: relative paths count from `base_dir`, and missing secrets
@@ -92,6 +93,7 @@ impl Config {
         let routes = check::routes(tree, draft.routes, &draft.upstreams);
         let security = secrets::resolve(tree, draft.security, data_dir, options.secrets, strict);
         Some(Self {
+            file: None,
             database: database?,
             security: security?,
             access,

@@ -10,7 +10,7 @@ use secrecy::{ExposeSecret, SecretString};
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{Connection, SqlitePool};
+use sqlx::{Connection, SqliteConnection, SqlitePool};
 
 use super::{Db, StoreError};
 use crate::config::{Database, DatabaseLocation};
@@ -44,8 +44,50 @@ impl Db {
     ///
     /// # Errors
     /// As [`Db::connect`], without the check.
-    pub async fn connect_beside(database: &Database) -> Result<Self, StoreError> {
+    pub async fn connect_or_make(database: &Database) -> Result<Self, StoreError> {
         Self::open(database, false).await
+    }
+
+    /// [`Db::connect_or_make`] for a command that makes and migrates nothing. `None`: there is no database,
+    /// or it has no tables of ours; then nothing was changed.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] when the schema is not of this program's version;
+    /// [`StoreError::Unavailable`] when it cannot be reached.
+    pub async fn connect_beside(database: &Database) -> Result<Option<Self>, StoreError> {
+        let db = match &database.location {
+            DatabaseLocation::Sqlite(path) => {
+                if !has_our_tables(path).await? {
+                    return Ok(None);
+                }
+                open_sqlite(path, database, false).await?
+            }
+            DatabaseLocation::Postgres(url) => open_postgres(url, database).await?,
+        };
+        let steps = match &db {
+            Self::Sqlite { .. } => &SQLITE_STEPS,
+            Self::Postgres(_) => &POSTGRES_STEPS,
+        };
+        let last = steps.iter().map(|step| step.version).max().unwrap_or(0);
+        match db.latest_step().await? {
+            None => Ok(None),
+            Some(step) if step == last => Ok(Some(db)),
+            Some(step) if step > last => Err(refusal(MigrateError::VersionMissing(step))),
+            Some(step) => Err(StoreError::Damaged {
+                what: "the database's schema is older than this program's",
+                detail: format!("it has step {step} of {last}: run `tollgate migrate`, or start the gateway"),
+            }),
+        }
+    }
+
+    /// The last step that was run here; `None` where none was.
+    async fn latest_step(&self) -> Result<Option<i64>, StoreError> {
+        if let Self::Postgres(pool) = self
+            && sqlx::query_scalar::<_, Option<String>>(OUR_TABLE).fetch_one(pool).await?.is_none()
+        {
+            return Ok(None);
+        }
+        Ok(on!(self, read pool => sqlx::query_scalar(LATEST_STEP).fetch_one(pool).await)?)
     }
 
     async fn open(database: &Database, check: bool) -> Result<Self, StoreError> {
@@ -91,6 +133,23 @@ impl Db {
             }
         }
     }
+}
+
+const OUR_TABLE: &str = "SELECT CAST(to_regclass('_sqlx_migrations') AS TEXT)";
+const LATEST_STEP: &str = "SELECT MAX(version) FROM _sqlx_migrations";
+const OUR_SQLITE_TABLE: &str =
+    "SELECT COUNT(*) FROM sqlite_schema WHERE type = 'table' AND name = '_sqlx_migrations'";
+
+/// Looks into a file without changing a byte of it.
+async fn has_our_tables(path: &Path) -> Result<bool, StoreError> {
+    if !path.is_file() {
+        return Ok(false);
+    }
+    let options = SqliteConnectOptions::new().filename(path).read_only(true).busy_timeout(BUSY_TIMEOUT);
+    let mut conn = SqliteConnection::connect_with(&options).await?;
+    let found: i64 = sqlx::query_scalar(OUR_SQLITE_TABLE).fetch_one(&mut conn).await?;
+    conn.close().await?;
+    Ok(found > 0)
 }
 
 async fn open_sqlite(path: &Path, database: &Database, check: bool) -> Result<Db, StoreError> {

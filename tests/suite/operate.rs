@@ -5,7 +5,9 @@ pub(crate) mod demo;
 
 mod canaries;
 mod check;
+mod clocks;
 mod commands;
+mod elsewhere;
 mod first_start;
 mod json;
 mod kill;

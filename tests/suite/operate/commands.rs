@@ -164,6 +164,7 @@ async fn what_cannot_be_is_1_and_wrong_usage_is_2() {
 #[tokio::test]
 async fn staff_are_taken_on_and_the_admin_gets_in_again() {
     let place = Place::new("").await;
+    place.done(&["migrate"]);
     let sue = place.done(&["staff", "add", "sue", "--email", "sue@example.com", "--level", "support"]);
     assert_eq!(sue["staff_level"], "support");
     assert_eq!(sue["password"].as_str().unwrap().len(), 20);

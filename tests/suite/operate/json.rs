@@ -9,7 +9,7 @@ use super::child::Site;
 use crate::world::Database;
 
 /// A command that is done, and the same one refused.
-const COMMANDS: [(&str, Option<&str>, &str); 18] = [
+const COMMANDS: [(&str, Option<&str>, &str); 20] = [
     ("check", None, "wrong"),
     ("migrate", None, "wrong"),
     ("health", None, "nobody"),
@@ -26,6 +26,8 @@ const COMMANDS: [(&str, Option<&str>, &str); 18] = [
     ("staff-disable", Some("staff disable sue"), "staff disable nobody"),
     ("staff-enable", Some("staff enable sue"), "staff enable nobody"),
     ("audit-verify", None, "wrong"),
+    ("clock-show", Some("clock show"), "wrong"),
+    ("clock-accept", Some("clock accept"), "wrong"),
     ("ledger-verify", None, "wrong"),
     ("ledger-explain", Some("ledger explain ann"), "ledger explain nobody"),
 ];
