@@ -99,7 +99,7 @@ impl App {
     async fn build(config: Config, clock: Clock, background: Background) -> anyhow::Result<Self> {
         let (stop, cut) = (Stop::default(), CancellationToken::new());
         let services = Services::build(&config, &clock, &background, stop.drain.clone()).await?;
-        let jobs = Jobs::start(&background, services.sources(&clock), &config)?;
+        let jobs = Jobs::start(&background, services.sources(&clock), &config).await?;
         let control = Arc::new(services.control(&config, &clock, &jobs)?);
         let client_ips = Arc::new(ClientIps::new(config.server.trusted_proxies.clone()));
         let tls = load_tls(&config.server, &background, &stop)?;
@@ -210,7 +210,7 @@ impl App {
             self.stop.hard.cancel();
             self.workers.closed().await;
         }
-        self.jobs.stop();
+        self.jobs.stop().await;
         self.undelivered.cancel();
         if tokio::time::timeout(LAST_ROWS, self.quota.close()).await.is_err() {
             tracing::error!("the conversations in hand could not be given back in time");

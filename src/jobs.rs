@@ -1,14 +1,17 @@
 //! The clockwork: what happens by the clock and not by a request.
 //!
 //! [`table`] is all of it: name, hour, and whether nodes share it. Hours are those of
-//! `limits.time_zone`. A ticker asks [`Schedule`] each second, by the monotonic clock, so that it goes on
-//! whatever is done to the machine's.
+//! `limits.time_zone`. tokio-cron-scheduler ticks each second and knows nothing else: it keeps the offset
+//! that a zone had when a job was made, and lets runs overlap; [`Schedule`] does neither. It plans its ticks by
+//! the machine's clock and stops when that is set back, so an interval of the monotonic clock stands in for it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::sync::Notify;
+use tokio::time::timeout;
+use tokio_cron_scheduler::{Job as Tick, JobScheduler};
 use tokio_util::sync::CancellationToken;
 
 use crate::background::Background;
@@ -29,9 +32,11 @@ pub mod deliveries;
 
 /// The jobs of a gateway, running.
 pub struct Jobs {
+    scheduler: JobScheduler,
     schedule: Schedule,
     running: Arc<AtomicBool>,
     stopping: CancellationToken,
+    background: Background,
 }
 
 /// What the jobs work with.
@@ -48,8 +53,10 @@ pub struct Sources {
     pub resident: Resident,
 }
 
-/// Finer than any hour below.
-const TICK: Duration = Duration::from_secs(1);
+/// Each second: finer than any hour below, as coarse as an interval can be.
+const TICK: &str = "* * * * * *";
+/// The schedule is looked at after this long without a tick.
+const LONGEST_SILENCE: Duration = Duration::from_millis(1500);
 const MEMORY_CHECK: Duration = Duration::from_mins(2);
 
 /// Every job.
@@ -138,8 +145,8 @@ impl Jobs {
     ///
     /// # Errors
     ///
-    /// When an hour of a job is no pattern of cron.
-    pub fn start(background: &Background, sources: Sources, config: &Config) -> Result<Self, NotACron> {
+    /// When an hour of a job is no pattern of cron, or the scheduler cannot start.
+    pub async fn start(background: &Background, sources: Sources, config: &Config) -> anyhow::Result<Self> {
         let Sources { db, backlog, clock, node, resident } = sources;
         let zone = config.limits.time_zone;
         let log = &config.message_log;
@@ -147,15 +154,21 @@ impl Jobs {
             Arc::new(Workshop::new((db.clone(), node), (backlog, resident), clock.clone(), (zone, log)));
         let schedule = Schedule::new(db, background, clock, zone, table(&shop, log.batch_interval)?);
         let stopping = CancellationToken::new();
-        let (ticked, stopped) = (schedule.clone(), stopping.clone());
-        background.spawn(async move {
-            let mut ticks = interval(TICK);
-            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            while stopped.run_until_cancelled(ticks.tick()).await.is_some() {
-                ticked.tick().await;
-            }
+        let bell = Arc::new(Notify::new());
+        background.spawn(watch(schedule.clone(), Arc::clone(&bell), stopping.clone()));
+        let scheduler = background.run(async move {
+            let scheduler = JobScheduler::new().await?;
+            let tick = Tick::new_async(TICK, move |_, _| {
+                let bell = Arc::clone(&bell);
+                Box::pin(async move { bell.notify_one() })
+            });
+            scheduler.add(tick?).await?;
+            scheduler.start().await?;
+            anyhow::Ok(scheduler)
         });
-        Ok(Self { schedule, running: Arc::new(AtomicBool::new(true)), stopping })
+        let (scheduler, background) = (scheduler.await??, background.clone());
+        let running = Arc::new(AtomicBool::new(true));
+        Ok(Self { scheduler, schedule, running, stopping, background })
     }
 
     /// When jobs run, and how they ran.
@@ -169,9 +182,22 @@ impl Jobs {
     }
 
     /// Stops the clockwork; a job under way is left to the next start.
-    pub fn stop(&self) {
+    pub async fn stop(&mut self) {
         self.running.store(false, Ordering::Release);
         self.schedule.stop();
         self.stopping.cancel();
+        let mut scheduler = self.scheduler.clone();
+        let stopped = self.background.run(async move { scheduler.shutdown().await }).await;
+        if let Ok(Err(error)) = stopped {
+            tracing::warn!(%error, "stopping the scheduler failed");
+        }
+    }
+}
+
+/// Looks at the schedule at each tick, and where none comes.
+async fn watch(schedule: Schedule, bell: Arc<Notify>, stopping: CancellationToken) {
+    let ticked = || timeout(LONGEST_SILENCE, bell.notified());
+    while stopping.run_until_cancelled(ticked()).await.is_some() {
+        schedule.tick().await;
     }
 }
