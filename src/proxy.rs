@@ -22,7 +22,6 @@ mod ending;
 mod entitled;
 mod headers;
 mod leftover;
-mod local;
 mod outgoing;
 mod presented;
 mod refusal;

@@ -287,7 +287,7 @@ fn upstream(mut s: Section<'_>, base: &Path) -> UpstreamDraft {
     let first_byte_timeout = s.value_or("first_byte_timeout", forms::duration, seconds(300));
     let idle_timeout = s.value_or("idle_timeout", forms::duration, seconds(90));
     let total_timeout = s.value_or("total_timeout", forms::duration, seconds(30 * 60));
-    let pool_idle_timeout = s.value_or("pool_idle_timeout", forms::duration, seconds(55));
+    let pool_idle_timeout = s.value_or("pool_idle_timeout", forms::duration, seconds(4));
     let pool_max_idle = s.value_or("pool_max_idle", forms::whole(0..=10_000), 64);
     let ready = name.clone().zip(origin).map(|(name, origin)| Upstream {
         name,

@@ -22,6 +22,7 @@ use super::openapi::{
     words::{self, Pages},
 };
 use super::paging::Params;
+use super::passwords::Urgency;
 use super::paths::Path;
 use super::problem::Problem;
 use super::register::is_username;
@@ -175,7 +176,7 @@ pub(super) async fn restore_user(
     let password = password::random_password();
     let candidate = Password::check(password.clone());
     let candidate = candidate.map_err(|rule| Problem::Internal(rule.to_string()))?;
-    let hash = control.passwords.hash(candidate).await?;
+    let hash = control.passwords.hash(candidate, Urgency::Now).await?;
     let key = control.new_key();
     let username = renamed.username.clone().unwrap_or_else(|| user.username.clone());
     let email = renamed.email.clone().unwrap_or_else(|| user.email.clone());

@@ -17,11 +17,12 @@ use tokio::sync::Semaphore;
 use utoipa::ToSchema;
 
 use super::Control;
-use super::backoff::Attempt;
+use super::backoff::{Attempt, Guarded};
 use super::caller::Origin;
 use super::forms::{Body, Form};
 use super::me::Done;
 use super::openapi::{refused, words};
+use super::passwords::Urgency;
 use super::problem::Problem;
 use super::violations::Violations;
 use crate::background::Background;
@@ -113,7 +114,7 @@ pub(super) async fn request_email_verification(
     origin: Origin,
     Body(email): Body<AskForLetter>,
 ) -> Result<(StatusCode, Json<Done>), Problem> {
-    control.ask_for_letter(Purpose::VerifyEmail, email, &origin)
+    control.ask_for_letter(Purpose::VerifyEmail, email, &origin).await
 }
 
 /// Asks for a letter that lets one choose another password.
@@ -134,7 +135,7 @@ pub(super) async fn request_password_reset(
     origin: Origin,
     Body(email): Body<AskForLetter>,
 ) -> Result<(StatusCode, Json<Done>), Problem> {
-    control.ask_for_letter(Purpose::ResetPassword, email, &origin)
+    control.ask_for_letter(Purpose::ResetPassword, email, &origin).await
 }
 
 /// Verifies an address with the token of a letter.
@@ -155,7 +156,7 @@ pub(super) async fn confirm_email_verification(
     origin: Origin,
     Body(reader): Body<ConfirmEmail>,
 ) -> Result<Json<Done>, Problem> {
-    let attempt = control.token_attempt(Purpose::VerifyEmail, &reader.email, &origin)?;
+    let attempt = control.token_attempt(Purpose::VerifyEmail, &reader.email, &origin).await?;
     let token = reader.token.digest(&control.code_key);
     let shown = Shown { email: &reader.email, token: &token };
     let entry = origin.entry((Actor::Nobody, ""), "user.verify_email", "", json!({}));
@@ -185,8 +186,8 @@ pub(super) async fn confirm_password_reset(
     origin: Origin,
     Body((reader, password)): Body<ConfirmReset>,
 ) -> Result<Json<Done>, Problem> {
-    let attempt = control.token_attempt(Purpose::ResetPassword, &reader.email, &origin)?;
-    let hash = match control.passwords.hash(password).await {
+    let attempt = control.token_attempt(Purpose::ResetPassword, &reader.email, &origin).await?;
+    let hash = match control.passwords.hash(password, Urgency::Later).await {
         Ok(hash) => hash,
         Err(problem) => return Err(attempt.unanswered(problem)),
     };
@@ -233,22 +234,30 @@ impl Control {
         Ok(())
     }
 
-    fn ask_for_letter(
+    async fn ask_for_letter(
         self: &Arc<Self>,
         purpose: Purpose,
         email: String,
         origin: &Origin,
     ) -> Result<(StatusCode, Json<Done>), Problem> {
         // Never given back: nobody's mailbox is filled by strangers.
-        let account = format!("letter to {}:{email}", purpose.as_str());
-        let _counted = self.backoff.admit(&account, origin.ip, self.clock.elapsed())?;
-        self.send_token(purpose, email)?;
+        let account = format!("{}:{email}", purpose.as_str());
+        let counted = self.backoff.admit(Guarded::Letter, &account, origin.ip, &self.clock).await?;
+        // Enough letters are on their way: a stranger who asked for them keeps nobody from their answer.
+        if !counted.is_braked() || !self.letters.mailer.is_on() {
+            self.send_token(purpose, email)?;
+        }
         Ok((StatusCode::ACCEPTED, Json(ASKED)))
     }
 
-    fn token_attempt(&self, purpose: Purpose, email: &str, origin: &Origin) -> Result<Attempt<'_>, Problem> {
-        let account = format!("token of {}:{email}", purpose.as_str());
-        self.backoff.admit(&account, origin.ip, self.clock.elapsed())
+    async fn token_attempt(
+        &self,
+        purpose: Purpose,
+        email: &str,
+        origin: &Origin,
+    ) -> Result<Attempt<'_>, Problem> {
+        let account = format!("{}:{email}", purpose.as_str());
+        self.backoff.admit(Guarded::MailToken, &account, origin.ip, &self.clock).await
     }
 
     async fn write_letter(&self, purpose: Purpose, email: &str) -> anyhow::Result<()> {

@@ -17,6 +17,7 @@ use super::caller::{Origin, UserSession};
 use super::forms::{Body, Form};
 use super::me::Done;
 use super::openapi::{refused, words};
+use super::passwords::Urgency;
 use super::problem::Problem;
 use super::violations::Violations;
 use crate::credential::password::Password;
@@ -87,7 +88,7 @@ pub(super) async fn change_password(
     Body(change): Body<PasswordForm>,
 ) -> Result<Json<Done>, Problem> {
     control.ask_again(&session.user, change.current, &origin).await?;
-    let hash = control.passwords.hash(change.new).await?;
+    let hash = control.passwords.hash(change.new, Urgency::Now).await?;
     let row = UserChange { password_hash: Some(hash.as_str().to_owned()), ..UserChange::default() };
     control.change_own(session, row, "user.change_password", &origin).await?;
     Ok(Json(Done { message: "Password updated successfully" }))
@@ -143,7 +144,7 @@ pub(super) async fn delete_account(
 impl Control {
     /// Whether the caller knows the account's password, so that a session left open is not enough.
     async fn ask_again(&self, user: &User, password: SecretString, origin: &Origin) -> Result<(), Problem> {
-        let attempt = self.attempt(Audience::User, &user.email, origin)?;
+        let attempt = self.attempt(Audience::User, &user.email, origin).await?;
         match self.prove(password, Some(user.password_hash.clone()), attempt).await {
             Ok(_) => Ok(()),
             Err(Problem::WrongCredentials) => Err(Problem::WrongPassword),

@@ -2,23 +2,26 @@
 //!
 //! bcrypt takes a core for tens to hundreds of milliseconds, on purpose. So it runs on the blocking
 //! pool, no more at a time than there are cores, and no more wait than a short queue holds: what
-//! comes beyond is told to come back, and neither streams nor other calls notice.
+//! comes beyond is told to come back, and neither streams nor other calls notice. Logins go before
+//! registrations.
 
 use std::sync::Arc;
 
-use tokio::sync::Semaphore;
-
 use super::problem::Problem;
 use crate::credential::password::{self, HashError, Password, PasswordHash};
+
+mod desks;
+
+use desks::Desks;
+
+pub(super) use desks::Urgency;
 
 /// Hashes passwords, a bounded number at a time.
 pub struct Passwords {
     cost: u32,
     /// Compared with when there is no account, so that nobody can tell by the time it takes.
     nobodys: PasswordHash,
-    /// Those at the desks and those who wait.
-    places: Arc<Semaphore>,
-    desks: Arc<Semaphore>,
+    desks: Arc<Desks>,
 }
 
 /// What a comparison found.
@@ -28,9 +31,6 @@ pub(super) enum Comparison {
     /// The password; with a new hash when the old one was made at another cost.
     Right { renewed: Option<PasswordHash> },
 }
-
-/// Most who wait for a desk.
-const QUEUE: usize = 32;
 
 // === impl Passwords ===
 
@@ -42,19 +42,13 @@ impl Passwords {
     ///
     /// A cost outside 4 to 16, or a machine without randomness.
     pub fn open(cost: u32, cores: usize) -> Result<Self, HashError> {
-        let desks = cores.max(1);
-        Ok(Self {
-            cost,
-            nobodys: password::dummy(cost)?,
-            places: Arc::new(Semaphore::new(desks + QUEUE)),
-            desks: Arc::new(Semaphore::new(desks)),
-        })
+        Ok(Self { cost, nobodys: password::dummy(cost)?, desks: Desks::new(cores) })
     }
 
     /// The hash of a new password.
-    pub(super) async fn hash(&self, password: Password) -> Result<PasswordHash, Problem> {
+    pub(super) async fn hash(&self, password: Password, urgency: Urgency) -> Result<PasswordHash, Problem> {
         let cost = self.cost;
-        let hashed = self.at_a_desk(move || password::hash(&password, cost)).await?;
+        let hashed = self.at_a_desk(urgency, move || password::hash(&password, cost)).await?;
         hashed.map_err(|error| Problem::Internal(error.to_string()))
     }
 
@@ -67,7 +61,7 @@ impl Passwords {
     ) -> Result<Comparison, Problem> {
         let (cost, exists) = (self.cost, stored.is_some());
         let hash = stored.unwrap_or_else(|| self.nobodys.clone());
-        self.at_a_desk(move || {
+        self.at_a_desk(Urgency::Now, move || {
             if !password::verify(&password, &hash) || !exists {
                 password::spend_the_rest(&password, &hash, cost);
                 return Comparison::Wrong;
@@ -79,19 +73,17 @@ impl Passwords {
         .await
     }
 
-    /// The places are held by the work itself: a client who leaves does not free a core that is
-    /// still busy.
+    /// The desk is held by the work itself: a client who leaves does not free a core that is still busy.
     async fn at_a_desk<T: Send + 'static>(
         &self,
+        urgency: Urgency,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Problem> {
-        let full = |_| Problem::Busy("the queue for password work is full");
-        let place = Arc::clone(&self.places).try_acquire_owned().map_err(full)?;
-        let desk = Arc::clone(&self.desks).acquire_owned().await;
-        let desk = desk.map_err(|error| Problem::Internal(error.to_string()))?;
+        let desk = self.desks.take(urgency).await;
+        let desk = desk.map_err(|_| Problem::Busy("the queue for password work is full"))?;
         let done = tokio::task::spawn_blocking(move || {
             let result = work();
-            drop((desk, place));
+            drop(desk);
             result
         });
         done.await.map_err(|error| Problem::Internal(error.to_string()))
@@ -100,10 +92,7 @@ impl Passwords {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use super::{Comparison, Passwords, QUEUE};
-    use crate::control::problem::Problem;
+    use super::{Comparison, Passwords, Urgency};
     use crate::credential::password::{self, Password, PasswordHash};
 
     fn of(text: &str) -> Password {
@@ -113,7 +102,7 @@ mod tests {
     #[tokio::test]
     async fn the_right_password_is_right_and_nobody_has_one() {
         let desk = Passwords::open(4, 1).unwrap();
-        let hash = desk.hash(of("hunter2hunter2")).await.unwrap();
+        let hash = desk.hash(of("hunter2hunter2"), Urgency::Now).await.unwrap();
         let right = desk.compare(of("hunter2hunter2"), Some(hash.clone())).await.unwrap();
         assert!(matches!(right, Comparison::Right { renewed: None }));
         let wrong = desk.compare(of("hunter2hunter3"), Some(hash)).await.unwrap();
@@ -131,15 +120,5 @@ mod tests {
             panic!("not renewed");
         };
         assert!(new.as_str().starts_with("$2b$05$"));
-    }
-
-    #[tokio::test]
-    async fn beyond_the_queue_one_is_told_to_come_back() {
-        let desk = Passwords::open(4, 2).unwrap();
-        let taken =
-            Arc::clone(&desk.places).acquire_many_owned(u32::try_from(QUEUE + 2).unwrap()).await.unwrap();
-        assert!(matches!(desk.hash(of("hunter2hunter2")).await, Err(Problem::Busy(_))));
-        drop(taken);
-        assert!(desk.hash(of("hunter2hunter2")).await.is_ok());
     }
 }

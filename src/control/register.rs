@@ -12,9 +12,11 @@ use serde_json::json;
 use utoipa::ToSchema;
 
 use super::Control;
+use super::backoff::Guarded;
 use super::caller::Origin;
 use super::forms::{Body, Form};
 use super::openapi::{refused, words};
+use super::passwords::Urgency;
 use super::problem::Problem;
 use super::violations::Violations;
 use crate::credential::password::{Password, PasswordHash};
@@ -111,7 +113,11 @@ pub(super) async fn register(
     RegistrationOpen: RegistrationOpen,
     Body(registrant): Body<Registration>,
 ) -> Result<(StatusCode, Json<Registered>), Problem> {
-    let hash = control.passwords.hash(registrant.password).await?;
+    users::are_free(&control.db, &registrant.username, &registrant.email).await?;
+    let place = control.backoff.admit(Guarded::Registration, "", origin.ip, &control.clock).await?;
+    let hash = control.passwords.hash(registrant.password, Urgency::Later).await;
+    place.put_back();
+    let hash = hash?;
     let key = control.new_key();
     let user = NewUser {
         about_me: registrant.about_me,

@@ -8,7 +8,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
 
 use super::Control;
-use super::backoff::Attempt;
+use super::backoff::{Attempt, Guarded};
 use super::caller::Origin;
 use super::party::Party;
 use super::problem::Problem;
@@ -42,10 +42,10 @@ impl Control {
         if offer.totp_code.is_none() && offer.recovery_code.is_none() {
             return Err(Problem::TotpRequired);
         }
-        let attempt = self.code_attempt(party.owner, origin)?;
+        let attempt = self.code_attempt(party.owner, origin).await?;
         match self.accepts(party, &factor, offer, origin).await {
             Ok(true) => {
-                attempt.put_back();
+                attempt.succeeded();
                 Ok(())
             }
             Ok(false) => {
@@ -83,8 +83,8 @@ impl Control {
     }
 
     /// One guess at a code of `owner`.
-    pub(super) fn code_attempt(&self, owner: Owner, origin: &Origin) -> Result<Attempt<'_>, Problem> {
-        self.backoff.admit(&format!("second factor of {owner}"), origin.ip, self.clock.elapsed())
+    pub(super) async fn code_attempt(&self, owner: Owner, origin: &Origin) -> Result<Attempt<'_>, Problem> {
+        self.backoff.admit(Guarded::Code, &owner.to_string(), origin.ip, &self.clock).await
     }
 
     /// The secret as it was before it was sealed.

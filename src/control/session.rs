@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::Control;
-use super::backoff::Attempt;
+use super::backoff::{Attempt, Guarded};
 use super::caller::Origin;
 use super::forms::{Body, Form};
 use super::openapi::{refused, words};
@@ -111,7 +111,7 @@ pub(super) async fn user_login(
     origin: Origin,
     Body(claim): Body<UserLogin>,
 ) -> Result<Json<LoggedIn>, Problem> {
-    let attempt = control.attempt(Audience::User, &claim.name, &origin)?;
+    let attempt = control.attempt(Audience::User, &claim.name, &origin).await?;
     let user = match users::by_email(&control.db, &claim.name).await {
         Ok(user) => user,
         Err(error) => return Err(attempt.unanswered(error.into())),
@@ -152,7 +152,7 @@ pub(super) async fn admin_login(
     origin: Origin,
     Body(claim): Body<NamedLogin>,
 ) -> Result<Json<LoggedIn>, Problem> {
-    let attempt = control.attempt(Audience::Admin, &claim.name, &origin)?;
+    let attempt = control.attempt(Audience::Admin, &claim.name, &origin).await?;
     let admin = match admins::by_username(&control.db, &claim.name).await {
         Ok(admin) => admin,
         Err(error) => return Err(attempt.unanswered(error.into())),
@@ -169,14 +169,15 @@ pub(super) async fn admin_login(
 // === impl Control ===
 
 impl Control {
-    /// Takes an attempt of this account from this address.
-    pub(super) fn attempt(
+    /// Takes an attempt at the password of this account.
+    pub(super) async fn attempt(
         &self,
         audience: Audience,
         name: &str,
         origin: &Origin,
     ) -> Result<Attempt<'_>, Problem> {
-        self.backoff.admit(&format!("{audience}:{name}"), origin.ip, self.clock.elapsed())
+        let account = format!("{audience}:{name}");
+        self.backoff.admit(Guarded::Password, &account, origin.ip, &self.clock).await
     }
 
     /// Whether the password is the one that was stored; then its hash made anew, where the old one
@@ -190,7 +191,7 @@ impl Control {
         let Some(candidate) = Password::candidate(password) else { return Err(Problem::WrongCredentials) };
         match self.passwords.compare(candidate, stored.map(PasswordHash::from_stored)).await {
             Ok(Comparison::Right { renewed }) => {
-                attempt.put_back();
+                attempt.succeeded();
                 Ok(renewed)
             }
             Ok(Comparison::Wrong) => Err(Problem::WrongCredentials),

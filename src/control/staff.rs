@@ -74,7 +74,7 @@ pub(super) async fn staff_login(
     origin: Origin,
     Body(claim): Body<NamedLogin>,
 ) -> Result<Json<StaffLoggedIn>, Problem> {
-    let attempt = control.attempt(Audience::Staff, &claim.name, &origin)?;
+    let attempt = control.attempt(Audience::Staff, &claim.name, &origin).await?;
     let staff = match staff::by_username(&control.db, &claim.name).await {
         Ok(staff) => staff,
         Err(error) => return Err(attempt.unanswered(error.into())),

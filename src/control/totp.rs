@@ -13,6 +13,7 @@ use serde_json::json;
 use utoipa::ToSchema;
 
 use super::Control;
+use super::backoff::Guarded;
 use super::caller::Origin;
 use super::forms::{Body, Form};
 use super::me::Done;
@@ -295,10 +296,10 @@ impl Control {
         if factor.confirmed_at.is_some() {
             return Err(Problem::TotpEnabled);
         }
-        let attempt = self.code_attempt(party.owner, origin)?;
+        let attempt = self.code_attempt(party.owner, origin).await?;
         let step = self.open_factor(&factor)?.step_of(code.expose_secret(), origin.at);
         let step = step.ok_or(Problem::WrongSecondFactor)?;
-        attempt.put_back();
+        attempt.succeeded();
         let codes: Vec<Ticket> = (0..RECOVERY_CODES).map(|_| Ticket::recovery()).collect();
         let digests: Vec<_> = codes.iter().map(|code| code.digest(&self.code_key)).collect();
         let confirmation = Confirmation { sealed: &factor.sealed, step, recovery: &digests, kept: session };
@@ -316,7 +317,8 @@ impl Control {
         password: SecretString,
         origin: &Origin,
     ) -> Result<Json<Done>, Problem> {
-        let attempt = self.code_attempt(party.owner, origin)?;
+        let (owner, clock) = (format!("disable:{}", party.owner), &self.clock);
+        let attempt = self.backoff.admit(Guarded::Password, &owner, origin.ip, clock).await?;
         self.prove(password, Some(party.password_hash.clone()), attempt).await?;
         let entry = origin.entry(party.actor(), "totp.disable", &party.username, json!({}));
         second_factors::remove(&self.db, party.owner, &entry).await?;

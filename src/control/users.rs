@@ -18,6 +18,7 @@ use super::openapi::{
     words::{self, Pages},
 };
 use super::paging::Params;
+use super::passwords::Urgency;
 use super::paths::Path;
 use super::problem::Problem;
 use super::profile::AdminProfile;
@@ -202,7 +203,7 @@ impl Control {
     pub(super) async fn row_of(&self, change: AccountChange, user: &User) -> Result<UserChange, Problem> {
         let (password, mut row) = change.into_row(self, user);
         if let Some(password) = password {
-            row.password_hash = Some(self.passwords.hash(password).await?.as_str().to_owned());
+            row.password_hash = Some(self.passwords.hash(password, Urgency::Now).await?.as_str().to_owned());
         }
         Ok(row)
     }

@@ -105,6 +105,20 @@ impl Meter {
         Ok(())
     }
 
+    /// The upstream has done nothing with the request: a client who leaves now is not charged.
+    pub(super) fn returned(&mut self) {
+        if let Some(open) = &mut self.open {
+            open.ending = Ending::Unreachable;
+        }
+    }
+
+    /// It is sent again: the upstream may be working once more.
+    pub(super) fn sent_again(&mut self) {
+        if let Some(open) = &mut self.open {
+            open.ending = Ending::ClientLeft;
+        }
+    }
+
     /// The head of an answer came: from now on this row has a status.
     pub(super) fn answered(&mut self, answer: Answer) {
         if let Some(open) = &mut self.open {

@@ -136,6 +136,16 @@ pub(super) fn from_upstream(headers: &mut HeaderMap, keep: bool) -> bool {
     doubtful
 }
 
+/// For how long the upstream keeps the connection after this answer: `Keep-Alive: timeout=5, max=100`.
+pub(super) fn kept_for(headers: &HeaderMap) -> Option<Duration> {
+    let parameters = headers.get("keep-alive")?.to_str().ok()?.split(',');
+    let mut timeouts = parameters.filter_map(|parameter| {
+        let (name, value) = parameter.split_once('=')?;
+        name.trim().eq_ignore_ascii_case("timeout").then(|| value.trim().parse().ok())?
+    });
+    timeouts.next().map(Duration::from_secs)
+}
+
 /// What describes the operator's account with the upstream, not the client's with us.
 fn is_the_operators(name: &str) -> bool {
     let starts = ["x-ratelimit-", "anthropic-ratelimit-", "ratelimit"];
@@ -258,10 +268,20 @@ mod tests {
 
     use http::{HeaderMap, HeaderName};
 
-    use super::{from_upstream, go_duration, passes_to_upstream};
+    use super::{from_upstream, go_duration, kept_for, passes_to_upstream};
 
     fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
         fields.iter().map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap())).collect()
+    }
+
+    #[test]
+    fn an_upstream_may_say_how_long_it_keeps_a_connection() {
+        let said = |value| kept_for(&headers(&[("keep-alive", value)])).map(|time| time.as_secs());
+        assert_eq!(said("timeout=5, max=100"), Some(5));
+        assert_eq!(said("max=100, Timeout = 1"), Some(1));
+        for nothing in ["", "timeout", "timeout=", "timeout=-1", "timeout=x", "max=3"] {
+            assert_eq!(said(nothing), None, "{nothing}");
+        }
     }
 
     #[test]

@@ -63,6 +63,14 @@ impl Outgoing {
         Self::Through(Box::new(Through { inner, passed: 0, max, refuse_json, progress: Progress::new() }))
     }
 
+    /// The same body once more, where it is all here.
+    pub(super) fn again(&self) -> Option<Self> {
+        match self {
+            Self::Whole(bytes) => Some(Self::Whole(bytes.clone())),
+            Self::Through(_) => None,
+        }
+    }
+
     /// Where it will be seen how this body fares.
     pub(super) fn progress(&self) -> Progress {
         match self {

@@ -41,8 +41,11 @@ enum Failure {
     CredentialRefused(StatusCode),
 }
 
-/// Sends a request on. The connection is retried once, and only if not a byte of the request can
-/// have arrived: a conversation must not be held twice.
+/// How often one request is sent at most.
+const TRIES: usize = 3;
+
+/// Sends a request on. It is sent again only if the upstream has provably not begun with it: not a byte was
+/// written, or HTTP/2 says so (RFC 9113 §8.7). A conversation must not be held twice.
 pub(super) async fn send(
     upstream: &Rc<Upstream>,
     req: Request<Outgoing>,
@@ -69,7 +72,6 @@ async fn forward(
     tls: bool,
     meter: &mut Meter,
 ) -> Result<Reply, Failure> {
-    let progress = req.body().progress();
     let tunnel = upgrade::is_wanted(req.headers());
     let Some(open) = meter.open() else { return Err(Failure::NotSent) };
     let req = address(req, upstream, open, tls);
@@ -77,7 +79,7 @@ async fn forward(
     let lent = lent.map_err(Failure::Connect)?;
     meter.dispatched().map_err(|_| Failure::NotRecorded)?;
     let sent_at = meter.elapsed();
-    let (response, lent) = await_head(upstream, lent, req, &progress).await?;
+    let (response, lent) = await_head(upstream, lent, req, meter).await?;
     meter.metrics.reached(&upstream.config.name, true);
     Metrics::observe(&meter.metrics.first_byte, meter.elapsed().saturating_sub(sent_at));
     let ours = upstream.config.credential.is_some();
@@ -102,16 +104,12 @@ fn address(req: Request<Outgoing>, upstream: &Upstream, open: &Open, tls: bool) 
         Some(query) if !query.is_empty() => format!("{path}?{query}"),
         _ => path,
     };
-    if let Ok(host) = HeaderValue::from_str(config.authority.as_str()) {
-        parts.headers.insert(HOST, host);
-    }
     if tunnel {
         parts.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         parts.headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
     }
     // By concatenation, never by resolving: a client's path cannot lead to another host.
     parts.uri = Uri::try_from(target).unwrap_or_default();
-    parts.version = Version::HTTP_11;
     Request::from_parts(parts, body)
 }
 
@@ -121,39 +119,71 @@ fn without_keys(query: &str) -> String {
     query.split('&').filter(|pair| !ours(pair)).collect::<Vec<_>>().join("&")
 }
 
+/// Sends it, and again where the upstream has provably not begun with it: at most [`TRIES`] times in all.
 async fn await_head(
     upstream: &Rc<Upstream>,
     mut lent: Lent,
     mut req: Request<Outgoing>,
-    progress: &Progress,
+    meter: &mut Meter,
 ) -> Result<(Response<Incoming>, Lent), Failure> {
-    loop {
-        let request = fit(req, &lent, upstream);
-        match in_time(upstream, lent.send(request), progress).await? {
+    let progress = req.body().progress();
+    for _ in 1..TRIES {
+        let copy = if lent.is_http2() { copy(&req) } else { None };
+        req = match attempt(upstream, &mut lent, req, &progress).await? {
             Ok(response) => return Ok((response, lent)),
-            Err(SendError::NotSent(back)) if lent.used => {
-                req = *back;
-                lent = upstream.connect().await.map_err(Failure::Connect)?;
-            }
-            Err(SendError::NotSent(_)) => return Err(Failure::NotSent),
-            Err(SendError::Sent(error)) => {
-                return Err(progress.fault().map_or(Failure::NoAnswer(error), Failure::Body));
-            }
-        }
+            Err(SendError::NotSent(back)) if lent.used => *back,
+            Err(SendError::Unprocessed) => copy.ok_or(Failure::NotSent)?,
+            Err(_) => return Err(Failure::NotSent),
+        };
+        meter.returned();
+        drop(lent);
+        lent = upstream.connect().await.map_err(Failure::Connect)?;
+        meter.sent_again();
+    }
+    match attempt(upstream, &mut lent, req, &progress).await? {
+        Ok(response) => Ok((response, lent)),
+        Err(_) => Err(Failure::NotSent),
     }
 }
 
-/// HTTP/2 wants the whole URI and no `Host` (RFC 9113 §8.3.1).
-fn fit(mut req: Request<Outgoing>, lent: &Lent, upstream: &Upstream) -> Request<Outgoing> {
-    if !lent.is_http2() {
-        return req;
+/// One attempt: its answer, or an error after which another one is harmless.
+async fn attempt(
+    upstream: &Rc<Upstream>,
+    lent: &mut Lent,
+    req: Request<Outgoing>,
+    progress: &Progress,
+) -> Result<Result<Response<Incoming>, SendError>, Failure> {
+    let request = fit(req, lent, upstream);
+    match in_time(upstream, lent.send(request), progress).await? {
+        Err(SendError::Sent(error)) => Err(progress.fault().map_or(Failure::NoAnswer(error), Failure::Body)),
+        other => Ok(other),
     }
+}
+
+/// A request that can be sent once more, where its body is all here.
+fn copy(req: &Request<Outgoing>) -> Option<Request<Outgoing>> {
+    let mut copy = Request::new(req.body().again()?);
+    *copy.method_mut() = req.method().clone();
+    *copy.uri_mut() = req.uri().clone();
+    *copy.version_mut() = req.version();
+    *copy.headers_mut() = req.headers().clone();
+    Some(copy)
+}
+
+/// HTTP/2 wants the whole URI and no `Host` (RFC 9113 §8.3.1), HTTP/1.1 the path and `Host`.
+fn fit(mut req: Request<Outgoing>, lent: &Lent, upstream: &Upstream) -> Request<Outgoing> {
+    let config = &upstream.config;
     let mut parts = std::mem::take(req.uri_mut()).into_parts();
-    parts.scheme = Some(upstream.config.scheme.clone());
-    parts.authority = Some(upstream.config.authority.clone());
+    let is_http2 = lent.is_http2();
+    parts.scheme = is_http2.then(|| config.scheme.clone());
+    parts.authority = is_http2.then(|| config.authority.clone());
     *req.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
-    *req.version_mut() = Version::HTTP_2;
-    req.headers_mut().remove(HOST);
+    *req.version_mut() = if is_http2 { Version::HTTP_2 } else { Version::HTTP_11 };
+    if is_http2 {
+        req.headers_mut().remove(HOST);
+    } else if let Ok(host) = HeaderValue::from_str(config.authority.as_str()) {
+        req.headers_mut().insert(HOST, host);
+    }
     req
 }
 
@@ -180,7 +210,10 @@ async fn in_time<T>(
 }
 
 /// The answer's head, as the client will get it.
-fn receive(mut response: Response<Incoming>, lent: Lent, meter: &mut Meter) -> Reply {
+fn receive(mut response: Response<Incoming>, mut lent: Lent, meter: &mut Meter) -> Reply {
+    if let Some(time) = headers::kept_for(response.headers()) {
+        lent.keep_for(time);
+    }
     let route = meter.open().map(|open| Arc::clone(&open.admitted.route));
     let route = route.as_ref().map(|route| &route.config);
     let text = |name| response.headers().get(name).and_then(|value| value.to_str().ok());

@@ -1,6 +1,6 @@
 //! Tokens that travel by mail, and what they prove: that somebody reads an address.
 //!
-//! A token is good once, for a while, for a few guesses, and only while its user still has the address
+//! A token is good once, for a while, for a bounded number of guesses, and only while its user still has the address
 //! it was sent to. A guess costs the database the same whether there is such a user, such a token, or
 //! neither: where there is none, nobody's is guessed at.
 
@@ -28,8 +28,9 @@ pub struct Shown<'a> {
     pub token: &'a TicketDigest,
 }
 
-/// Guesses at one token.
-const GUESSES: i64 = 5;
+/// Guesses at one token. It has 116 bits, so this many find nothing; fewer would let a stranger use up the
+/// token of another.
+const GUESSES: i64 = 1000;
 
 const KEEP: &str = "INSERT INTO mail_tokens (user_id, purpose, digest, email_key, expires_at, guesses)
     VALUES ($1, $2, $3, $4, $5, 0)

@@ -235,6 +235,23 @@ pub async fn insert(
     Ok(id)
 }
 
+const TAKEN: &str = "SELECT (SELECT COUNT(*) FROM users WHERE username_key = $1),
+    (SELECT COUNT(*) FROM users WHERE email_key = $2)";
+
+/// Whether nobody has this name and this address now. Only [`insert`] says so for good.
+///
+/// # Errors
+/// [`InsertAccount`]: what is taken, or that the database does not answer.
+pub async fn are_free(db: &Db, username: &str, email: &str) -> Result<(), InsertAccount> {
+    let (names, addresses): (i64, i64) = on!(db, read pool => sqlx::query_as(TAKEN)
+        .bind(compared(username)).bind(compared(email)).fetch_one(pool).await)?;
+    match (names, addresses) {
+        (0, 0) => Ok(()),
+        (0, _) => Err(InsertAccount::EmailTaken),
+        _ => Err(InsertAccount::UsernameTaken),
+    }
+}
+
 const TOUCH: &str = "UPDATE users SET updated_at = $2 WHERE id = $1";
 
 /// Changes what `change` names and nothing else, and records it, in one transaction.

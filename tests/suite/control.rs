@@ -11,6 +11,7 @@ mod jobs;
 mod key_self;
 mod keys;
 mod ledger;
+mod lockout;
 mod log_message;
 mod login;
 mod mail;

@@ -7,6 +7,7 @@ mod durable;
 mod endings;
 mod entitlements;
 mod headers;
+mod http2;
 mod keys;
 mod limits;
 mod log;

@@ -20,9 +20,11 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 mod answer;
+mod frames;
 mod server;
 
 pub(crate) use answer::{Answer, Gate, chat_answer, chat_events};
+pub(crate) use frames::{ANSWER, FrameModel, Play};
 
 /// How long a test waits for something that must happen.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);

@@ -21,6 +21,7 @@ use crate::control::openapi::{
     words::{self, Pages},
 };
 use crate::control::paging::Params;
+use crate::control::passwords::Urgency;
 use crate::control::paths::Path;
 use crate::control::problem::Problem;
 use crate::control::register::is_username;
@@ -117,7 +118,7 @@ pub(in crate::control) async fn create_staff(
     origin: Origin,
     Body(hire): Body<HireForm>,
 ) -> Result<(StatusCode, Json<Hired>), Problem> {
-    let hash = control.passwords.hash(hire.password).await?;
+    let hash = control.passwords.hash(hire.password, Urgency::Now).await?;
     let new = NewStaff {
         name: hire.name,
         username: hire.username,
@@ -198,7 +199,7 @@ pub(in crate::control) async fn update_staff(
     let fields = reform.fields();
     let Reform { mut row, password } = reform;
     if let Some(password) = password {
-        row.password_hash = Some(control.passwords.hash(password).await?.as_str().to_owned());
+        row.password_hash = Some(control.passwords.hash(password, Urgency::Now).await?.as_str().to_owned());
     }
     let actor = (Actor::Admin(admin.id), admin.username.as_str());
     let entry = origin.entry(actor, "staff.update", &staff.username, json!({ "fields": fields }));

@@ -96,7 +96,7 @@ async fn nobody_learns_whether_an_account_is_there() {
 }
 
 #[tokio::test]
-async fn a_token_lasts_half_an_hour_five_guesses_and_until_the_next_letter() {
+async fn a_token_lasts_half_an_hour_until_the_next_letter_and_longer_than_a_network_may_guess() {
     let (world, mut office) = with_post("").await;
     let ann = world.user("ann").await;
     let first = letter_to(&world, &mut office, &ann).await;
@@ -113,10 +113,7 @@ async fn a_token_lasts_half_an_hour_five_guesses_and_until_the_next_letter() {
     let sixth = reset(&world, &ann.email, &third, "another-word-9").await;
     assert_eq!((sixth.status, sixth.header("retry-after")), (429, "60"));
     world.clock.advance(Duration::from_mins(1));
-    assert_eq!(reset(&world, &ann.email, &third, "another-word-9").await.status, 400, "guessed at too often");
-    world.clock.advance(Duration::from_mins(5));
-    let fourth = letter_to(&world, &mut office, &ann).await;
-    assert_eq!(reset(&world, &ann.email, &fourth, "another-word-9").await.status, 200);
+    assert_eq!(reset(&world, &ann.email, &third, "another-word-9").await.status, 200);
 }
 
 #[tokio::test]

@@ -20,7 +20,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::world::World;
 
 /// A certificate for `localhost` by an authority made for the occasion: chain, key, authority.
-fn certificate() -> (String, String, String) {
+pub(super) fn certificate() -> (String, String, String) {
     let mut authority = CertificateParams::new(Vec::new()).unwrap();
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
@@ -58,9 +58,8 @@ async fn clients_choose_http_1_or_2_in_the_handshake() {
     assert_eq!(world.upstream.hits(), 2);
 }
 
-/// A model that speaks TLS and offers `protocol`; it answers with the version it was asked in. Stops
-/// with the test's runtime.
-async fn tls_model(chain: &str, key: &str, protocol: &str) -> SocketAddr {
+/// TLS with this certificate that offers `protocol`.
+pub(super) fn acceptor(chain: &str, key: &str, protocol: &str) -> TlsAcceptor {
     let chain = CertificateDer::pem_slice_iter(chain.as_bytes()).collect::<Result<_, _>>().unwrap();
     let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -68,7 +67,13 @@ async fn tls_model(chain: &str, key: &str, protocol: &str) -> SocketAddr {
         rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
     let mut config = config.with_no_client_auth().with_single_cert(chain, key).unwrap();
     config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
-    let acceptor = TlsAcceptor::from(Arc::new(config));
+    TlsAcceptor::from(Arc::new(config))
+}
+
+/// A model that speaks TLS and offers `protocol`; it answers with the version it was asked in. Stops
+/// with the test's runtime.
+async fn tls_model(chain: &str, key: &str, protocol: &str) -> SocketAddr {
+    let acceptor = acceptor(chain, key, protocol);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
     tokio::spawn(async move {
