@@ -14,6 +14,7 @@ mod operator;
 mod rates;
 mod refusals;
 mod routes;
+mod slow;
 mod tls;
 mod untouched;
 mod upgrade;
