@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{kept, plan, plan_on_a_file};
+use crate::proof::faults::{Reach, faults};
 use crate::proof::{away, disk, flood};
 
 #[tokio::test]
@@ -20,4 +21,10 @@ async fn hostile_users_cost_a_good_one_nothing() {
     let time = Duration::from_secs(8);
     let size = flood::Size { time, idle: 128, body: 2 << 20, bcrypt_rounds: 4 };
     kept(&flood::flood(&plan(), size).await);
+}
+
+#[tokio::test]
+async fn after_each_write_that_fails_everything_goes_on() {
+    // The machine may be slow: that it comes back is the story here, how soon is the laboratory's.
+    kept(&faults(&plan(), Reach { most: 3, back_within: Duration::from_secs(20) }).await);
 }
