@@ -24,10 +24,13 @@ use crate::telemetry::Metrics;
 mod aside;
 mod backlog;
 mod budget;
+mod build;
 mod drain;
 mod erase;
 mod exchange;
+mod free;
 mod gather;
+mod handling;
 mod place;
 mod record;
 mod row;
@@ -85,6 +88,8 @@ impl Chatlog {
         let backlog = Backlog::new(config.batch_size, config.memory_threshold, budget, Arc::clone(&metrics));
         let (open, nobody_writes) = mpsc::channel(1);
         let (recovers, recovered) = watch::channel(false);
+        let free = poison.with_file_name("free");
+        let free = Arc::new(free::FreeBytes::open(config.max_free_per_user, free, Arc::clone(&metrics)));
         let interval = config.batch_interval;
         let drain = drain::Drain {
             db,
@@ -95,13 +100,14 @@ impl Chatlog {
             gatherer: Some(gather::Gatherer::new(reader, run, backlog.clone(), poison)),
             linger: if is_told { interval.min(TOLD_WITHIN) } else { interval },
             seal_every: interval.max(LEAST_BETWEEN_SEALS),
+            free: Arc::clone(&free),
             recovered: recovers,
             open: nobody_writes,
         };
         background.spawn(drain.run());
         let writer = spool.writer();
         let strict = config.sync == config::Sync::Strict;
-        let desk = Arc::new(place::Desk { backlog, spool, clock: clock.clone(), strict, _open: open });
+        let desk = Arc::new(place::Desk { backlog, spool, strict, clock: clock.clone(), free, _open: open });
         Self { scribe: Scribe { desk, writer }, recovered }
     }
 

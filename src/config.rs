@@ -229,6 +229,9 @@ pub struct MessageLog {
     pub max_answer_size: u64,
     /// Most bytes kept over all conversations at a time; beyond, rows are metadata only.
     pub max_memory: u64,
+    /// Most bytes kept of one user's calls that cost nothing, on one UTC day and on one node; beyond, rows say
+    /// that they are cut.
+    pub max_free_per_user: u64,
     /// Most bytes of the spool; beyond, new conversations are answered 503.
     pub max_spool: u64,
     /// Bytes of the disk that the spool leaves free, or a twentieth of it where that is less.

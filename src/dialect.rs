@@ -12,16 +12,19 @@ pub mod scan;
 
 mod anthropic;
 mod assembly;
+mod copy;
+mod grow;
+mod media;
 mod mend;
 mod ollama;
 mod openai;
 mod plain;
+mod raw;
 mod responses;
 mod transcripts;
 
 use http::Method;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use assembly::Assembly;
 
@@ -77,8 +80,9 @@ pub enum Framing {
 /// What was said, put together from an answer's bytes.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Answered {
-    /// One assistant message for each choice, in the dialect's own form: text, tool calls, reasoning.
-    pub messages: Vec<Value>,
+    /// One assistant message for each choice, in the dialect's own form: text, tool calls, reasoning. The text
+    /// of a JSON array; empty where there is none.
+    pub messages: String,
     /// The model that answered, if it said so.
     pub model: Option<String>,
     /// Why it stopped, in the dialect's word; of the first choice.
@@ -88,9 +92,10 @@ pub struct Answered {
     /// Whether the end mark of the dialect was seen (`[DONE]`, `message_stop`, `"done":true`, …), or
     /// a whole JSON document.
     pub finished: bool,
-    /// An error the upstream sent, in a stream already begun or as a document.
-    pub error: Option<Value>,
-    /// How many events of the stream were too long to be kept ([`frames::MAX_EVENT`]).
+    /// An error the upstream sent, in a stream already begun or as a document, as JSON.
+    pub error: Option<String>,
+    /// How many events of the stream were too long to be kept ([`frames::MAX_EVENT`]), or belonged to more
+    /// parts than are told apart.
     pub cut: u64,
 }
 
@@ -110,12 +115,14 @@ pub struct Usage {
 }
 
 /// Puts an answer together from its bytes. Any split of the same bytes gives the same result; no
-/// input makes it panic; it keeps at most what it was fed.
+/// input makes it panic; at no time does it take more than four times what it was fed, and some 256 KiB.
 pub trait Assembler: Send {
     /// The next bytes of the answer.
     fn feed(&mut self, bytes: &[u8]);
     /// What was said, as far as the bytes went.
     fn finish(self: Box<Self>) -> Answered;
+    /// The same after these last bytes, of which no copy is made.
+    fn finish_with(self: Box<Self>, last: Vec<u8>) -> Answered;
 }
 
 /// The assembler of a call's answer. `answer_pointer` (RFC 6901) is where a custom app puts its

@@ -69,6 +69,14 @@ impl ExchangeId {
     pub fn generate() -> Self {
         Self(Uuid::now_v7())
     }
+
+    /// The name that is below every name made at this instant or later, in milliseconds since 1970.
+    #[must_use]
+    pub fn first_at(millis: i64) -> Self {
+        // A name has 48 bits for its millisecond.
+        let millis = u128::try_from(millis).unwrap_or(0).min((1 << 48) - 1);
+        Self(Uuid::from_u128(millis << 80))
+    }
 }
 
 impl fmt::Display for ExchangeId {

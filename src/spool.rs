@@ -105,6 +105,14 @@ pub struct Location {
     ordinal: u32,
 }
 
+impl Location {
+    /// Bytes of its payload.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        u64::from(self.len)
+    }
+}
+
 /// Where an appended record ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Mark {

@@ -45,8 +45,19 @@ impl Aside {
 
     /// Keeps `bytes` as a file that only the gateway's own account can read.
     pub(super) fn keep(&mut self, id: ExchangeId, kind: &str, bytes: &[u8]) {
+        self.keep_pieces(id, kind, bytes.len() as u64, std::iter::once(bytes));
+    }
+
+    /// The same of pieces of so many bytes together.
+    pub(super) fn keep_pieces(
+        &mut self,
+        id: ExchangeId,
+        kind: &str,
+        bytes: u64,
+        pieces: impl Iterator<Item = impl AsRef<[u8]>>,
+    ) {
         let name = format!("{id}.{kind}");
-        match self.0.keep(&name, bytes) {
+        match self.0.keep_pieces(&name, bytes, pieces) {
             Ok(true) => tracing::error!(file = %self.0.path(&name).display(), "set aside"),
             Ok(false) => tracing::error!(%id, "not set aside: too much already is"),
             Err(error) => tracing::error!(%error, %id, "cannot be set aside"),

@@ -82,11 +82,19 @@ impl Budget {
 impl Share {
     /// Takes `more` bytes, or nothing when they do not fit: then what is not kept is marked so.
     pub fn grow(&mut self, more: u64) -> bool {
-        let Inner { used, max, metrics } = &*self.budget.0;
+        let fits = self.try_grow(more);
+        if !fits {
+            self.budget.0.metrics.drop_from_log("memory");
+        }
+        fits
+    }
+
+    /// The same, where it is no loss when they do not fit.
+    pub fn try_grow(&mut self, more: u64) -> bool {
+        let Inner { used, max, .. } = &*self.budget.0;
         let before = used.fetch_add(more, Ordering::Relaxed);
         if before.saturating_add(more) > *max {
             used.fetch_sub(more, Ordering::Relaxed);
-            metrics.drop_from_log("memory");
             return false;
         }
         self.bytes += more;

@@ -10,9 +10,12 @@ use tokio::time::{Instant, sleep};
 
 use super::Backlog;
 use super::budget::Level;
+use super::free::FreeBytes;
 use super::gather::{Batch, Gatherer};
 use crate::clock::Clock;
+use crate::ids::ExchangeId;
 use crate::spool::Spool;
+use crate::store::exchanges::Appended;
 use crate::store::{self, Db, StoreError};
 use crate::telemetry::Metrics;
 
@@ -29,6 +32,7 @@ pub(super) struct Drain {
     pub(super) linger: Duration,
     /// How often files are ended, so that they can be removed.
     pub(super) seal_every: Duration,
+    pub(super) free: Arc<FreeBytes>,
     pub(super) recovered: watch::Sender<bool>,
     /// Closed when nobody can record any more.
     pub(super) open: mpsc::Receiver<Infallible>,
@@ -119,7 +123,7 @@ impl Drain {
 
     async fn write(&mut self, batch: &Batch) -> Result<(), Ended> {
         match self.append(batch, &batch.rows).await? {
-            Ok(()) => Ok(()),
+            Ok(late) => self.quarantine(batch, &late).await,
             Err(error) => {
                 tracing::error!(%error, rows = batch.rows.len(), "a batch was refused; writing its rows one by one");
                 self.write_one_by_one(batch).await
@@ -130,27 +134,42 @@ impl Drain {
     /// One row the database will not take must not hold up the rest.
     async fn write_one_by_one(&mut self, batch: &Batch) -> Result<(), Ended> {
         for row in &batch.rows {
-            if let Err(error) = self.append(batch, std::slice::from_ref(row)).await? {
-                tracing::error!(%error, id = %row.id, "a row was refused and is set aside");
-                let row = row.clone();
-                self.blocking(move |gatherer| gatherer.set_aside(&row)).await?;
+            match self.append(batch, std::slice::from_ref(row)).await? {
+                Ok(late) => self.quarantine(batch, &late).await?,
+                Err(error) => {
+                    tracing::error!(%error, id = %row.id, "a row was refused and is set aside");
+                    let row = row.clone();
+                    self.blocking(move |gatherer| gatherer.set_aside(&row)).await?;
+                }
             }
         }
         Ok(())
     }
 
-    /// Writes rows, however long the database is away; the inner error is its refusal.
+    /// Keeps rows in files that came too late for the database.
+    async fn quarantine(&mut self, batch: &Batch, late: &[ExchangeId]) -> Result<(), Ended> {
+        for row in batch.rows.iter().filter(|row| late.contains(&row.id)) {
+            tracing::error!(id = %row.id, begun = %row.time, "late record quarantined: retention has removed rows that began later");
+            self.metrics.log_late.inc();
+            let row = row.clone();
+            self.blocking(move |gatherer| gatherer.set_aside_late(&row)).await?;
+        }
+        Ok(())
+    }
+
+    /// Writes rows, however long the database is away, and answers which of them came too late; the inner
+    /// error is its refusal.
     async fn append(
         &mut self,
         batch: &Batch,
         rows: &[store::exchanges::Exchange],
-    ) -> Result<Result<(), StoreError>, Ended> {
+    ) -> Result<Result<Vec<ExchangeId>, StoreError>, Ended> {
         let mut last_tries = 0;
         loop {
             match self.append_once(batch, rows).await {
-                Ok(inserted) => {
+                Ok(Appended { inserted, late }) => {
                     self.metrics.log_written.inc_by(inserted);
-                    return Ok(Ok(()));
+                    return Ok(Ok(late));
                 }
                 Err(error @ StoreError::Refused(_)) => return Ok(Err(error)),
                 Err(error) => {
@@ -158,11 +177,16 @@ impl Drain {
                     tracing::error!(%error, waiting = self.backlog.rows(), "the message log cannot be written; trying again");
                     last_tries += u32::from(self.open.is_closed());
                     if last_tries >= LAST_TRIES {
+                        self.blocking(Gatherer::rest).await?;
                         return Err(Ended);
                     }
                     self.backlog.write_kept();
                     self.look();
+                    // Whoever stops the process now has not been stopped by these rows.
+                    self.blocking(Gatherer::rest).await?;
                     sleep(RETRY).await;
+                    let names = batch.names.clone();
+                    self.blocking(move |gatherer| gatherer.resume(&names)).await?;
                 }
             }
         }
@@ -174,15 +198,15 @@ impl Drain {
         &self,
         batch: &Batch,
         rows: &[store::exchanges::Exchange],
-    ) -> Result<u64, StoreError> {
-        let inserted = store::exchanges::append(&self.db, batch.run, rows).await?;
-        let late = self.clock.now().minus(LATE);
-        let hours: BTreeSet<_> =
-            rows.iter().filter(|row| row.time < late).map(|row| store::usage::hour(row.time)).collect();
+    ) -> Result<Appended, StoreError> {
+        let appended = store::exchanges::append(&self.db, batch.run, rows).await?;
+        let since = self.clock.now().minus(LATE);
+        let old = rows.iter().filter(|row| row.time < since && !appended.late.contains(&row.id));
+        let hours: BTreeSet<_> = old.map(|row| store::usage::hour(row.time)).collect();
         if !hours.is_empty() {
             store::usage::note_late(&self.db, &hours).await?;
         }
-        Ok(inserted)
+        Ok(appended)
     }
 
     /// Ends the files, so that those go of which everything is written.
@@ -194,6 +218,7 @@ impl Drain {
     /// Lets go of the spool; what it still holds is for the next start.
     async fn finish(mut self) {
         let _ = self.seal().await;
+        self.free.save(true);
         let lost = self.backlog.give_up_kept();
         if lost > 0 {
             tracing::error!(
@@ -210,6 +235,7 @@ impl Drain {
     /// Brings the gauges up to date, and tries the disk again where it refused.
     fn look(&self) {
         self.backlog.write_kept();
+        self.free.save(false);
         let shown = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
         self.metrics.log_queue.set(shown(self.backlog.rows()));
         self.metrics.log_oldest.set(shown(self.backlog.oldest().as_secs()));

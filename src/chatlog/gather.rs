@@ -7,9 +7,10 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 use super::aside::Aside;
-use super::record::{self, Begin, End, Part, Piece, Unreadable, Whole};
-use super::row::{self, Said};
-use super::{Backlog, Ending};
+use super::build::{self, Texts};
+use super::handling::Handling;
+use super::record::{Begin, End, Unreadable};
+use super::{Backlog, Ending, Share};
 use crate::ids::{ExchangeId, RunId};
 use crate::spool::{Entry, Kind, Location, Reader};
 use crate::store::exchanges::{Exchange, Verdict};
@@ -28,16 +29,17 @@ pub(super) struct Gatherer {
     /// Whether what killed runs left unfinished was taken for ended.
     is_recovered: bool,
     pub(super) aside: Aside,
+    handling: Handling,
 }
 
 /// One conversation's records.
 pub(super) struct Found {
-    id: ExchangeId,
+    pub(super) id: ExchangeId,
     run: RunId,
     pub(super) begin: Option<Location>,
     pub(super) parts: Vec<Location>,
     /// Its `End`, or its `Whole`.
-    end: Option<(Kind, Location)>,
+    pub(super) end: Option<(Kind, Location)>,
     /// Of records that were written again because they might not have been durable.
     copies: Vec<Location>,
 }
@@ -54,9 +56,11 @@ pub(super) struct Batch {
     pub(super) run: RunId,
     pub(super) rows: Vec<Exchange>,
     /// Conversations, those that gave no row as well.
-    pub(super) conversations: u64,
+    pub(super) names: Vec<ExchangeId>,
     /// Their records.
     pub(super) records: Vec<Location>,
+    /// The memory that it takes until it is written.
+    share: Share,
 }
 
 /// Why a conversation gives no row.
@@ -76,6 +80,12 @@ const BATCH_ROWS: usize = 100;
 const BATCH_BYTES: usize = 1 << 20;
 /// Conversations remembered as ended; the others stay unread until these have their rows.
 const MOST_ENDED: usize = 20_000;
+/// A record of this size takes memory that is counted: four times its bytes, which is what building its row and
+/// writing it take at most.
+const HEAVY: u64 = 64 << 10;
+const MOST_TIMES: u64 = 4;
+/// After so many ends of the process while it handled a record, the texts of it are quarantined.
+const MOST_DEATHS: u32 = 2;
 /// Names remembered of those that ended.
 const MOST_KNOWN: usize = 2 * MOST_ENDED;
 
@@ -91,6 +101,7 @@ impl Gatherer {
             ended: VecDeque::new(),
             known: Known::default(),
             is_recovered: false,
+            handling: Handling::open(poison.with_file_name("handling")),
             aside: Aside::new(poison),
         }
     }
@@ -119,14 +130,20 @@ impl Gatherer {
     /// The next conversations to be written, all of one run. `None`: none has ended.
     pub(super) fn batch(&mut self) -> Option<Batch> {
         let run = self.ended.front()?.run;
-        let mut batch = Batch { run, rows: Vec::new(), conversations: 0, records: Vec::new() };
+        let share = self.backlog.0.budget.share();
+        let mut batch = Batch { run, rows: Vec::new(), names: Vec::new(), records: Vec::new(), share };
         let mut bytes = 0;
+        let mut is_alone = false;
         while batch.rows.len() < BATCH_ROWS
             && bytes < BATCH_BYTES
-            && let Some(found) = self.ended.pop_front_if(|found| found.run == run)
+            && !is_alone
+            && let Some(found) = self.next(run, batch.names.is_empty())
         {
-            batch.conversations += 1;
-            match self.row(&found) {
+            is_alone = self.handling.deaths(found.id) > 0;
+            batch.names.push(found.id);
+            self.handling.begin(&batch.names);
+            let texts = self.texts(&found, &mut batch.share);
+            match build::row(&self.reader, &found, texts) {
                 Ok(row) => {
                     bytes += text_bytes(&row);
                     batch.rows.push(row);
@@ -143,12 +160,19 @@ impl Gatherer {
         Some(batch)
     }
 
+    /// The next one of this run; one whose handling the process did not survive comes alone.
+    fn next(&mut self, run: RunId, is_first: bool) -> Option<Found> {
+        let handling = &self.handling;
+        self.ended.pop_front_if(|found| found.run == run && (is_first || handling.deaths(found.id) == 0))
+    }
+
     /// Their rows are in the database, or never will be: their files may go.
     pub(super) fn done(&mut self, batch: &Batch) {
         for record in &batch.records {
             self.reader.done(record);
         }
-        self.backlog.settled(batch.conversations);
+        self.backlog.settled(batch.names.len() as u64);
+        self.handling.end(&batch.names);
     }
 
     /// Sets a row aside that the database does not take.
@@ -156,6 +180,12 @@ impl Gatherer {
         self.backlog.0.metrics.log_set_aside.inc();
         let text = serde_json::to_vec(row).unwrap_or_default();
         self.aside.keep(row.id, "row.json", &text);
+    }
+
+    /// Sets a row aside whose day the log no longer has.
+    pub(super) fn set_aside_late(&mut self, row: &Exchange) {
+        let text = serde_json::to_vec(row).unwrap_or_default();
+        self.aside.keep(row.id, "late.row.json", &text);
     }
 
     fn note(&mut self, entry: &Entry) {
@@ -212,69 +242,44 @@ impl Gatherer {
         }
     }
 
-    fn row(&self, found: &Found) -> Result<Exchange, Lost> {
-        match (found.begin, found.end) {
-            (_, Some((Kind::Whole, at))) => Self::row_of_whole(found.id, &self.reader.payload(&at)?),
-            (Some(begin), end) => self.put_together(found, &begin, end.map(|(_, at)| at)),
-            (None, _) => Err(Lost::NoBeginning),
-        }
-    }
-
-    fn row_of_whole(id: ExchangeId, payload: &[u8]) -> Result<Exchange, Lost> {
-        match Whole::read(payload)? {
-            Whole::Row(row) => Ok(*row),
-            Whole::Conversation(both, body) => {
-                let (begin, end) = *both;
-                Ok(row::of(Said { id, begin, body, end, head: &[], tail: &[] }))
-            }
-        }
-    }
-
-    fn put_together(&self, found: &Found, begin: &Location, end: Option<Location>) -> Result<Exchange, Lost> {
-        let payload = self.reader.payload(begin)?;
-        let (mut begin, body) = record::read::<Begin<'_>>(&payload)?;
-        let mut pieces = Pieces { asked: body.to_vec(), ..Pieces::default() };
-        for part in self.parts(found)? {
-            pieces.add(&part)?;
-        }
-        let ending = end.map(|at| self.reader.payload(&at)).transpose()?;
-        let (mut end, later) = match &ending {
-            Some(payload) => record::read::<End>(payload)?,
-            None => (End::unseen(&begin), &[][..]),
-        };
-        let (rest, tail) =
-            later.split_at_checked(usize::try_from(end.rest).unwrap_or(0)).unwrap_or((later, &[]));
-        pieces.head.extend_from_slice(rest);
-        begin.cut |= (pieces.asked.len() as u64) < begin.kept;
-        end.cut |= pieces.is_gappy || (pieces.head.len() as u64) < end.head;
-        if ending.is_none() {
-            end.answer = pieces.answer.take();
-            end.bytes = pieces.head.len() as u64;
-        }
-        let Pieces { asked, head, .. } = &pieces;
-        Ok(row::of(Said { id: found.id, begin, body: asked, end, head, tail }))
-    }
-
-    /// The parts in their order, each once.
-    fn parts(&self, found: &Found) -> Result<Vec<(u32, Vec<u8>)>, Lost> {
-        let mut parts = Vec::with_capacity(found.parts.len());
-        for at in &found.parts {
-            let payload = self.reader.payload(at)?;
-            let number = record::read::<Part>(&payload)?.0.number;
-            parts.push((number, payload));
-        }
-        parts.sort_by_key(|(number, _)| *number);
-        parts.dedup_by_key(|(number, _)| *number);
-        Ok(parts)
-    }
-
     /// What cannot be read is kept beside, as far as it goes.
     fn lose(&mut self, found: &Found, lost: &Lost) {
         tracing::error!(error = %lost, id = %found.id, "a conversation cannot be put together and is set aside");
         self.backlog.0.metrics.log_set_aside.inc();
-        let payloads = found.records().filter_map(|at| self.reader.payload(&at).ok());
-        let bytes: Vec<u8> = payloads.flatten().collect();
-        self.aside.keep(found.id, "records", &bytes);
+        self.keep_records(found);
+    }
+
+    fn keep_records(&mut self, found: &Found) {
+        let reader = &self.reader;
+        let payloads = found.records().filter_map(|at| reader.payload(&at).ok());
+        self.aside.keep_pieces(found.id, "records", found.bytes(), payloads);
+    }
+
+    /// What is to be done with the texts of a conversation.
+    fn texts(&mut self, found: &Found, share: &mut Share) -> Texts {
+        if self.handling.deaths(found.id) >= MOST_DEATHS {
+            tracing::error!(id = %found.id, "texts quarantined: the process died twice while it handled this record");
+            self.backlog.0.metrics.drop_from_log("quarantined");
+            self.keep_records(found);
+            return Texts::Leave;
+        }
+        let bytes = found.bytes();
+        // Where memory is short, with what it has: most records take less than four times their bytes.
+        if bytes >= HEAVY && !share.try_grow(bytes.saturating_mul(MOST_TIMES)) && !share.grow(bytes) {
+            tracing::warn!(id = %found.id, bytes, "texts not kept: message_log.max_memory does not allow for them");
+            return Texts::Leave;
+        }
+        Texts::Keep
+    }
+
+    /// Nothing is handled for now: an end of the process has nothing to do with a record.
+    pub(super) fn rest(&mut self) {
+        self.handling.rest();
+    }
+
+    /// A batch is handled again.
+    pub(super) fn resume(&mut self, names: &[ExchangeId]) {
+        self.handling.begin(names);
     }
 }
 
@@ -291,6 +296,11 @@ impl Found {
             Some(_) => self.begin.is_some(),
             None => false,
         }
+    }
+
+    /// Bytes of its records.
+    fn bytes(&self) -> u64 {
+        self.records().map(|at| at.bytes()).sum()
     }
 
     fn records(&self) -> impl Iterator<Item = Location> + '_ {
@@ -317,7 +327,7 @@ impl Known {
 
 impl End {
     /// The end of a conversation that nobody saw: the upstream was asked, so it is charged.
-    fn unseen(begin: &Begin<'_>) -> Self {
+    pub(super) fn unseen(begin: &Begin<'_>) -> Self {
         Self {
             ending: Ending::GatewayStopped,
             verdict: if begin.ledger.is_some() { Verdict::Charged } else { Verdict::Free },
@@ -328,38 +338,6 @@ impl End {
             bytes: 0,
             took: std::time::Duration::ZERO,
         }
-    }
-}
-
-/// What the parts of a conversation hold together.
-#[derive(Default)]
-struct Pieces {
-    asked: Vec<u8>,
-    head: Vec<u8>,
-    answer: Option<super::Answer>,
-    next: u32,
-    /// Whether one is missing; what comes after it is not the beginning any more.
-    is_gappy: bool,
-}
-
-// === impl Pieces ===
-
-impl Pieces {
-    fn add(&mut self, (number, payload): &(u32, Vec<u8>)) -> Result<(), Unreadable> {
-        self.is_gappy |= *number != self.next;
-        if self.is_gappy {
-            return Ok(());
-        }
-        self.next += 1;
-        let (part, bytes) = record::read::<Part>(payload)?;
-        match part.of {
-            Piece::Asked => self.asked.extend_from_slice(bytes),
-            Piece::Answered(answer) => {
-                self.answer = self.answer.take().or(answer);
-                self.head.extend_from_slice(bytes);
-            }
-        }
-        Ok(())
     }
 }
 

@@ -9,13 +9,14 @@ use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
 use super::budget::Level;
+use super::free::FreeBytes;
 use super::record::{self, Begin, End, PIECE, Part, Piece, Whole};
 use super::unwritten::Last;
 use super::{Answer, Backlog, Share};
 use crate::clock::Clock;
-use crate::ids::ExchangeId;
+use crate::ids::{ExchangeId, UserId};
 use crate::spool::{AppendError, Kind, Spool, Writer};
-use crate::store::exchanges::Exchange;
+use crate::store::exchanges::{Exchange, Verdict};
 
 /// What everyone who writes shares. While one is left, the drain runs.
 pub(super) struct Desk {
@@ -25,6 +26,7 @@ pub(super) struct Desk {
     pub(super) clock: Clock,
     /// Whether an answer's last byte waits for the disk.
     pub(super) strict: bool,
+    pub(super) free: Arc<FreeBytes>,
     pub(super) _open: mpsc::Sender<Infallible>,
 }
 
@@ -43,7 +45,21 @@ pub struct Place {
     share: Share,
     parts: u32,
     is_begun: bool,
+    cost: Cost,
 }
+
+/// What a conversation costs, which says how much of it is kept.
+enum Cost {
+    /// Not known yet.
+    Open,
+    /// Nothing: what is kept of it is taken from this user's budget.
+    Nothing(UserId),
+    /// A unit, unless it is given back. The facts of its beginning, and the bytes that are with the log.
+    Unit { facts: Vec<u8>, kept: usize },
+}
+
+/// As much of the end of an answer is kept for its counts, when nothing else may be.
+const LAST_WORDS: usize = 4096;
 
 /// Done when what was recorded is on the disk.
 pub type Synced = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -52,6 +68,15 @@ pub type Synced = Pin<Box<dyn Future<Output = ()> + Send>>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("the message log is full")]
 pub struct LogFull;
+
+// === impl Desk ===
+
+impl Desk {
+    /// Takes bytes of what may be kept of a user's calls that cost nothing.
+    fn takes(&self, user: UserId, bytes: usize) -> bool {
+        self.free.take(user, bytes as u64, self.clock.now())
+    }
+}
 
 // === impl Scribe ===
 
@@ -66,11 +91,22 @@ impl Scribe {
             return Err(LogFull);
         }
         let (id, share) = (ExchangeId(self.desk.clock.uuid()), self.desk.backlog.0.budget.share());
-        Ok(Place { id, scribe: self.clone(), share, parts: 0, is_begun: false })
+        Ok(Place { id, scribe: self.clone(), share, parts: 0, is_begun: false, cost: Cost::Open })
     }
 
     pub(super) fn has_room(&self) -> bool {
         self.desk.backlog.0.budget.level() < Level::Full && self.desk.spool.has_room()
+    }
+
+    /// The row without its texts, where it costs nothing and they are beyond the user's budget.
+    fn cut(&self, row: &Exchange) -> Option<Exchange> {
+        let bytes = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+        let bytes = bytes(&row.messages) + bytes(&row.answer);
+        let user = row.user_id.filter(|_| row.verdict != Verdict::Charged)?;
+        if self.desk.takes(user, bytes) {
+            return None;
+        }
+        Some(Exchange { truncated: true, ..row.without_texts() })
     }
 
     /// Records a call that ends here, as the row it will be. Once it is recorded it survives the end of
@@ -80,7 +116,10 @@ impl Scribe {
     ///
     /// [`LogFull`]: nothing was recorded.
     pub fn record(&self, row: &Exchange) -> Result<Option<Synced>, LogFull> {
-        let facts = Whole::row(row);
+        let facts = match self.cut(row) {
+            Some(cut) => Whole::row(&cut),
+            None => Whole::row(row),
+        };
         let mark = self.writer.append(Kind::Whole, row.id, &[&facts])?;
         self.desk.backlog.appended(facts.len());
         self.desk.backlog.ended();
@@ -115,10 +154,15 @@ impl Place {
     ///
     /// [`LogFull`]: it must not be forwarded.
     pub fn begin(&mut self, begin: &Begin<'_>, body: &[u8]) -> Result<(), LogFull> {
+        let is_free = begin.ledger.is_none();
+        let is_cut = is_free && !self.scribe.desk.takes(begin.user, body.len());
+        let cut = Begin { cut: true, kept: 0, ..begin.clone() };
+        let (begin, body) = if is_cut { (&cut, &[][..]) } else { (begin, body) };
         let facts = record::facts(begin);
         let (first, later) = body.split_at(body.len().min(PIECE));
         self.append(Kind::Begin, &[&facts, first])?;
         self.is_begun = true;
+        self.cost = if is_free { Cost::Nothing(begin.user) } else { Cost::Unit { facts, kept: body.len() } };
         self.share.release();
         for piece in later.chunks(PIECE) {
             // What is missing is seen from the length that the facts tell.
@@ -130,6 +174,12 @@ impl Place {
     /// Records the next bytes of the answer; whether that was possible. The first piece says how it is
     /// to be read.
     pub fn answer(&mut self, answer: Option<&Answer>, bytes: &[&[u8]]) -> bool {
+        let length = bytes.iter().map(|piece| piece.len()).sum();
+        match &mut self.cost {
+            Cost::Nothing(user) if !self.scribe.desk.takes(*user, length) => return false,
+            Cost::Unit { kept, .. } => *kept += length,
+            _ => {}
+        }
         self.part(Piece::Answered(answer.cloned()), bytes)
     }
 
@@ -137,12 +187,36 @@ impl Place {
     /// memory and tried again. In strict mode, what is to be waited for before the client may have its
     /// last byte.
     pub fn end(self, end: &End, rest: &[u8], tail: &[u8]) -> Option<Synced> {
-        self.close(Kind::End, &[&record::facts(end), rest, tail])
+        let length = rest.len() + tail.len();
+        let last = if tail.is_empty() { rest } else { tail };
+        let last = last.get(last.len().saturating_sub(LAST_WORDS)..).unwrap_or_default();
+        let desk = &self.scribe.desk;
+        match &self.cost {
+            Cost::Nothing(user) if !desk.takes(*user, length) => {
+                let end = End { rest: 0, cut: true, ..end.clone() };
+                self.close(Kind::End, &[&record::facts(&end), last])
+            }
+            Cost::Unit { facts, kept } if end.verdict == Verdict::Refunded => {
+                // What it said is with the log already, and its row goes without.
+                match record::read::<Begin<'_>>(facts) {
+                    Ok((begin, _)) if !desk.takes(begin.user, kept + length) => {
+                        let begin = Begin { cut: true, kept: 0, ..begin };
+                        let end = End { rest: 0, cut: true, ..end.clone() };
+                        let whole = Whole::conversation(&begin, &end);
+                        self.close(Kind::Whole, &[&whole])
+                    }
+                    _ => self.close(Kind::End, &[&record::facts(end), rest, tail]),
+                }
+            }
+            _ => self.close(Kind::End, &[&record::facts(end), rest, tail]),
+        }
     }
 
     /// Records, all at once, a conversation that was never forwarded.
     pub fn end_unbegun(self, begin: &Begin<'_>, body: &[u8], end: &End) -> Option<Synced> {
         let kept = body.get(..PIECE).unwrap_or(body);
+        let is_free = end.verdict != Verdict::Charged;
+        let kept = if is_free && !self.scribe.desk.takes(begin.user, kept.len()) { &[] } else { kept };
         let begin =
             Begin { cut: begin.cut || kept.len() < body.len(), kept: kept.len() as u64, ..begin.clone() };
         self.close(Kind::Whole, &[&Whole::conversation(&begin, end), kept])
@@ -164,7 +238,7 @@ impl Place {
         Ok(())
     }
 
-    fn close(self, kind: Kind, payload: &[&[u8]]) -> Option<Synced> {
+    fn close(&self, kind: Kind, payload: &[&[u8]]) -> Option<Synced> {
         let Scribe { desk, writer } = &self.scribe;
         let backlog = &desk.backlog;
         backlog.ended();

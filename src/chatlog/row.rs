@@ -1,14 +1,13 @@
 //! From kept bytes to a row: what was asked and answered, put together.
 
+use std::borrow::Cow;
 use std::time::Duration;
-
-use serde_json::Value;
 
 use super::record::{Begin, End};
 use super::{Answer, Ending};
 use crate::dialect::decode::decode;
 use crate::dialect::ending::ending;
-use crate::dialect::message::{asked, omit_media};
+use crate::dialect::message::asked;
 use crate::dialect::{Answered, Call, assembler};
 use crate::ids::ExchangeId;
 use crate::store::exchanges;
@@ -20,20 +19,26 @@ pub(super) struct Said<'a> {
     /// What was asked, as it was forwarded; empty where nothing is kept.
     pub(super) body: &'a [u8],
     pub(super) end: End,
-    /// The first bytes of the answer.
-    pub(super) head: &'a [u8],
+    /// The first bytes of the answer. They go as soon as they are read.
+    pub(super) head: Vec<u8>,
     /// Its last bytes, where the middle is missing.
     pub(super) tail: &'a [u8],
 }
 
-/// A compressed answer may not unfold to more than this.
-const MAX_DECODED: usize = 32 * 1024 * 1024;
+/// A compressed answer may not unfold to more than this, nor to more than some 30 times its size, which text
+/// does not reach: so a bomb stays small.
+const MAX_DECODED: usize = 16 * 1024 * 1024;
+const MOST_UNFOLDED: usize = 32;
+const LEAST_DECODED: usize = 256 * 1024;
 
 /// The row of a conversation.
 pub(super) fn of(conversation: Said<'_>) -> exchanges::Exchange {
     let Said { id, begin, body, end, head, tail } = conversation;
     let answer = end.answer.as_ref();
-    let answered = answer.map(|answer| read(begin.call, answer, Bytes { head, tail, cut: end.cut }));
+    let asked = asked(begin.call, body);
+    let has_head = !head.is_empty();
+    let mut answered = answer.map(|answer| read(begin.call, answer, Bytes { head, tail, cut: end.cut }));
+    let messages = answered.as_mut().map(|read| std::mem::take(&mut read.answered.messages));
     let said = answered.as_ref().map(|read| &read.answered);
     let usage = said.and_then(|said| said.usage);
     let count = |tokens: Option<u64>| tokens.and_then(|tokens| i64::try_from(tokens).ok());
@@ -52,8 +57,8 @@ pub(super) fn of(conversation: Said<'_>) -> exchanges::Exchange {
             .map(str::to_owned)
             .or(said.and_then(|said| said.model.clone()))
             .unwrap_or_default(),
-        messages: messages(begin.call, body),
-        answer: said.filter(|_| !head.is_empty()).map(|said| Value::Array(said.messages.clone()).to_string()),
+        messages: (!body.is_empty()).then(|| or_empty(asked.messages)),
+        answer: messages.filter(|_| has_head).map(or_empty),
         research_model: begin.research,
         time: begin.started,
         status: answer.map(|answer| i64::from(answer.status)),
@@ -74,15 +79,14 @@ pub(super) fn of(conversation: Said<'_>) -> exchanges::Exchange {
         reasoning_tokens: count(usage.and_then(|usage| usage.reasoning)),
         usage_source: if usage.is_some() { "reported" } else { "none" }.to_owned(),
         finish_reason: said.and_then(|said| said.finish_reason.clone()),
-        truncated: begin.cut || end.cut || answered.as_ref().is_some_and(|read| read.cut),
+        truncated: begin.cut || end.cut || asked.cut || answered.as_ref().is_some_and(|read| read.cut),
         client_ip: begin.client_ip.to_string(),
     }
 }
 
 /// What is kept of an answer's body.
-#[derive(Clone, Copy)]
 struct Bytes<'a> {
-    head: &'a [u8],
+    head: Vec<u8>,
     tail: &'a [u8],
     cut: bool,
 }
@@ -94,16 +98,27 @@ struct Read {
 }
 
 fn read(call: Call, answer: &Answer, kept: Bytes<'_>) -> Read {
-    let decoded = decode(answer.encoding.as_deref(), kept.head, MAX_DECODED);
-    let mut assembler = assembler(call, answer.framing, answer.pointer.as_deref());
-    assembler.feed(&decoded.bytes);
-    let mut answered = assembler.finish();
-    if kept.cut && answer.encoding.is_none() {
-        answered.complete(ending(call, answer.framing, kept.tail));
+    let Bytes { head, tail, cut } = kept;
+    let (bytes, unfolded) = clear(answer.encoding.as_deref(), head);
+    let assembler = assembler(call, answer.framing, answer.pointer.as_deref());
+    let mut answered = assembler.finish_with(bytes);
+    if cut && answer.encoding.is_none() {
+        answered.complete(ending(call, answer.framing, tail));
     }
-    answered.messages.iter_mut().for_each(omit_media);
-    let cut = kept.cut || decoded.cut || answered.cut > 0;
+    let cut = cut || unfolded || answered.cut > 0;
     Read { answered, cut }
+}
+
+/// The bytes in the clear, and whether some of them are missing. The encoded ones go.
+fn clear(encoding: Option<&str>, head: Vec<u8>) -> (Vec<u8>, bool) {
+    let most = head.len().saturating_mul(MOST_UNFOLDED).clamp(LEAST_DECODED, MAX_DECODED);
+    // What is not encoded is not limited here.
+    let decoded = decode(encoding, &head, most.max(head.len()));
+    let cut = decoded.cut;
+    match decoded.bytes {
+        Cow::Owned(bytes) => (bytes, cut),
+        Cow::Borrowed(_) => (head, cut),
+    }
 }
 
 /// A client that hangs up after the last event heard everything; an answer that stopped for want of
@@ -117,8 +132,9 @@ fn outcome(ending: Ending, said: Option<&Answered>) -> Ending {
     .lengthened(said)
 }
 
-fn messages(call: Call, body: &[u8]) -> Option<String> {
-    (!body.is_empty()).then(|| Value::Array(asked(call, body)).to_string())
+/// An array without elements where there is nothing.
+fn or_empty(messages: String) -> String {
+    if messages.is_empty() { "[]".to_owned() } else { messages }
 }
 
 fn millis(duration: Duration) -> i64 {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 
+use super::free::FreeBytes;
 use super::record::tests::{answer, begin, end};
 use super::{Backlog, Begin, Budget, Chatlog, End, Ending, Level, Scribe, Sources, place};
 use crate::background::Background;
@@ -17,7 +18,9 @@ use crate::store::exchanges::{Exchange, Filter, Verdict, by_id, list};
 use crate::store::tests::{Fresh, NOW, exchange, fresh, user};
 use crate::telemetry::Metrics;
 
+mod budgets;
 mod forgotten;
+mod replayed;
 
 /// A scribe whose records nobody drains.
 pub(crate) struct Bench {
@@ -37,10 +40,17 @@ fn bench_in(folder: TempDir, max_memory: u64, strict: bool) -> (Bench, Backgroun
     let metrics = Arc::new(Metrics::new());
     let (spool, reader) = open(&folder, RunId::generate(), &background, &metrics);
     let budget = Budget::new(max_memory, Arc::clone(&metrics));
-    let backlog = Backlog::new(500, 1 << 30, budget.clone(), metrics);
+    let backlog = Backlog::new(500, 1 << 30, budget.clone(), Arc::clone(&metrics));
     let (open, nobody) = mpsc::channel(1);
     let writer = spool.writer();
-    let desk = Arc::new(place::Desk { backlog, spool, clock: Clock::system(), strict, _open: open });
+    let desk = Arc::new(place::Desk {
+        backlog,
+        spool,
+        strict,
+        clock: Clock::manual(NOW),
+        free: Arc::new(FreeBytes::open(64 << 20, folder.path().join("free"), Arc::clone(&metrics))),
+        _open: open,
+    });
     let bench = Bench { scribe: Scribe { desk, writer }, reader, budget, folder, _nobody: nobody };
     (bench, background)
 }
@@ -80,6 +90,7 @@ pub(crate) fn config() -> MessageLog {
         capture: config::Capture::Full,
         max_answer_size: 8 << 20,
         max_memory: 256 << 20,
+        max_free_per_user: 64 << 20,
         max_spool: 2 << 30,
         min_free_space: 0,
         sync_interval: Duration::from_millis(50),

@@ -270,6 +270,7 @@ fn message_log(mut s: Section<'_>) -> MessageLog {
         capture: s.value_or("capture", forms::choice(CAPTURES), Capture::Full),
         max_answer_size: s.value_or("max_answer_size", forms::size, 8 * MIB),
         max_memory: s.value_or("max_memory", forms::size, memory_threshold.max(256 * MIB)),
+        max_free_per_user: s.value_or("max_free_per_user", forms::size, 64 * MIB),
         max_spool: s.value_or("max_spool", forms::size, 2048 * MIB),
         min_free_space: s.value_or("min_free_space", forms::size, 1024 * MIB),
         sync_interval: s.value_or("sync_interval", forms::duration, Duration::from_millis(50)),

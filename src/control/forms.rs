@@ -110,11 +110,42 @@ async fn read(body: axum::body::Body, most: usize) -> Result<Bytes, Problem> {
     }
 }
 
+/// Whether a body would take many times its size as a tree of values: a form of a mebibyte has a few long texts.
+fn has_too_many_values(bytes: &[u8]) -> bool {
+    const MOST: usize = 1 << 16;
+    let (mut values, mut rest) = (0, bytes);
+    while let Some((first, after)) = rest.split_first() {
+        rest = after;
+        match first {
+            b',' | b'[' | b'{' => values += 1,
+            b'"' => {
+                while let Some(at) = memchr::memchr2(b'"', b'\\', rest) {
+                    let ends = rest.get(at) == Some(&b'"');
+                    rest = rest.get(at + if ends { 1 } else { 2 }..).unwrap_or_default();
+                    if ends {
+                        break;
+                    }
+                }
+            }
+            _ => {}
+        }
+        if values > MOST {
+            return true;
+        }
+    }
+    false
+}
+
 /// The form, as far as the body has its shape, and what has not.
 ///
 /// serde stops at the first mistake. The field it stopped at is noted and taken out, and the rest is
 /// read again, until nothing is left to complain of.
 fn shape<F: Form>(bytes: &[u8]) -> Result<(Option<F>, Violations), Problem> {
+    if has_too_many_values(bytes) {
+        let mut found = Violations::default();
+        found.note(&[], "JSON should have at most 65536 members and elements", "too_long");
+        return Ok((None, found));
+    }
     let first = match serde_json::from_slice::<Object<F>>(bytes) {
         Ok(Object(form)) => return Ok((Some(form), Violations::default())),
         Err(error) => error,

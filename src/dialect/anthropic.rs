@@ -6,16 +6,18 @@
 use std::collections::BTreeMap;
 use std::mem::take;
 
-use serde_json::{Value, json};
-
-use super::assembly::{Reader, append, count, message, take_list, take_some, take_text};
-use super::message::omit_media;
+use super::assembly::{MOST_PARTS, Reader, count, list, message, most_text, owned, word};
+use super::copy::{append, copy, escape};
+use super::grow::Object;
+use super::raw::{Raw, unescape};
 use super::{Answered, Usage};
 
 /// Reads `…/messages`, streamed or not.
 #[derive(Default)]
 pub(super) struct Messages {
     role: Option<String>,
+    /// Of a document: its blocks as they are.
+    content: Vec<u8>,
     blocks: BTreeMap<u64, Block>,
     counts: Counts,
     answered: Answered,
@@ -23,9 +25,9 @@ pub(super) struct Messages {
 
 #[derive(Default)]
 struct Block {
-    value: Value,
+    object: Object,
     /// The input of a tool, as JSON text so far.
-    input: String,
+    input: Vec<u8>,
 }
 
 /// The last count seen of each kind. Every report overwrites.
@@ -41,67 +43,103 @@ struct Counts {
 // === impl Messages ===
 
 impl Messages {
-    /// A message as a document, or as the skeleton that a stream begins with.
-    fn skeleton(&mut self, mut start: Value) {
-        self.role = take_text(&mut start, "role");
-        self.answered.model = take_text(&mut start, "model");
-        self.ending(&mut start);
-        for (index, value) in (0..).zip(take_list(&mut start, "content")) {
-            self.blocks.insert(index, Block { value, input: String::new() });
-        }
-        self.counts.update(start.get("usage").unwrap_or(&Value::Null));
+    /// A message as a document, or as the skeleton that a stream begins with; its content.
+    fn skeleton<'a>(&mut self, start: Raw<'a>) -> Option<Raw<'a>> {
+        let [role, model, reason, usage, content] =
+            start.pick(["role", "model", "stop_reason", "usage", "content"]);
+        self.role = word(role);
+        self.answered.model = word(model);
+        self.ending(reason);
+        self.counts.update(usage.unwrap_or(Raw::NULL));
+        content.filter(|content| content.is_list())
     }
 
-    fn ending(&mut self, from: &mut Value) {
-        self.answered.finish_reason = take_text(from, "stop_reason").or(self.answered.finish_reason.take());
+    fn ending(&mut self, reason: Option<Raw<'_>>) {
+        self.answered.finish_reason = word(reason).or(self.answered.finish_reason.take());
+    }
+
+    /// The block of this index; `None`: there are too many.
+    fn block(&mut self, index: u64) -> Option<&mut Block> {
+        if self.blocks.len() >= MOST_PARTS && !self.blocks.contains_key(&index) {
+            self.answered.cut += 1;
+            return None;
+        }
+        Some(self.blocks.entry(index).or_default())
+    }
+
+    fn begin_block(&mut self, index: u64, value: Raw<'_>) {
+        if let Some(block) = self.block(index) {
+            *block = Block { object: Object::of(value), input: Vec::new() };
+        }
     }
 }
 
 impl Reader for Messages {
-    fn event(&mut self, name: &str, mut data: Value) {
-        let kind = take_text(&mut data, "type").unwrap_or_else(|| name.to_owned());
-        let index = count(&data, "/index").unwrap_or_default();
+    fn event(&mut self, name: &str, data: Raw<'_>) {
+        let [kind, index, message, block, delta, usage, error] =
+            data.pick(["type", "index", "message", "content_block", "delta", "usage", "error"]);
+        let kind = word(kind).unwrap_or_else(|| name.to_owned());
+        let index = index.and_then(Raw::count).unwrap_or_default();
         match kind.as_str() {
-            "message_start" => self.skeleton(take_some(&mut data, "message").unwrap_or_default()),
-            "content_block_start" => {
-                let value = take_some(&mut data, "content_block").unwrap_or_default();
-                self.blocks.insert(index, Block { value, input: String::new() });
+            "message_start" => {
+                let content = self.skeleton(message.unwrap_or(Raw::NULL));
+                for (index, value) in (0..).zip(content.into_iter().flat_map(Raw::elements)) {
+                    self.begin_block(index, value);
+                }
             }
+            "content_block_start" => self.begin_block(index, block.unwrap_or(Raw::NULL)),
             "content_block_delta" => {
-                if let Some(delta) = take_some(&mut data, "delta") {
-                    self.blocks.entry(index).or_default().delta(delta);
+                if let (Some(delta), Some(block)) = (delta, self.block(index)) {
+                    block.delta(delta);
                 }
             }
             "message_delta" => {
-                self.counts.update(data.get("usage").unwrap_or(&Value::Null));
-                if let Some(mut delta) = take_some(&mut data, "delta") {
-                    self.ending(&mut delta);
-                }
+                self.counts.update(usage.unwrap_or(Raw::NULL));
+                self.ending(delta.and_then(|delta| delta.get("stop_reason")));
             }
             "message_stop" => self.answered.finished = true,
-            "error" => self.answered.error = Some(take_some(&mut data, "error").unwrap_or(data)),
+            "error" => self.answered.error = Some(owned(error.unwrap_or(data))),
             _ => {}
         }
     }
 
-    fn document(&mut self, mut document: Value) {
-        match take_some(&mut document, "error") {
-            Some(error) => self.answered.error = Some(error),
-            None => self.skeleton(document),
+    fn document(&mut self, document: Raw<'_>) {
+        match document.get("error") {
+            Some(error) => self.answered.error = Some(owned(error)),
+            None => {
+                if let Some(content) =
+                    self.skeleton(document).filter(|content| content.elements().next().is_some())
+                {
+                    copy(content, &mut self.content);
+                }
+            }
         }
     }
 
-    fn text(&mut self, _text: &str) {}
+    fn text(&mut self, _text: &[u8]) {}
 
     fn answered(&mut self) -> Answered {
         let mut answered = take(&mut self.answered);
         answered.usage = self.counts.usage();
-        let content: Vec<_> = take(&mut self.blocks).into_values().map(Block::value).collect();
         let role = self.role.take();
-        if role.is_some() || !content.is_empty() {
-            let role = role.unwrap_or_else(|| "assistant".to_owned());
-            answered.messages = vec![message(&role, Value::Array(content))];
+        if role.is_none() && self.content.is_empty() && self.blocks.is_empty() {
+            return answered;
         }
+        let role = role.unwrap_or_else(|| "assistant".to_owned());
+        let (content, blocks) = (take(&mut self.content), take(&mut self.blocks));
+        let mut messages = b"[".to_vec();
+        message(&role, &mut messages, |to| {
+            if !content.is_empty() {
+                return append(to, &content);
+            }
+            append(to, b"[");
+            for (nth, (_, block)) in blocks.into_iter().enumerate() {
+                append(to, if nth > 0 { b"," } else { b"" });
+                block.write(to);
+            }
+            append(to, b"]");
+        });
+        answered.messages = list(messages);
         answered
     }
 }
@@ -109,71 +147,66 @@ impl Reader for Messages {
 // === impl Block ===
 
 impl Block {
-    fn delta(&mut self, mut delta: Value) {
-        let kind = take_text(&mut delta, "type").unwrap_or_default();
+    fn delta(&mut self, delta: Raw<'_>) {
+        let [kind, text, thinking, json, signature, citation] =
+            delta.pick(["type", "text", "thinking", "partial_json", "signature", "citation"]);
+        let kind = word(kind).unwrap_or_default();
         match kind.as_str() {
-            "text_delta" => self.append("text", "text", &delta, "text"),
-            "thinking_delta" => self.append("thinking", "thinking", &delta, "thinking"),
+            "text_delta" => self.append("text", "text", text),
+            "thinking_delta" => self.append("thinking", "thinking", thinking),
             "input_json_delta" => {
-                self.kind("tool_use");
-                self.input.push_str(delta.get("partial_json").and_then(Value::as_str).unwrap_or_default());
+                self.kind(b"tool_use");
+                let input = &mut self.input;
+                unescape(json.and_then(Raw::written).unwrap_or_default(), |piece| append(input, piece));
             }
             "signature_delta" => {
-                let signature = take_some(&mut delta, "signature");
-                if let (Some(block), Some(signature)) = (self.kind("thinking"), signature) {
-                    block.insert("signature".to_owned(), signature);
+                if let Some(signature) = signature {
+                    self.kind(b"thinking");
+                    self.object.set("signature", signature.bytes().to_vec());
                 }
             }
             "citations_delta" => {
-                if let Some(citation) = take_some(&mut delta, "citation") {
-                    self.push("text", "citations", citation);
+                if let Some(citation) = citation {
+                    self.kind(b"text");
+                    self.object.push("citations", citation);
                 }
             }
             _ => {
-                if let Some(delta) = delta.as_object_mut() {
-                    delta.insert("type".to_owned(), Value::String(kind));
-                }
-                self.push("unknown", "deltas", delta);
+                self.kind(b"unknown");
+                self.object.push("deltas", delta);
             }
         }
     }
 
-    /// The block as an object; one whose start was not seen is given the type its deltas imply.
-    fn kind(&mut self, implied: &str) -> Option<&mut serde_json::Map<String, Value>> {
-        if !self.value.is_object() {
-            self.value = json!({"type": implied});
-        }
-        self.value.as_object_mut()
-    }
-
-    fn append(&mut self, implied: &str, key: &str, delta: &Value, from: &str) {
-        self.kind(implied);
-        if let Some(text) = delta.get(from).and_then(Value::as_str) {
-            append(&mut self.value, key, text);
+    /// A block whose start was not seen is given the type its deltas imply.
+    fn kind(&mut self, implied: &[u8]) {
+        if !self.object.is_object() {
+            self.object = Object::with("type", implied);
         }
     }
 
-    fn push(&mut self, implied: &str, key: &str, value: Value) {
-        let Some(block) = self.kind(implied) else { return };
-        match block.get_mut(key) {
-            Some(Value::Array(list)) => list.push(value),
-            _ => {
-                block.insert(key.to_owned(), json!([value]));
-            }
+    fn append(&mut self, kind: &'static str, key: &'static str, text: Option<Raw<'_>>) {
+        self.kind(kind.as_bytes());
+        if let Some(text) = text.and_then(Raw::written) {
+            self.object.append(key, text);
         }
     }
 
     /// Input that does not parse, as when the stream was cut, is kept as its text.
-    fn value(mut self) -> Value {
+    fn write(mut self, to: &mut Vec<u8>) {
         let input = take(&mut self.input);
-        if !input.is_empty()
-            && let Some(block) = self.kind("tool_use")
-        {
-            let parsed = serde_json::from_str(&input).unwrap_or(Value::String(input));
-            block.insert("input".to_owned(), parsed);
+        if !input.is_empty() {
+            self.kind(b"tool_use");
+            if Raw::parse(&input).is_ok() {
+                self.object.set("input", input);
+            } else {
+                let mut text = b"\"".to_vec();
+                escape(&input, most_text(input.len()), &mut text);
+                append(&mut text, b"\"");
+                self.object.set("input", text);
+            }
         }
-        omit_media(&mut self.value);
-        self.value
+        self.object.write(to);
     }
 }
 
@@ -181,7 +214,7 @@ impl Block {
 
 impl Counts {
     /// Takes the counts of a `usage` object; those not reported there stand.
-    fn update(&mut self, usage: &Value) {
+    fn update(&mut self, usage: Raw<'_>) {
         self.input = count(usage, "/input_tokens").or(self.input);
         self.cache_creation = count(usage, "/cache_creation_input_tokens").or(self.cache_creation);
         self.cache_read = count(usage, "/cache_read_input_tokens").or(self.cache_read);
@@ -209,7 +242,7 @@ impl Counts {
 }
 
 /// Counts of a `usage` object in Anthropic's names.
-pub(super) fn usage(reported: &Value) -> Option<Usage> {
+pub(super) fn usage(reported: Raw<'_>) -> Option<Usage> {
     let mut counts = Counts::default();
     counts.update(reported);
     counts.usage()

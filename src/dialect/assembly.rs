@@ -3,12 +3,12 @@
 
 use std::mem::take;
 
-use memchr::memmem;
-use serde_json::Value;
-
+use super::copy::{append, copy, escape};
 use super::frames::{Event, Ndjson, Sse};
 use super::mend::mend;
+use super::raw::Raw;
 use super::{Answered, Assembler, Framing};
+use memchr::memmem;
 
 /// What a dialect makes of an answer, whole or event by event.
 pub(super) trait Reader: Send {
@@ -16,21 +16,16 @@ pub(super) trait Reader: Send {
     const KEEPS_TEXT: bool = true;
 
     /// One event of a stream; `name` is the SSE event name, empty where there is none.
-    fn event(&mut self, name: &str, data: Value);
+    fn event(&mut self, name: &str, data: Raw<'_>);
 
     /// A document that is the whole answer.
-    fn document(&mut self, document: Value);
+    fn document(&mut self, document: Raw<'_>);
 
     /// The event `[DONE]`, or one that is not JSON.
-    fn text(&mut self, text: &str);
+    fn text(&mut self, text: &[u8]);
 
     /// What was said, as far as it was read.
     fn answered(&mut self) -> Answered;
-
-    /// Parses a document. A reader that keeps only little of it may parse only that.
-    fn parse(&self, bytes: &[u8]) -> Option<Value> {
-        serde_json::from_slice(bytes).ok()
-    }
 }
 
 /// The end mark of OpenAI streams; its SDK looks at the beginning only.
@@ -68,100 +63,133 @@ impl<R: Reader> Assembler for Assembly<R> {
         match &mut self.framing {
             Bytes::Sse(framer) => framer.feed(bytes, |event| read_event(reader, event)),
             Bytes::Ndjson(framer) => framer.feed(bytes, |event| read_event(reader, event)),
-            Bytes::Whole(kept) => kept.extend_from_slice(bytes),
+            Bytes::Whole(kept) => append(kept, bytes),
         }
     }
 
     fn finish(self: Box<Self>) -> Answered {
+        self.finish_with(Vec::new())
+    }
+
+    fn finish_with(mut self: Box<Self>, last: Vec<u8>) -> Answered {
+        let whole = match &mut self.framing {
+            Bytes::Whole(kept) if kept.is_empty() => Some(last),
+            Bytes::Whole(kept) => {
+                append(kept, &last);
+                Some(take(kept))
+            }
+            Bytes::Sse(_) | Bytes::Ndjson(_) => {
+                self.feed(&last);
+                drop(last);
+                None
+            }
+        };
         let Self { mut reader, framing } = *self;
         let cut = match framing {
             Bytes::Sse(framer) => framer.finish(|event| read_event(&mut reader, event)),
             Bytes::Ndjson(framer) => framer.finish(|event| read_event(&mut reader, event)),
-            Bytes::Whole(bytes) => return read_whole(reader, &bytes),
+            Bytes::Whole(_) => return read_whole(reader, whole.unwrap_or_default()),
         };
-        Answered { cut, ..reader.answered() }
+        let answered = reader.answered();
+        Answered { cut: answered.cut + cut, ..answered }
     }
 }
 
 fn read_event(reader: &mut impl Reader, event: Event<'_>) {
-    match serde_json::from_slice(event.data) {
+    match Raw::parse(event.data) {
         Ok(data) => reader.event(event.name, data),
-        Err(_) => reader.text(&String::from_utf8_lossy(event.data)),
+        Err(_) => reader.text(event.data),
     }
 }
 
 /// Servers name their content types carelessly: what is not one document may be a stream all the
-/// same, or a document whose end is missing.
-fn read_whole<R: Reader>(mut reader: R, bytes: &[u8]) -> Answered {
-    if let Some(document) = reader.parse(bytes) {
-        reader.document(document);
-        return Answered { finished: true, ..reader.answered() };
+/// same, or a document whose end is missing. The bytes go before the answer is put together.
+fn read_whole<R: Reader>(mut reader: R, bytes: Vec<u8>) -> Answered {
+    let finished = Raw::parse(&bytes).map(|document| reader.document(document)).is_ok();
+    if finished {
+        drop(bytes);
+        return Answered { finished, ..reader.answered() };
     }
     let text = bytes.trim_ascii_start();
+    let mut cut = 0;
     if ["data:", "event:", ":"].iter().any(|start| text.starts_with(start.as_bytes())) {
         let mut framer = Sse::new();
-        framer.feed(bytes, |event| read_event(&mut reader, event));
-        framer.finish(|event| read_event(&mut reader, event));
+        framer.feed(&bytes, |event| read_event(&mut reader, event));
+        cut = framer.finish(|event| read_event(&mut reader, event));
     } else if R::KEEPS_TEXT
-        && let Some(document) = mend(bytes)
+        && let Some(mended) = mend(&bytes)
     {
-        reader.document(document);
+        drop(bytes);
+        if let Ok(document) = Raw::parse(&mended) {
+            reader.document(document);
+        }
+        drop(mended);
         return Answered { finished: false, ..reader.answered() };
     } else if text.first() == Some(&b'{') && memmem::find(text, b"}\n").is_some() {
         let mut framer = Ndjson::new();
-        framer.feed(bytes, |event| read_event(&mut reader, event));
-        framer.finish(|event| read_event(&mut reader, event));
+        framer.feed(&bytes, |event| read_event(&mut reader, event));
+        cut = framer.finish(|event| read_event(&mut reader, event));
     } else if R::KEEPS_TEXT && !text.is_empty() {
-        let text = String::from_utf8_lossy(bytes);
-        return Answered { messages: vec![message("assistant", Value::from(text))], ..Answered::default() };
+        let mut messages = b"[{\"content\":\"".to_vec();
+        let whole = escape(&bytes, most_text(bytes.len()), &mut messages);
+        append(&mut messages, b"\",\"role\":\"assistant\"}]");
+        let messages = String::from_utf8(messages).unwrap_or_default();
+        return Answered { messages, cut: u64::from(!whole), ..Answered::default() };
     }
-    reader.answered()
+    drop(bytes);
+    let answered = reader.answered();
+    Answered { cut: answered.cut + cut, ..answered }
 }
 
 // === reading and writing JSON ===
 
-/// A message; its content is moved, not copied.
-pub(super) fn message(role: &str, content: Value) -> Value {
-    let members = [("role".to_owned(), Value::from(role)), ("content".to_owned(), content)];
-    Value::Object(members.into_iter().collect())
+/// Parts of one answer that are told apart: choices, tool calls, blocks, items. Each takes memory of its own,
+/// so there is an end to them; what belongs to further ones is not kept.
+pub(super) const MOST_PARTS: usize = 1024;
+
+/// Most bytes of a word that names something: a model, a reason.
+const MAX_WORD: usize = 1024;
+
+/// Most bytes that a text of so many bytes may take as JSON: control characters and what is not UTF-8 are
+/// longer there.
+pub(super) fn most_text(bytes: usize) -> usize {
+    (bytes + bytes / 2).max(64 << 10)
 }
 
-/// A string that is there and not empty, taken out of its place.
-pub(super) fn take_text(from: &mut Value, key: &str) -> Option<String> {
-    match from.get_mut(key).map(take) {
-        Some(Value::String(text)) if !text.is_empty() => Some(text),
-        _ => None,
-    }
+/// A message; its content is appended by `content`.
+pub(super) fn message(role: &str, to: &mut Vec<u8>, content: impl FnOnce(&mut Vec<u8>)) {
+    append(to, b"{\"content\":");
+    content(to);
+    append(to, b",\"role\":\"");
+    escape(role.as_bytes(), most_text(role.len()), to);
+    append(to, b"\"}");
 }
 
-/// A value that is there and not null, taken out of its place.
-pub(super) fn take_some(from: &mut Value, key: &str) -> Option<Value> {
-    from.get_mut(key).map(take).filter(|value| !value.is_null())
+/// A string that is there and not empty, cut where it is longer than any name.
+pub(super) fn word(from: Option<Raw<'_>>) -> Option<String> {
+    let mut text = from?.text()?.into_owned();
+    text.truncate(text.floor_char_boundary(MAX_WORD));
+    text.shrink_to_fit();
+    Some(text).filter(|text| !text.is_empty())
 }
 
-/// A list, taken out of its place; empty where there is none.
-pub(super) fn take_list(from: &mut Value, key: &str) -> Vec<Value> {
-    match from.get_mut(key).map(take) {
-        Some(Value::Array(list)) => list,
-        _ => Vec::new(),
-    }
+/// A value as it is written.
+pub(super) fn owned(value: Raw<'_>) -> String {
+    let mut text = Vec::new();
+    copy(value, &mut text);
+    String::from_utf8(text).unwrap_or_default()
 }
 
 /// A whole number at a JSON pointer.
-pub(super) fn count(from: &Value, pointer: &str) -> Option<u64> {
-    from.pointer(pointer).and_then(Value::as_u64)
+pub(super) fn count(from: Raw<'_>, pointer: &str) -> Option<u64> {
+    from.pointer(pointer).and_then(Raw::count)
 }
 
-/// Appends to the string at `key`, whatever else was there before.
-pub(super) fn append(to: &mut Value, key: &str, text: &str) {
-    if !to.is_object() {
-        *to = Value::Object(serde_json::Map::new());
+/// Messages, one behind the other, as a list.
+pub(super) fn list(mut messages: Vec<u8>) -> String {
+    if messages.is_empty() {
+        return String::new();
     }
-    let Some(object) = to.as_object_mut() else { return };
-    match object.get_mut(key) {
-        Some(Value::String(whole)) => whole.push_str(text),
-        _ => {
-            object.insert(key.to_owned(), Value::from(text));
-        }
-    }
+    append(&mut messages, b"]");
+    String::from_utf8(messages).unwrap_or_default()
 }

@@ -14,6 +14,9 @@ use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 /// The window a decoder for HTTP must support, and the most it may be asked for (RFC 9659).
 const ZSTD_WINDOW: u64 = 8 * 1024 * 1024;
 
+/// More encodings than this are not undone.
+const MOST_CODINGS: usize = 4;
+
 /// A body in the clear.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decoded<'a> {
@@ -29,7 +32,10 @@ pub struct Decoded<'a> {
 #[must_use]
 pub fn decode<'a>(encoding: Option<&str>, bytes: &'a [u8], limit: usize) -> Decoded<'a> {
     let mut decoded = Decoded { bytes: Cow::Borrowed(bytes), cut: false };
-    for coding in encoding.unwrap_or_default().rsplit(',') {
+    for (nth, coding) in encoding.unwrap_or_default().rsplit(',').enumerate() {
+        if nth == MOST_CODINGS {
+            return Decoded { bytes: Cow::Owned(Vec::new()), cut: true };
+        }
         let (bytes, cut) = match coding.trim().to_ascii_lowercase().as_str() {
             "" | "identity" => continue,
             "gzip" | "x-gzip" => read_up_to(MultiGzDecoder::new(&*decoded.bytes), limit),

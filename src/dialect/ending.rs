@@ -1,8 +1,9 @@
 //! What the last bytes of an answer still tell when its middle was not kept.
 
 use memchr::{memchr, memmem};
-use serde_json::{Deserializer, Value};
 
+use super::assembly::word;
+use super::raw::Raw;
 use super::{Answered, Call, Framing, Usage, anthropic, assembler, openai};
 
 /// As many of the last bytes as are looked at.
@@ -90,28 +91,26 @@ fn end_of_document(call: Call, bytes: &[u8]) -> Answered {
         None => Answered::default(),
     };
     let reasons = ["\"finish_reason\"", "\"stop_reason\"", "\"done_reason\""];
-    let reason = reasons.into_iter().find_map(|key| last_value(bytes, key, Value::is_string));
-    if let Some(Value::String(reason)) = reason {
-        answered.finish_reason = Some(reason);
+    let reason = reasons.into_iter().find_map(|key| last_value(bytes, key, Raw::is_string));
+    if let Some(reason) = reason {
+        answered.finish_reason = word(Some(reason));
     }
     answered.finished = bytes.trim_ascii_end().ends_with(b"}");
     answered
 }
 
 fn last_usage(call: Call, bytes: &[u8]) -> Option<Usage> {
-    let reported = last_value(bytes, "\"usage\"", Value::is_object)?;
-    if call == Call::Messages { anthropic::usage(&reported) } else { openai::usage(&reported) }
+    let reported = last_value(bytes, "\"usage\"", Raw::is_object)?;
+    if call == Call::Messages { anthropic::usage(reported) } else { openai::usage(reported) }
 }
 
 /// The last value of a member that is as wanted. Inside a string, the key's quotes would be escaped.
-fn last_value(bytes: &[u8], key: &str, wanted: fn(&Value) -> bool) -> Option<Value> {
+fn last_value<'a>(bytes: &'a [u8], key: &str, wanted: fn(Raw<'a>) -> bool) -> Option<Raw<'a>> {
     let mut before = bytes;
     while let Some(at) = memmem::rfind(before, key.as_bytes()) {
         let (rest, from) = bytes.split_at_checked(at)?;
         let value = from.get(key.len()..)?.trim_ascii_start().strip_prefix(b":");
-        let parsed =
-            value.and_then(|value| Deserializer::from_slice(value).into_iter::<Value>().next()?.ok());
-        if let Some(value) = parsed.filter(wanted) {
+        if let Some(value) = value.and_then(Raw::prefix).filter(|value| wanted(*value)) {
             return Some(value);
         }
         before = rest;

@@ -1,24 +1,29 @@
 //! Closes a JSON document that was cut short, so that its beginning can still be read.
 
-use serde_json::Value;
+use super::raw::{Broken, Raw};
 
 /// Reads the beginning of a document whose end is missing: the last string is closed where it was
 /// cut, a member without a value is dropped, and what is open is closed. `None` for a document that
-/// is wrong rather than cut, or too short to say anything.
-pub(super) fn mend(bytes: &[u8]) -> Option<Value> {
-    match serde_json::from_slice::<Value>(bytes) {
-        Ok(whole) => return Some(whole),
-        Err(error) if error.is_eof() => {}
+/// is wrong rather than cut, or too short to say anything, or nested too deep.
+pub(super) fn mend(bytes: &[u8]) -> Option<Vec<u8>> {
+    match Raw::parse(bytes) {
+        Ok(whole) => return Some(whole.bytes().to_vec()),
+        Err(Broken::Wrong) => return None,
         // A cut may fall inside a character or an escape: both are cut off below.
-        Err(_) if std::str::from_utf8(bytes).is_err_and(|error| error.error_len().is_none()) => {}
-        Err(_) => return None,
+        Err(Broken::Cut) => {}
     }
     let mut scan = Scan::default();
     for (at, byte) in bytes.iter().enumerate() {
         scan.step(at, *byte);
+        if scan.open.len() > MOST_OPEN {
+            return None;
+        }
     }
     scan.close(bytes)
 }
+
+/// Deeper documents are not read.
+const MOST_OPEN: usize = 128;
 
 #[derive(Default)]
 struct Scan {
@@ -89,7 +94,7 @@ impl Scan {
         self.open_then = self.open.len();
     }
 
-    fn close(self, bytes: &[u8]) -> Option<Value> {
+    fn close(self, bytes: &[u8]) -> Option<Vec<u8>> {
         let closers = |depth: usize| self.open.get(..depth).unwrap_or_default().iter().rev();
         let text = self.string.as_ref().filter(|text| text.is_value);
         let (end, quote, depth) = match text {
@@ -102,14 +107,21 @@ impl Scan {
             Ok(_) => head,
             Err(error) => head.get(..error.valid_up_to())?,
         };
-        let parse = |head: &[u8]| {
-            let mut mended = [head, quote.as_bytes()].concat();
-            mended.extend(closers(depth));
-            serde_json::from_slice(&mended).ok()
-        };
         // The cut may have parted two halves of a surrogate pair, each one an escape of six bytes.
-        parse(head).or_else(|| parse(head.get(..head.len().checked_sub(6)?)?))
+        let half = head.len().checked_sub(6).and_then(|at| head.get(at..)).unwrap_or_default();
+        let is_half = text.is_some() && half.starts_with(b"\\u") && is_first_half(half);
+        let head = if is_half { head.get(..head.len() - half.len())? } else { head };
+        let mut mended = Vec::with_capacity(head.len() + MOST_OPEN + 1);
+        mended.extend_from_slice(head);
+        mended.extend_from_slice(quote.as_bytes());
+        mended.extend(closers(depth));
+        Raw::parse(&mended).is_ok().then_some(mended)
     }
+}
+
+/// Of a surrogate pair, as an escape.
+fn is_first_half(escape: &[u8]) -> bool {
+    matches!(escape.get(2..4), Some([b'd' | b'D', b'8' | b'9' | b'a' | b'A' | b'b' | b'B']))
 }
 
 // === impl Text ===
@@ -135,9 +147,12 @@ impl Text {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::{any, prop, proptest};
-    use serde_json::json;
+    use serde_json::{Value, json};
 
-    use super::mend;
+    fn mend(bytes: &[u8]) -> Option<Value> {
+        let mended = super::mend(bytes)?;
+        Some(serde_json::from_slice(&mended).unwrap())
+    }
 
     const DOCUMENT: &str = r#"{"id":"1","choices":[{"index":0,"message":{"role":"assistant","content":"h\u00e9 \ud83d\ude00 \"é😀\" end","n":12.5}}],"usage":{"a":1,"b":[true,null]}}"#;
 
@@ -174,8 +189,8 @@ mod tests {
     proptest! {
         #[test]
         fn garbage_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..100), text in r#"[\[\]{}:,"\\ua1é ]{0,40}"#) {
-            mend(&bytes);
-            mend(text.as_bytes());
+            super::mend(&bytes);
+            super::mend(text.as_bytes());
         }
     }
 }

@@ -1,168 +1,153 @@
 //! What was asked, read from a request's body for the log, with media replaced by their digest.
 
-use std::mem::take;
-
-use base64::Engine;
-use base64::alphabet;
-use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use serde_json::{Map, Value, json};
-use sha2::{Digest, Sha256};
-
 use super::Call;
-use super::assembly::{message, take_list, take_some};
+use super::assembly::{list, message, most_text};
+use super::copy::{append, copy, escape};
 use super::mend::mend;
+use super::raw::Raw;
 
-/// Base64 of at most this length is kept as it is.
-const KEPT_MEDIA: usize = 256;
+/// What a request asks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Asked {
+    /// Its messages: the text of a JSON array, empty where there are none.
+    pub messages: String,
+    /// Whether some of it is missing: a body that is no JSON takes more room as a JSON string, and at last
+    /// more than is kept.
+    pub cut: bool,
+}
 
-/// Members that hold base64 without saying so by a data URL: audio and files of OpenAI, sources of
-/// Anthropic, images of Ollama.
-const MEDIA_KEYS: [&str; 4] = ["data", "file_data", "images", "b64_json"];
-
-const FORGIVING: GeneralPurposeConfig =
-    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
-const STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, FORGIVING);
-const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, FORGIVING);
-
-/// The messages that a request's body asks to be answered, in the dialect's own form; what the
-/// dialect keeps beside its messages (instructions, a system prompt) comes first, as a system message.
+/// The messages that a request's body asks to be answered, in the dialect's own form, copied as they are
+/// written; what the dialect keeps beside its messages (instructions, a system prompt) comes first, as a
+/// system message.
 ///
 /// A body that was cut is read as far as it goes. One that is no JSON, or asks in no way known here,
-/// gives one user message with the whole of it. Base64 media are replaced as [`omit_media`] says.
+/// gives one user message with the whole of it. Base64 media over 256 bytes are replaced by
+/// `{"omitted": {"media_type", "bytes", "sha256"}}`: the size and digest of the media itself.
 #[must_use]
-pub fn asked(call: Call, body: &[u8]) -> Vec<Value> {
+pub fn asked(call: Call, body: &[u8]) -> Asked {
     if body.trim_ascii().is_empty() {
-        return Vec::new();
+        return Asked::default();
     }
-    let Some(mut body) = mend(body) else { return vec![user(Value::from(String::from_utf8_lossy(body)))] };
-    let mut messages = match call {
-        Call::ChatCompletions | Call::OllamaChat => take_list(&mut body, "messages"),
-        Call::Messages => with_system(&mut body, "system", |body| take_list(body, "messages")),
-        Call::Responses => with_system(&mut body, "instructions", |body| prompts(body, "input")),
-        Call::Completions => prompts(&mut body, "prompt"),
-        Call::OllamaGenerate => with_system(&mut body, "system", generate),
-        Call::Embeddings => embedded(&mut body),
-        Call::Other => plain(&mut body),
-    };
-    if messages.is_empty() {
-        messages = vec![user(body)];
+    if let Ok(whole) = Raw::parse(body) {
+        return Asked { messages: messages(call, whole), cut: false };
     }
-    messages.iter_mut().for_each(omit_media);
-    messages
+    if let Some(mended) = mend(body)
+        && let Ok(beginning) = Raw::parse(&mended)
+    {
+        return Asked { messages: messages(call, beginning), cut: false };
+    }
+    let mut is_whole = true;
+    let mut messages = b"[".to_vec();
+    message("user", &mut messages, |to| {
+        append(to, b"\"");
+        is_whole = escape(body, most_text(body.len()), to);
+        append(to, b"\"");
+    });
+    Asked { messages: list(messages), cut: !is_whole }
 }
 
-/// Replaces each base64 media over 256 bytes, wherever it is in `value`, by
-/// `{"omitted": {"media_type", "bytes", "sha256"}}`: the size and digest of the media itself.
-pub fn omit_media(value: &mut Value) {
-    match value {
-        Value::String(text) => {
-            if let Some(omitted) = omitted_data_url(text) {
-                *value = omitted;
+/// Messages, written one behind the other.
+#[derive(Default)]
+struct Messages(Vec<u8>);
+
+fn messages(call: Call, body: Raw<'_>) -> String {
+    let mut to = Messages::default();
+    match call {
+        Call::ChatCompletions | Call::OllamaChat => to.all(body.get("messages")),
+        Call::Messages => {
+            to.says("system", body.get("system"));
+            to.all(body.get("messages"));
+        }
+        Call::Responses => {
+            to.says("system", body.get("instructions"));
+            to.prompts(body.get("input"));
+        }
+        Call::Completions => to.prompts(body.get("prompt")),
+        Call::OllamaGenerate => {
+            to.says("system", body.get("system"));
+            to.generate(body);
+        }
+        Call::Embeddings => to.says("user", body.get("input").or_else(|| body.get("prompt"))),
+        Call::Other => {
+            to.all(body.get("messages"));
+            if to.0.is_empty() {
+                let places = ["message", "prompt", "input", "query", "question"];
+                to.says("user", places.into_iter().find_map(|key| body.get(key)));
             }
         }
-        Value::Array(list) => list.iter_mut().for_each(omit_media),
-        Value::Object(object) => omit_members(object),
-        _ => {}
     }
-}
-
-// === reading each call ===
-
-fn user(content: Value) -> Value {
-    message("user", content)
-}
-
-fn with_system(body: &mut Value, key: &str, rest: impl FnOnce(&mut Value) -> Vec<Value>) -> Vec<Value> {
-    let system = take_some(body, key).map(|content| message("system", content));
-    system.into_iter().chain(rest(body)).collect()
-}
-
-/// A text is a user message; of a list, each text is one, and objects are messages already. A list of
-/// token numbers is one message.
-fn prompts(body: &mut Value, key: &str) -> Vec<Value> {
-    let as_message = |prompt: Value| if prompt.is_object() { prompt } else { user(prompt) };
-    match take_some(body, key) {
-        None => Vec::new(),
-        Some(Value::Array(list)) if list.iter().any(Value::is_number) => vec![user(Value::Array(list))],
-        Some(Value::Array(list)) => list.into_iter().map(as_message).collect(),
-        Some(prompt) => vec![as_message(prompt)],
+    if to.0.is_empty() {
+        to.says("user", Some(body));
     }
+    list(to.0)
 }
 
-fn generate(body: &mut Value) -> Vec<Value> {
-    let images = take_some(body, "images");
-    let mut messages = prompts(body, "prompt");
-    if let (Some(images), Some(message)) = (images, messages.first_mut().and_then(Value::as_object_mut)) {
-        message.insert("images".to_owned(), images);
+// === impl Messages ===
+
+impl Messages {
+    fn next(&mut self) -> &mut Vec<u8> {
+        let before: &[u8] = if self.0.is_empty() { b"[" } else { b"," };
+        append(&mut self.0, before);
+        &mut self.0
     }
-    messages
-}
 
-fn embedded(body: &mut Value) -> Vec<Value> {
-    let input = take_some(body, "input").or_else(|| take_some(body, "prompt"));
-    input.into_iter().map(user).collect()
-}
-
-fn plain(body: &mut Value) -> Vec<Value> {
-    let messages = take_list(body, "messages");
-    if !messages.is_empty() {
-        return messages;
-    }
-    let places = ["message", "prompt", "input", "query", "question"];
-    places.into_iter().find_map(|key| take_some(body, key)).into_iter().map(user).collect()
-}
-
-// === leaving media out ===
-
-fn omit_members(object: &mut Map<String, Value>) {
-    let text = |key: &str| object.get(key).and_then(Value::as_str).map(str::to_owned);
-    let format = || text("format").map(|format| format!("audio/{format}"));
-    let media_type = text("media_type").or_else(|| text("mime_type")).or_else(format);
-    let is_image = text("type").is_some_and(|kind| kind == "image_generation_call");
-    for (key, member) in object.iter_mut() {
-        if MEDIA_KEYS.contains(&key.as_str()) || (is_image && key == "result") {
-            omit_raw(member, media_type.as_deref());
+    fn says(&mut self, role: &str, content: Option<Raw<'_>>) {
+        if let Some(content) = content {
+            message(role, self.next(), |to| copy(content, to));
         }
-        omit_media(member);
     }
-}
 
-fn omit_raw(member: &mut Value, media_type: Option<&str>) {
-    match member {
-        Value::String(text) if text.len() > KEPT_MEDIA && is_base64(text) => {
-            *member = omitted(media_type, &take(text));
+    /// A list of messages.
+    fn all(&mut self, list: Option<Raw<'_>>) {
+        for message in list.into_iter().flat_map(Raw::elements) {
+            copy(message, self.next());
         }
-        Value::Array(list) => list.iter_mut().for_each(|member| omit_raw(member, media_type)),
-        _ => {}
+    }
+
+    /// A text is a user message; of a list, each text is one, and objects are messages already. A list of
+    /// token numbers is one message.
+    fn prompts(&mut self, prompts: Option<Raw<'_>>) {
+        let Some(prompts) = prompts else { return };
+        let is_list = prompts.is_list() && !prompts.elements().any(Raw::is_number);
+        if !is_list {
+            return self.prompt(prompts);
+        }
+        for prompt in prompts.elements() {
+            self.prompt(prompt);
+        }
+    }
+
+    fn prompt(&mut self, prompt: Raw<'_>) {
+        if prompt.is_object() {
+            copy(prompt, self.next());
+        } else {
+            self.says("user", Some(prompt));
+        }
+    }
+
+    /// Images belong to the prompt.
+    fn generate(&mut self, body: Raw<'_>) {
+        let [prompt, images] = body.pick(["prompt", "images"]);
+        let (Some(text), Some(images)) = (prompt.filter(|prompt| prompt.is_string()), images) else {
+            return self.prompts(prompt);
+        };
+        let to = self.next();
+        append(to, b"{\"content\":");
+        copy(text, to);
+        append(to, b",\"images\":");
+        copy_member("images", images, to);
+        append(to, b",\"role\":\"user\"}");
     }
 }
 
-/// `data:image/png;base64,…` (RFC 2397).
-fn omitted_data_url(text: &str) -> Option<Value> {
-    if text.len() <= KEPT_MEDIA {
-        return None;
-    }
-    let (head, base64) = text.strip_prefix("data:")?.split_once(',')?;
-    let head = head.strip_suffix(";base64")?;
-    let media_type = head.split(';').next().filter(|name| !name.is_empty());
-    Some(omitted(media_type, base64))
-}
-
-fn is_base64(text: &str) -> bool {
-    text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+/-_=\r\n".contains(&byte))
-}
-
-/// What does not decode, as when it was cut, is measured as it stands.
-fn omitted(media_type: Option<&str>, base64: &str) -> Value {
-    let text: String = base64.split_ascii_whitespace().collect();
-    let decoded = STANDARD.decode(&text).or_else(|_| URL_SAFE.decode(&text));
-    let media = decoded.unwrap_or_else(|_| text.into_bytes());
-    json!({"omitted": {"media_type": media_type, "bytes": media.len(), "sha256": hex(&Sha256::digest(&media))}})
-}
-
-fn hex(bytes: &[u8]) -> String {
-    let digits = |byte: &u8| [byte >> 4, byte & 0x0f].map(|digit| char::from_digit(u32::from(digit), 16));
-    bytes.iter().flat_map(digits).flatten().collect()
+/// A value that is read as that of a member of this name, as media are.
+fn copy_member(name: &str, value: Raw<'_>, to: &mut Vec<u8>) {
+    let object = [b"{\"", name.as_bytes(), b"\":", value.bytes(), b"}"].concat();
+    let start = to.len() + name.len() + 4;
+    let at = to.len();
+    copy(Raw::parse(&object).unwrap_or(Raw::NULL), to);
+    to.pop();
+    to.drain(at..start.min(to.len()));
 }
 
 #[cfg(test)]
@@ -170,7 +155,7 @@ mod tests {
     use proptest::prelude::{any, prop, proptest};
     use serde_json::{Value, json};
 
-    use super::asked;
+    use super::asked as read;
     use crate::dialect::Call;
 
     /// 300 bytes of zero.
@@ -185,6 +170,11 @@ mod tests {
 
     fn ask(call: Call, body: &Value) -> Value {
         Value::Array(asked(call, body.to_string().as_bytes()))
+    }
+
+    fn asked(call: Call, body: &[u8]) -> Vec<Value> {
+        let asked = read(call, body);
+        if asked.messages.is_empty() { Vec::new() } else { serde_json::from_str(&asked.messages).unwrap() }
     }
 
     #[test]

@@ -2,79 +2,81 @@
 
 use std::mem::take;
 
-use serde_json::{Value, json};
-
-use super::assembly::{Reader, append, count, take_list, take_some, take_text};
+use super::assembly::{Reader, count, list, owned, word};
+use super::grow::Object;
+use super::raw::Raw;
 use super::{Answered, Usage};
 
 /// Reads both calls: one says `message`, the other `response`.
 #[derive(Default)]
 pub(super) struct Ollama {
-    message: Option<Value>,
+    message: Option<Object>,
     answered: Answered,
 }
 
 // === impl Ollama ===
 
 impl Ollama {
-    fn message(&mut self) -> &mut Value {
-        self.message.get_or_insert_with(|| json!({"role": "assistant", "content": ""}))
+    fn message(&mut self) -> &mut Object {
+        self.message.get_or_insert_with(|| {
+            let mut message = Object::with("role", b"assistant");
+            message.append("content", b"");
+            message
+        })
     }
 
-    fn append(&mut self, from: &Value, keys: &[(&str, &str)]) {
-        for (theirs, ours) in keys {
-            if let Some(Value::String(text)) = from.get(*theirs) {
-                append(self.message(), ours, text);
+    fn append(&mut self, texts: [(&'static str, Option<Raw<'_>>); 2]) {
+        for (name, text) in texts {
+            if let Some(text) = text.and_then(Raw::written) {
+                self.message().append(name, text);
             }
-        }
-    }
-
-    fn tool_calls(&mut self, calls: Vec<Value>) {
-        if calls.is_empty() {
-            return;
-        }
-        let Some(message) = self.message().as_object_mut() else { return };
-        let known = message.entry("tool_calls").or_insert_with(|| json!([]));
-        if let Some(known) = known.as_array_mut() {
-            known.extend(calls);
         }
     }
 }
 
 impl Reader for Ollama {
-    fn event(&mut self, _name: &str, mut data: Value) {
-        if let Some(mut message) = take_some(&mut data, "message") {
-            self.append(&message, &[("content", "content"), ("thinking", "thinking")]);
-            self.tool_calls(take_list(&mut message, "tool_calls"));
+    fn event(&mut self, _name: &str, data: Raw<'_>) {
+        let [message, response, thinking] = data.pick(["message", "response", "thinking"]);
+        if let Some(message) = message {
+            let [content, thinking, calls] = message.pick(["content", "thinking", "tool_calls"]);
+            self.append([("content", content), ("thinking", thinking)]);
+            for call in calls.into_iter().flat_map(Raw::elements) {
+                self.message().push("tool_calls", call);
+            }
         }
-        self.append(&data, &[("response", "content"), ("thinking", "thinking")]);
+        self.append([("content", response), ("thinking", thinking)]);
 
+        let [model, reason, done, error] = data.pick(["model", "done_reason", "done", "error"]);
         let answered = &mut self.answered;
         if answered.model.is_none() {
-            answered.model = take_text(&mut data, "model");
+            answered.model = word(model);
         }
-        answered.finish_reason = take_text(&mut data, "done_reason").or(answered.finish_reason.take());
-        answered.finished |= data.get("done") == Some(&Value::Bool(true));
-        answered.usage = usage(&data).or(answered.usage);
-        if let Some(error) = take_some(&mut data, "error") {
-            answered.error = Some(error);
+        answered.finish_reason = word(reason).or(answered.finish_reason.take());
+        answered.finished |= done.is_some_and(Raw::is_true);
+        answered.usage = usage(data).or(answered.usage);
+        if let Some(error) = error {
+            answered.error = Some(owned(error));
         }
     }
 
-    fn document(&mut self, document: Value) {
+    fn document(&mut self, document: Raw<'_>) {
         self.event("", document);
     }
 
-    fn text(&mut self, _text: &str) {}
+    fn text(&mut self, _text: &[u8]) {}
 
     fn answered(&mut self) -> Answered {
-        let messages = self.message.take().into_iter().collect();
-        Answered { messages, ..take(&mut self.answered) }
+        let mut messages = Vec::new();
+        if let Some(message) = self.message.take() {
+            messages.push(b'[');
+            message.write(&mut messages);
+        }
+        Answered { messages: list(messages), ..take(&mut self.answered) }
     }
 }
 
 /// Either count may be absent, which is not zero: a prompt found in the cache is not counted.
-fn usage(data: &Value) -> Option<Usage> {
+fn usage(data: Raw<'_>) -> Option<Usage> {
     let prompt = count(data, "/prompt_eval_count");
     let completion = count(data, "/eval_count");
     let total = prompt.zip(completion).map(|(prompt, completion)| prompt.saturating_add(completion));

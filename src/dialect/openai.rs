@@ -6,47 +6,39 @@
 use std::collections::BTreeMap;
 use std::mem::take;
 
-use serde::Deserialize;
-use serde_json::{Map, Value, json};
-
-use super::assembly::{DONE, Reader, append, count, take_list, take_some, take_text};
-use super::message::omit_media;
+use super::assembly::{DONE, MOST_PARTS, Reader, count, list, owned, word};
+use super::copy::append;
+use super::grow::Object;
+use super::raw::Raw;
 use super::{Answered, Usage};
 
 /// Reads chat completions and legacy completions, streamed or not.
 #[derive(Default)]
 pub(super) struct Chat {
     choices: BTreeMap<u64, Choice>,
+    /// Choices and tool calls.
+    parts: usize,
     /// What is not said choice by choice.
     answered: Answered,
 }
 
 #[derive(Default)]
 struct Choice {
-    /// Text, refusal and reasoning so far; `tool_calls` and `function_call` join at the end.
-    message: Map<String, Value>,
-    tool_calls: BTreeMap<u64, Value>,
+    /// Text, refusal and reasoning so far; `tool_calls` join at the end.
+    message: Object,
+    tool_calls: BTreeMap<u64, Object>,
     finish_reason: Option<String>,
 }
 
-/// Reads embeddings, of Ollama's own API too: the vectors are not even parsed.
+/// Reads embeddings, of Ollama's own API too: the vectors are passed over.
 #[derive(Default)]
 pub(super) struct Embeddings {
     answered: Answered,
 }
 
-/// The parts of an embeddings document that are kept.
-#[derive(Deserialize)]
-struct EmbeddingsDocument {
-    model: Option<Value>,
-    usage: Option<Value>,
-    prompt_eval_count: Option<Value>,
-    error: Option<Value>,
-}
-
 /// Counts of a `usage` object, in the names of chat completions or of responses. `None` where there
 /// is no count at all.
-pub(super) fn usage(reported: &Value) -> Option<Usage> {
+pub(super) fn usage(reported: Raw<'_>) -> Option<Usage> {
     let either = |a: &str, b: &str| count(reported, a).or_else(|| count(reported, b));
     let prompt = either("/prompt_tokens", "/input_tokens");
     let completion = either("/completion_tokens", "/output_tokens");
@@ -67,68 +59,86 @@ pub(super) fn usage(reported: &Value) -> Option<Usage> {
 // === impl Chat ===
 
 impl Chat {
-    /// What chunks and documents have in common: everything but the choices.
-    fn frame(&mut self, data: &mut Value) {
+    /// What chunks and documents have in common: everything but the choices, which are given back.
+    fn frame<'a>(&mut self, data: Raw<'a>) -> Option<Raw<'a>> {
+        let [model, groq, reported, error, choices] =
+            data.pick(["model", "x_groq", "usage", "error", "choices"]);
         let answered = &mut self.answered;
         if answered.model.is_none() {
-            answered.model = take_text(data, "model");
+            answered.model = word(model);
         }
-        let reported = [data.pointer("/x_groq/usage"), data.get("usage")];
+        let reported = [groq.and_then(|groq| groq.get("usage")), reported];
         let counted = reported.into_iter().flatten().filter_map(usage).next_back();
         answered.usage = counted.or(answered.usage);
-        if let Some(error) = take_some(data, "error") {
-            answered.error = Some(error);
+        if let Some(error) = error {
+            answered.error = Some(owned(error));
         }
+        choices
     }
 
-    fn choice(&mut self, position: usize, choice: &Value) -> &mut Choice {
+    /// The choice of this index; `None`: there are too many.
+    fn choice(&mut self, position: usize, index: Option<Raw<'_>>) -> Option<&mut Choice> {
         let position = u64::try_from(position).unwrap_or(u64::MAX);
-        self.choices.entry(count(choice, "/index").unwrap_or(position)).or_default()
+        let index = index.and_then(Raw::count).unwrap_or(position);
+        if !self.choices.contains_key(&index) {
+            if self.parts >= MOST_PARTS {
+                self.answered.cut += 1;
+                return None;
+            }
+            self.parts += 1;
+        }
+        Some(self.choices.entry(index).or_default())
     }
 }
 
 impl Reader for Chat {
-    fn event(&mut self, _name: &str, mut data: Value) {
-        self.frame(&mut data);
-        for (position, mut chunk) in take_list(&mut data, "choices").into_iter().enumerate() {
-            let choice = self.choice(position, &chunk);
-            choice.finish_reason = take_text(&mut chunk, "finish_reason").or(choice.finish_reason.take());
-            if let Some(Value::String(text)) = chunk.get("text") {
-                choice.append("content", text);
+    fn event(&mut self, _name: &str, data: Raw<'_>) {
+        let Some(choices) = self.frame(data) else { return };
+        for (position, chunk) in choices.elements().enumerate() {
+            let [index, reason, text, delta, message] =
+                chunk.pick(["index", "finish_reason", "text", "delta", "message"]);
+            let mut parts = self.parts;
+            let Some(choice) = self.choice(position, index) else { continue };
+            choice.finish_reason = word(reason).or(choice.finish_reason.take());
+            if let Some(text) = text.and_then(Raw::written) {
+                choice.message.append("content", text);
             }
-            if let Some(delta) = take_some(&mut chunk, "delta") {
-                choice.delta(delta);
-            } else if let Some(message) = take_some(&mut chunk, "message") {
-                // Some servers stream whole messages; what is appended once is right for them too.
-                choice.delta(message);
+            // Some servers stream whole messages; what is appended once is right for them too.
+            let missed = delta.or(message).map_or(0, |delta| choice.delta(delta, &mut parts));
+            self.parts = self.parts.max(parts);
+            self.answered.cut += missed;
+        }
+    }
+
+    fn document(&mut self, document: Raw<'_>) {
+        let Some(choices) = self.frame(document) else { return };
+        for (position, whole) in choices.elements().enumerate() {
+            let [index, reason, text, message] = whole.pick(["index", "finish_reason", "text", "message"]);
+            let Some(choice) = self.choice(position, index) else { continue };
+            choice.finish_reason = word(reason);
+            if let Some(message) = message.filter(|message| message.is_object()) {
+                choice.message = Object::of(message);
+            } else if let Some(text) = text.and_then(Raw::written) {
+                choice.message.append("content", text);
             }
         }
     }
 
-    fn document(&mut self, mut document: Value) {
-        self.frame(&mut document);
-        for (position, mut whole) in take_list(&mut document, "choices").into_iter().enumerate() {
-            let choice = self.choice(position, &whole);
-            choice.finish_reason = take_text(&mut whole, "finish_reason");
-            if let Some(Value::Object(mut message)) = take_some(&mut whole, "message") {
-                message.values_mut().for_each(omit_media);
-                choice.message = message;
-            } else if let Some(Value::String(text)) = whole.get("text") {
-                choice.append("content", text);
-            }
-        }
-    }
-
-    fn text(&mut self, text: &str) {
-        self.answered.finished |= text.starts_with(DONE);
+    fn text(&mut self, text: &[u8]) {
+        self.answered.finished |= text.starts_with(DONE.as_bytes());
     }
 
     fn answered(&mut self) -> Answered {
         let mut answered = take(&mut self.answered);
-        let mut choices = take(&mut self.choices).into_values();
-        let first = choices.next();
-        answered.finish_reason = first.as_ref().and_then(|choice| choice.finish_reason.clone());
-        answered.messages = first.into_iter().chain(choices).map(Choice::message).collect();
+        let mut messages = Vec::new();
+        for (nth, (_, mut choice)) in take(&mut self.choices).into_iter().enumerate() {
+            if nth == 0 {
+                answered.finish_reason = choice.finish_reason.take();
+            }
+            append(&mut messages, if nth == 0 { b"[" } else { b"," });
+            choice.write(&mut messages);
+        }
+        answered.messages = list(messages);
         answered
     }
 }
@@ -136,109 +146,107 @@ impl Reader for Chat {
 // === impl Choice ===
 
 impl Choice {
-    fn append(&mut self, key: &str, text: &str) {
-        match self.message.get_mut(key) {
-            Some(Value::String(whole)) => whole.push_str(text),
-            _ => {
-                self.message.insert(key.to_owned(), Value::from(text));
-            }
-        }
-    }
-
-    fn delta(&mut self, mut delta: Value) {
-        if let Some(role) = take_text(&mut delta, "role") {
-            self.message.entry("role").or_insert(Value::String(role));
-        }
-        for key in ["content", "refusal", "reasoning_content"] {
-            if let Some(Value::String(text)) = delta.get(key) {
-                self.append(key, text);
+    /// How many of its tool calls are not kept because there are too many parts.
+    fn delta(&mut self, delta: Raw<'_>, parts: &mut usize) -> u64 {
+        let [role, content, refusal, reasoning_content, reasoning] =
+            delta.pick(["role", "content", "refusal", "reasoning_content", "reasoning"]);
+        let message = &mut self.message;
+        message.begin("role", role.and_then(Raw::said));
+        let named = [("content", content), ("refusal", refusal), ("reasoning_content", reasoning_content)];
+        for (key, text) in named {
+            if let Some(text) = text.and_then(Raw::written) {
+                message.append(key, text);
             }
         }
         // Servers that send both names send the same text twice.
-        if let (None, Some(Value::String(text))) =
-            (text_at(&delta, "reasoning_content"), delta.get("reasoning"))
+        if !reasoning_content.is_some_and(Raw::is_string)
+            && let Some(text) = reasoning.and_then(Raw::written)
         {
-            self.append("reasoning", text);
+            message.append("reasoning", text);
         }
-        for part in take_list(&mut delta, "content") {
-            if let Some(text) = text_at(&part, "text") {
-                self.append("content", text);
+        for part in content.into_iter().flat_map(Raw::elements) {
+            if let Some(text) = part.get("text").and_then(Raw::written) {
+                message.append("content", text);
             }
         }
-        if let Some(call) = take_some(&mut delta, "function_call") {
-            let known = self.message.entry("function_call").or_insert_with(|| json!({}));
-            function(known, call);
+        let [call, calls, audio] = delta.pick(["function_call", "tool_calls", "audio"]);
+        if let Some(call) = call {
+            function(message.object("function_call"), call);
         }
-        for call in take_list(&mut delta, "tool_calls") {
-            self.tool_call(call);
+        if let Some(audio) = audio {
+            heard(message.object("audio"), audio);
         }
-        if let Some(audio) = take_some(&mut delta, "audio") {
-            self.audio(&audio);
-        }
+        calls.into_iter().flat_map(Raw::elements).map(|call| u64::from(!self.tool_call(call, parts))).sum()
     }
 
-    /// A call without an index begins with its name and goes on without it.
-    fn tool_call(&mut self, mut call: Value) {
+    /// A call without an index begins with its name and goes on without it. False: it is not kept.
+    fn tool_call(&mut self, call: Raw<'_>, parts: &mut usize) -> bool {
+        let [index, id, kind, function_part, custom] =
+            call.pick(["index", "id", "type", "function", "custom"]);
         let last = self.tool_calls.keys().next_back().copied();
-        let begins = call.pointer("/function/name").is_some_and(|name| !name.is_null());
-        let index = count(&call, "/index").unwrap_or_else(|| match last {
+        let begins = function_part.is_some_and(|function| function.get("name").is_some());
+        let index = index.and_then(Raw::count).unwrap_or_else(|| match last {
             Some(last) if !begins => last,
             last => last.map_or(0, |last| last.saturating_add(1)),
         });
-        let known = self.tool_calls.entry(index).or_insert_with(|| json!({}));
-        for key in ["id", "type"] {
-            if let (Some(text), Some(known)) = (take_text(&mut call, key), known.as_object_mut()) {
-                known.entry(key).or_insert(Value::String(text));
+        if !self.tool_calls.contains_key(&index) {
+            if *parts >= MOST_PARTS {
+                return false;
+            }
+            *parts += 1;
+        }
+        let known = self.tool_calls.entry(index).or_default();
+        known.begin("id", id.and_then(Raw::said));
+        known.begin("type", kind.and_then(Raw::said));
+        for (key, part) in [("function", function_part), ("custom", custom)] {
+            if let Some(part) = part {
+                function(known.object(key), part);
             }
         }
-        for key in ["function", "custom"] {
-            if let (Some(part), Some(known)) = (take_some(&mut call, key), known.as_object_mut()) {
-                function(known.entry(key).or_insert_with(|| json!({})), part);
-            }
-        }
+        true
     }
 
-    /// Of spoken answers the words are kept, not the sound.
-    fn audio(&mut self, audio: &Value) {
-        let known = self.message.entry("audio").or_insert_with(|| json!({}));
-        if let Some(id) = text_at(audio, "id")
-            && let Some(known) = known.as_object_mut()
-        {
-            known.entry("id").or_insert_with(|| Value::from(id));
-        }
-        if let Some(transcript) = text_at(audio, "transcript") {
-            append(known, "transcript", transcript);
-        }
-    }
-
-    fn message(self) -> Value {
+    fn write(self, to: &mut Vec<u8>) {
         let Self { mut message, tool_calls, .. } = self;
-        message.entry("role").or_insert_with(|| Value::from("assistant"));
-        message.entry("content").or_insert(Value::Null);
-        if !tool_calls.is_empty() {
-            message.insert("tool_calls".to_owned(), tool_calls.into_values().collect());
+        message.begin("role", Some(b"assistant"));
+        if !message.has("content") {
+            message.set("content", b"null".to_vec());
         }
-        Value::Object(message)
+        if !tool_calls.is_empty() {
+            let mut calls = Vec::new();
+            for (_, call) in tool_calls {
+                let before: &[u8] = if calls.is_empty() { b"[" } else { b"," };
+                append(&mut calls, before);
+                call.write(&mut calls);
+            }
+            append(&mut calls, b"]");
+            message.set("tool_calls", calls);
+        }
+        message.write(to);
     }
 }
 
 /// A function's name is set when first given; its arguments, or a custom tool's input, are appended.
-fn function(known: &mut Value, mut part: Value) {
-    if let (Some(name), Some(known)) = (take_text(&mut part, "name"), known.as_object_mut()) {
-        known.entry("name").or_insert(Value::String(name));
-    }
-    for key in ["arguments", "input"] {
-        match take_some(&mut part, key) {
-            Some(Value::String(text)) => append(known, key, &text),
+fn function(known: &mut Object, part: Raw<'_>) {
+    let [name, arguments, input] = part.pick(["name", "arguments", "input"]);
+    known.begin("name", name.and_then(Raw::said));
+    for (key, value) in [("arguments", arguments), ("input", input)] {
+        match value.map(|value| value.written().ok_or(value)) {
+            Some(Ok(text)) => known.append(key, text),
             // Against the specification, and seen: arguments as an object.
-            Some(whole) => append(known, key, &whole.to_string()),
+            Some(Err(whole)) => known.append_json(key, whole),
             None => {}
         }
     }
 }
 
-fn text_at<'a>(from: &'a Value, key: &str) -> Option<&'a str> {
-    from.get(key).and_then(Value::as_str)
+/// Of spoken answers the words are kept, not the sound.
+fn heard(known: &mut Object, audio: Raw<'_>) {
+    let [id, transcript] = audio.pick(["id", "transcript"]);
+    known.begin("id", id.and_then(Raw::written));
+    if let Some(transcript) = transcript.and_then(Raw::written) {
+        known.append("transcript", transcript);
+    }
 }
 
 // === impl Embeddings ===
@@ -246,28 +254,24 @@ fn text_at<'a>(from: &'a Value, key: &str) -> Option<&'a str> {
 impl Reader for Embeddings {
     const KEEPS_TEXT: bool = false;
 
-    fn event(&mut self, _name: &str, data: Value) {
+    fn event(&mut self, _name: &str, data: Raw<'_>) {
         self.document(data);
     }
 
-    fn document(&mut self, mut document: Value) {
-        let prompt = count(&document, "/prompt_eval_count");
+    fn document(&mut self, document: Raw<'_>) {
+        let [model, reported, prompt, error] =
+            document.pick(["model", "usage", "prompt_eval_count", "error"]);
+        let prompt = prompt.and_then(Raw::count);
         let ollama =
             prompt.map(|prompt| Usage { prompt: Some(prompt), total: Some(prompt), ..Usage::default() });
-        self.answered.usage = document.get("usage").and_then(usage).or(ollama);
-        self.answered.model = take_text(&mut document, "model");
-        self.answered.error = take_some(&mut document, "error");
+        self.answered.usage = reported.and_then(usage).or(ollama);
+        self.answered.model = word(model);
+        self.answered.error = error.map(owned);
     }
 
-    fn text(&mut self, _text: &str) {}
+    fn text(&mut self, _text: &[u8]) {}
 
     fn answered(&mut self) -> Answered {
         take(&mut self.answered)
-    }
-
-    fn parse(&self, bytes: &[u8]) -> Option<Value> {
-        let EmbeddingsDocument { model, usage, prompt_eval_count, error } =
-            serde_json::from_slice(bytes).ok()?;
-        Some(json!({"model": model, "usage": usage, "prompt_eval_count": prompt_eval_count, "error": error}))
     }
 }

@@ -2,12 +2,11 @@
 
 use std::mem::take;
 
-use serde_json::Value;
-
-use super::assembly::{DONE, Reader, message, take_some, take_text};
+use super::assembly::{DONE, Reader, list, message, most_text, owned, word};
+use super::copy::{append, copy, copy_text, escape};
 use super::mend::mend;
-use super::message::omit_media;
 use super::openai::{Chat, usage};
+use super::raw::Raw;
 use super::{Answered, anthropic};
 
 /// Where apps put their answer, most telling first.
@@ -27,12 +26,14 @@ const PLACES: [&str; 9] = [
 pub(super) struct Plain {
     /// The place of the answer in each document or event (RFC 6901).
     pointer: Option<String>,
-    /// What was found, appended.
-    said: String,
-    /// A whole answer that is not text.
-    value: Option<Value>,
+    /// What was found, appended, as it is written between quotes.
+    said: Vec<u8>,
+    /// A whole answer that is not text, as JSON.
+    value: Vec<u8>,
     /// Events in which nothing was found; they stand in where nothing else was said.
-    rest: String,
+    rest: Vec<u8>,
+    /// Bytes of events so far: what is kept of them is in proportion.
+    fed: usize,
     /// Takes over when the answer turns out to be OpenAI's.
     chat: Option<Chat>,
     answered: Answered,
@@ -44,71 +45,82 @@ impl Plain {
     pub(super) fn new(pointer: Option<&str>) -> Self {
         Self {
             pointer: pointer.map(str::to_owned),
-            said: String::new(),
-            value: None,
-            rest: String::new(),
+            said: Vec::new(),
+            value: Vec::new(),
+            rest: Vec::new(),
+            fed: 0,
             chat: None,
             answered: Answered::default(),
         }
     }
 
-    fn find<'a>(&self, data: &'a Value) -> Option<&'a Value> {
-        let there = |pointer: &str| data.pointer(pointer).filter(|found| !found.is_null());
+    fn find<'a>(&self, data: Raw<'a>) -> Option<Raw<'a>> {
         match &self.pointer {
-            Some(pointer) => there(pointer),
-            None => PLACES.into_iter().find_map(there),
+            Some(pointer) => data.pointer(pointer),
+            None => PLACES.into_iter().find_map(|place| data.pointer(place)),
         }
     }
 
     /// The names that custom apps took over from others.
-    fn frame(&mut self, data: &mut Value) {
+    fn frame(&mut self, data: Raw<'_>) {
+        let [reported, model, reason, done, error] =
+            data.pick(["usage", "model", "finish_reason", "done", "error"]);
         let answered = &mut self.answered;
-        if let Some(reported) = take_some(data, "usage") {
-            answered.usage = usage(&reported).or_else(|| anthropic::usage(&reported)).or(answered.usage);
+        if let Some(reported) = reported {
+            answered.usage = usage(reported).or_else(|| anthropic::usage(reported)).or(answered.usage);
         }
         if answered.model.is_none() {
-            answered.model = take_text(data, "model");
+            answered.model = word(model);
         }
-        answered.finish_reason = take_text(data, "finish_reason").or(answered.finish_reason.take());
-        answered.finished |= data.get("done") == Some(&Value::Bool(true));
-        answered.error = take_some(data, "error").or(answered.error.take());
+        answered.finish_reason = word(reason).or(answered.finish_reason.take());
+        answered.finished |= done.is_some_and(Raw::is_true);
+        answered.error = error.map(owned).or(answered.error.take());
+    }
+
+    /// Appends bytes that are no JSON string to a text.
+    fn keep(&mut self, to_rest: bool, bytes: &[u8]) {
+        let most = most_text(self.fed);
+        let text = if to_rest { &mut self.rest } else { &mut self.said };
+        let room = most.saturating_sub(text.len());
+        self.answered.cut += u64::from(!escape(bytes, room, text));
     }
 }
 
 impl Reader for Plain {
-    fn event(&mut self, name: &str, mut data: Value) {
-        if self.pointer.is_none() && is_chat(&data, "chat.completion.chunk") {
+    fn event(&mut self, name: &str, data: Raw<'_>) {
+        if self.pointer.is_none() && is_chat(data, "chat.completion.chunk") {
             self.chat.get_or_insert_default();
         }
         if let Some(chat) = &mut self.chat {
             return chat.event(name, data);
         }
-        match self.find(&data).or(Some(&data).filter(|data| data.is_string())) {
-            Some(Value::String(text)) => self.said.push_str(text),
-            Some(other) => self.said.push_str(&other.to_string()),
-            None => {
-                self.rest.push_str(&data.to_string());
-                self.rest.push('\n');
+        self.fed += data.bytes().len();
+        if let Some(found) = self.find(data).or(Some(data).filter(|data| data.is_string())) {
+            match found.written() {
+                Some(text) => append(&mut self.said, text),
+                None => self.keep(false, found.bytes()),
             }
+        } else {
+            self.keep(true, data.bytes());
+            self.keep(true, b"\n");
         }
-        self.frame(&mut data);
+        self.frame(data);
     }
 
-    fn document(&mut self, mut document: Value) {
-        if self.pointer.is_none() && is_chat(&document, "chat.completion") {
+    fn document(&mut self, document: Raw<'_>) {
+        if self.pointer.is_none() && is_chat(document, "chat.completion") {
             return self.chat.get_or_insert_default().document(document);
         }
-        let mut found = self.find(&document).unwrap_or(&document).clone();
-        omit_media(&mut found);
-        match found {
-            Value::String(text) => self.said = text,
-            other => self.value = Some(other),
+        let found = self.find(document).unwrap_or(document);
+        match found.written() {
+            Some(text) => self.said = text.to_vec(),
+            None => copy(found, &mut self.value),
         }
-        self.frame(&mut document);
+        self.frame(document);
     }
 
-    fn text(&mut self, text: &str) {
-        if text.starts_with(DONE) {
+    fn text(&mut self, text: &[u8]) {
+        if text.starts_with(DONE.as_bytes()) {
             self.answered.finished = true;
             if let Some(chat) = &mut self.chat {
                 chat.text(text);
@@ -116,9 +128,12 @@ impl Reader for Plain {
             return;
         }
         // The last event of a stream that was cut may be half a document.
-        match mend(text.as_bytes()) {
-            Some(beginning) => self.event("", beginning),
-            None => self.said.push_str(text),
+        let mended = mend(text);
+        if let Some(beginning) = mended.as_deref().and_then(|mended| Raw::parse(mended).ok()) {
+            self.event("", beginning);
+        } else {
+            self.fed += text.len();
+            self.keep(false, text);
         }
     }
 
@@ -127,16 +142,21 @@ impl Reader for Plain {
             return chat.answered();
         }
         let mut answered = take(&mut self.answered);
-        let said = take(&mut self.said);
-        let text = if said.is_empty() { take(&mut self.rest) } else { said };
-        let content = self.value.take().or(Some(Value::String(text)).filter(|text| text != ""));
-        if let Some(content) = content {
-            answered.messages = vec![message("assistant", content)];
+        let (said, rest, value) = (take(&mut self.said), take(&mut self.rest), take(&mut self.value));
+        let text = if said.is_empty() { rest } else { said };
+        if value.is_empty() && text.is_empty() {
+            return answered;
         }
+        let mut messages = b"[".to_vec();
+        message("assistant", &mut messages, |to| {
+            if value.is_empty() { copy_text(&text, to) } else { append(to, &value) }
+        });
+        drop((text, value));
+        answered.messages = list(messages);
         answered
     }
 }
 
-fn is_chat(data: &Value, object: &str) -> bool {
-    data.get("object").and_then(Value::as_str) == Some(object)
+fn is_chat(data: Raw<'_>, object: &str) -> bool {
+    data.get("object").is_some_and(|found| found.reads(object))
 }

@@ -49,7 +49,7 @@ pub fn scan<'a, const N: usize>(
     names: [&str; N],
 ) -> Result<[Option<&'a [u8]>; N], ScanError> {
     let mut found = [None; N];
-    let mut cursor = Cursor { body, at: 0 };
+    let mut cursor = Cursor { body, at: 0, most: MAX_DEPTH };
     cursor.space();
     match cursor.peek() {
         Some(b'{') => cursor.at += 1,
@@ -93,7 +93,7 @@ pub fn boolean(raw: &[u8]) -> Option<bool> {
 }
 
 /// Whether a raw string, quotes included, is this name.
-fn reads_as(raw: &[u8], name: &str) -> bool {
+pub(super) fn reads_as(raw: &[u8], name: &str) -> bool {
     let written = raw.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")).unwrap_or_default();
     if written == name.as_bytes() && !name.contains('\\') {
         return true;
@@ -104,15 +104,17 @@ fn reads_as(raw: &[u8], name: &str) -> bool {
 }
 
 /// Where the scan stands. Every step either moves forward or fails.
-struct Cursor<'a> {
+pub(super) struct Cursor<'a> {
     body: &'a [u8],
-    at: usize,
+    pub(super) at: usize,
+    /// How deep values may be nested, the value that they are in included: 128 at most.
+    most: u32,
 }
 
 /// The open objects and lists within the body's own object: one bit each, innermost lowest.
 #[derive(Default)]
 struct Nesting {
-    objects: u64,
+    objects: u128,
     depth: u32,
 }
 
@@ -125,8 +127,13 @@ enum Container {
 // === impl Cursor ===
 
 impl<'a> Cursor<'a> {
+    /// At the first byte, for values nested less than 128 levels deep.
+    pub(super) fn new(body: &'a [u8]) -> Self {
+        Self { body, at: 0, most: 128 }
+    }
+
     /// A whole value of any kind, as it is written.
-    fn value(&mut self) -> Result<&'a [u8], ScanError> {
+    pub(super) fn value(&mut self) -> Result<&'a [u8], ScanError> {
         let start = self.at;
         let mut open = Nesting::default();
         loop {
@@ -143,7 +150,7 @@ impl<'a> Cursor<'a> {
                 return Ok(self.since(start));
             };
             self.at += 1;
-            open.push(container)?;
+            open.push(container, self.most)?;
             self.space();
             if self.peek() == Some(container.end()) {
                 if self.close(&mut open)? {
@@ -180,7 +187,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// A member's name, its colon, and the space up to its value.
-    fn name(&mut self) -> Result<&'a [u8], ScanError> {
+    pub(super) fn name(&mut self) -> Result<&'a [u8], ScanError> {
         let start = self.at;
         self.string()?;
         let name = self.since(start);
@@ -230,7 +237,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// A string with its quotes.
-    fn string(&mut self) -> Result<(), ScanError> {
+    pub(super) fn string(&mut self) -> Result<(), ScanError> {
         self.expect(b'"')?;
         loop {
             let rest = self.rest();
@@ -279,7 +286,7 @@ impl<'a> Cursor<'a> {
         Ok(())
     }
 
-    fn space(&mut self) {
+    pub(super) fn space(&mut self) {
         while let Some(b' ' | b'\n' | b'\r' | b'\t') = self.peek() {
             self.at += 1;
         }
@@ -289,13 +296,13 @@ impl<'a> Cursor<'a> {
         if self.take(byte) { Ok(()) } else { Err(self.not_json()) }
     }
 
-    fn take(&mut self, byte: u8) -> bool {
+    pub(super) fn take(&mut self, byte: u8) -> bool {
         let there = self.peek() == Some(byte);
         self.at += usize::from(there);
         there
     }
 
-    fn peek(&self) -> Option<u8> {
+    pub(super) fn peek(&self) -> Option<u8> {
         self.body.get(self.at).copied()
     }
 
@@ -303,7 +310,7 @@ impl<'a> Cursor<'a> {
         self.body.get(self.at..).unwrap_or_default()
     }
 
-    fn since(&self, start: usize) -> &'a [u8] {
+    pub(super) fn since(&self, start: usize) -> &'a [u8] {
         self.body.get(start..self.at).unwrap_or_default()
     }
 
@@ -315,12 +322,12 @@ impl<'a> Cursor<'a> {
 // === impl Nesting ===
 
 impl Nesting {
-    fn push(&mut self, container: Container) -> Result<(), ScanError> {
+    fn push(&mut self, container: Container, most: u32) -> Result<(), ScanError> {
         // The body's own object is one level and not among our bits.
-        if self.depth + 1 >= MAX_DEPTH {
+        if self.depth + 1 >= most {
             return Err(ScanError::TooDeep);
         }
-        self.objects = self.objects << 1 | u64::from(matches!(container, Container::Object));
+        self.objects = self.objects << 1 | u128::from(matches!(container, Container::Object));
         self.depth += 1;
         Ok(())
     }

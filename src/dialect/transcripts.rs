@@ -6,8 +6,7 @@ use std::fmt::Write;
 use proptest::prelude::{any, prop, prop_assert_eq, proptest};
 use serde_json::{Value, json};
 
-use super::ending::ending;
-use super::{Answered, Call, Framing, Usage, assembler};
+use super::{Call, Framing, Usage, assembler};
 
 const CALLS: [Call; 8] = [
     Call::ChatCompletions,
@@ -21,12 +20,47 @@ const CALLS: [Call; 8] = [
 ];
 const FRAMINGS: [Framing; 4] = [Framing::Sse, Framing::Ndjson, Framing::Json, Framing::Other];
 
+/// What was said, with what is JSON in it as a tree.
+#[derive(Clone, Debug, PartialEq)]
+struct Answered {
+    messages: Vec<Value>,
+    model: Option<String>,
+    finish_reason: Option<String>,
+    usage: Option<Usage>,
+    finished: bool,
+    error: Option<Value>,
+    cut: u64,
+}
+
+impl From<super::Answered> for Answered {
+    fn from(from: super::Answered) -> Self {
+        let super::Answered { messages, model, finish_reason, usage, finished, error, cut } = from;
+        let json = |text: &str| {
+            serde_json::from_str::<Value>(text).unwrap_or_else(|error| panic!("{error}: {text}"))
+        };
+        let listed = if messages.is_empty() { Value::Array(Vec::new()) } else { json(&messages) };
+        let Value::Array(messages) = listed else { panic!("{messages}") };
+        Self { messages, model, finish_reason, usage, finished, error: error.map(|error| json(&error)), cut }
+    }
+}
+
+impl Answered {
+    fn ran_out_of_length(&self) -> bool {
+        let finish_reason = self.finish_reason.clone();
+        super::Answered { finish_reason, ..super::Answered::default() }.ran_out_of_length()
+    }
+}
+
+fn ending(call: Call, framing: Framing, bytes: &[u8]) -> Answered {
+    super::ending::ending(call, framing, bytes).into()
+}
+
 fn assemble(call: Call, framing: Framing, chunks: &[&[u8]]) -> Answered {
     let mut assembler = assembler(call, framing, None);
     for chunk in chunks {
         assembler.feed(chunk);
     }
-    assembler.finish()
+    assembler.finish().into()
 }
 
 fn read(call: Call, framing: Framing, bytes: &str) -> Answered {
@@ -538,7 +572,7 @@ fn a_plain_answer_is_found_where_the_route_says_or_where_apps_put_it() {
     let with = |pointer: Option<&str>, framing, bytes: &str| {
         let mut assembler = assembler(Call::Other, framing, pointer);
         assembler.feed(bytes.as_bytes());
-        assembler.finish()
+        Answered::from(assembler.finish())
     };
     let nested = r#"{"result":{"say":"Hi"},"text":"other","usage":{"input_tokens":1,"output_tokens":2}}"#;
     let answered = with(Some("/result/say"), Framing::Json, nested);
@@ -615,8 +649,11 @@ fn an_ending_completes_what_the_beginning_told() {
     let stream = anthropic_stream();
     let (head, tail) = stream.split_at(stream.find("event: message_delta").unwrap() - 30);
     let whole = read(Call::Messages, Framing::Sse, &stream);
-    let mut answered = read(Call::Messages, Framing::Sse, head);
-    answered.complete(ending(Call::Messages, Framing::Sse, tail.as_bytes()));
+    let mut assembler = assembler(Call::Messages, Framing::Sse, None);
+    assembler.feed(head.as_bytes());
+    let mut answered = assembler.finish();
+    answered.complete(super::ending::ending(Call::Messages, Framing::Sse, tail.as_bytes()));
+    let answered = Answered::from(answered);
     let counts = |answered: &Answered| answered.usage.and_then(|usage| usage.completion);
     assert_eq!(counts(&answered), counts(&whole));
     assert_eq!((&answered.finish_reason, answered.finished), (&whole.finish_reason, true));
@@ -634,7 +671,7 @@ fn a_line_of_sixty_megabytes_is_skipped_and_the_rest_is_read() {
     }
     assembler.feed(b"\"\n\n");
     assembler.feed(sse(&[delta(0, &json!({"content": "b"}), Some("stop"))]).as_bytes());
-    let answered = assembler.finish();
+    let answered = Answered::from(assembler.finish());
     assert_eq!((answered.messages, answered.cut), (said("ab"), 1));
 }
 

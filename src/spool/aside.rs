@@ -50,11 +50,26 @@ impl Aside {
     /// # Errors
     /// What the disk says; there may be a file with less in it.
     pub fn keep(&mut self, name: &str, bytes: &[u8]) -> io::Result<bool> {
-        if !self.take(bytes.len() as u64) {
+        self.keep_pieces(name, bytes.len() as u64, std::iter::once(bytes))
+    }
+
+    /// The same of `pieces` of so many bytes together, with one of them in memory at a time.
+    ///
+    /// # Errors
+    /// As [`Self::keep`].
+    pub fn keep_pieces(
+        &mut self,
+        name: &str,
+        bytes: u64,
+        pieces: impl Iterator<Item = impl AsRef<[u8]>>,
+    ) -> io::Result<bool> {
+        if !self.take(bytes) {
             return Ok(false);
         }
         let mut file = self.create(name)?;
-        file.write_all(bytes)?;
+        for piece in pieces {
+            file.write_all(piece.as_ref())?;
+        }
         file.sync_all()?;
         Ok(true)
     }

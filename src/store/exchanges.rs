@@ -8,15 +8,16 @@ use std::pin::pin;
 use futures_util::{Stream, TryStreamExt};
 use serde::{Deserialize, Serialize};
 
-use super::ledger::trail::announce_removal;
 use super::text::storable;
 use super::{Db, Page, StoreError};
 use crate::clock::Timestamp;
 use crate::ids::{ExchangeId, KeyId, UserId};
 
 mod append;
+mod retention;
 
-pub use append::append;
+pub use append::{Appended, append};
+pub use retention::forget;
 
 /// The outcome of a conversation whose end nobody saw, because the gateway was killed.
 pub const UNSEEN: &str = "gateway_stopped";
@@ -239,6 +240,27 @@ impl TryFrom<String> for Verdict {
 // === impl Exchange ===
 
 impl Exchange {
+    /// The row without what was said; only that is not copied.
+    #[must_use]
+    pub fn without_texts(&self) -> Self {
+        Self {
+            messages: None,
+            answer: None,
+            username: self.username.clone(),
+            email: self.email.clone(),
+            request_id: self.request_id.clone(),
+            route: self.route.clone(),
+            call: self.call.clone(),
+            model: self.model.clone(),
+            outcome: self.outcome.clone(),
+            reason: self.reason.clone(),
+            usage_source: self.usage_source.clone(),
+            finish_reason: self.finish_reason.clone(),
+            client_ip: self.client_ip.clone(),
+            ..*self
+        }
+    }
+
     /// Whose day, and which, its unit was of.
     fn day(&self) -> Option<(UserId, i64, i64)> {
         let (user, day, epoch) = (self.user_id?, self.quota_day?, self.quota_epoch?);
@@ -251,42 +273,5 @@ impl Exchange {
 
     fn charges(&self, day: (UserId, i64, i64)) -> bool {
         self.verdict == Verdict::Charged && self.day() == Some(day)
-    }
-}
-
-const FORGET_CONTENT: &str = "UPDATE exchanges SET messages = NULL, answer = NULL \
-     WHERE id IN (SELECT id FROM exchanges WHERE time < $1 AND (messages IS NOT NULL OR answer IS NOT NULL) LIMIT 1000)";
-const FORGET_ROWS: &str = "DELETE FROM exchanges WHERE id IN (SELECT id FROM exchanges
-    WHERE time < $1 AND (quota_day IS NULL OR quota_day <= $2) LIMIT 1000)";
-
-/// Forgets what was said before `content`, and whole rows from before `rows`; a thousand in one
-/// statement, so that nobody waits long. That rows go is recorded first, for whoever counts them. Gives
-/// how many rows are gone.
-///
-/// # Errors
-/// [`StoreError`]: some may be gone, the rest is there for the next time.
-pub async fn forget(db: &Db, content: Timestamp, rows: Timestamp, now: Timestamp) -> Result<u64, StoreError> {
-    forget_by(db, FORGET_CONTENT, content, None).await?;
-    let Some(last_day) = announce_removal(db, rows, now).await? else { return Ok(0) };
-    forget_by(db, FORGET_ROWS, rows, Some(last_day)).await
-}
-
-async fn forget_by(
-    db: &Db,
-    sql: &'static str,
-    before: Timestamp,
-    last_day: Option<i64>,
-) -> Result<u64, StoreError> {
-    let mut gone = 0;
-    loop {
-        let done = on!(db, write pool => {
-            let query = sqlx::query(sql).bind(before);
-            let query = if let Some(day) = last_day { query.bind(day) } else { query };
-            query.execute(pool).await?.rows_affected()
-        });
-        gone += done;
-        if done == 0 {
-            return Ok(gone);
-        }
     }
 }

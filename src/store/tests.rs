@@ -112,10 +112,15 @@ pub(crate) fn entry(action: &'static str) -> Entry {
     }
 }
 
+/// The name of a row that began then.
+pub(crate) fn id_at(time: i64) -> ExchangeId {
+    ExchangeId(crate::clock::Clock::manual(Timestamp(time)).uuid())
+}
+
 /// A conversation of nobody, which cost nothing.
 pub(crate) fn exchange(time: i64) -> super::exchanges::Exchange {
     super::exchanges::Exchange {
-        id: ExchangeId::generate(),
+        id: id_at(time),
         user_id: None,
         key_id: None,
         username: "ada".into(),

@@ -6,6 +6,7 @@
 //! knows one it has seen.
 
 use chrono::{Days, NaiveDate};
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use sqlx::QueryBuilder;
 use uuid::Uuid;
@@ -185,7 +186,6 @@ impl News {
         if !self.wants(WebhookEvent::MessageLogged) {
             return;
         }
-        let said = |text: Option<&String>| text.and_then(|text| serde_json::from_str::<Value>(text).ok());
         let size = row.messages.as_ref().map_or(0, String::len) + row.answer.as_ref().map_or(0, String::len);
         let fits = size < MOST_BYTES;
         let data = json!({
@@ -194,8 +194,9 @@ impl News {
             "username": row.username,
             "email": row.email,
             "model": row.model,
-            "messages": if fits { said(row.messages.as_ref()) } else { None },
-            "answer": if fits { said(row.answer.as_ref()) } else { None },
+            // In their place the texts are put below, as they are.
+            "messages": null,
+            "answer": null,
             "truncated": row.truncated || !fits,
             "research_model": row.research_model,
             "time": row.time,
@@ -206,6 +207,16 @@ impl News {
             "total_tokens": row.total_tokens,
         });
         self.add(WebhookEvent::MessageLogged, row.user_id, row.time, &data);
+        if let Some(event) = self.events.last_mut().filter(|_| fits) {
+            for (name, text) in [("messages", &row.messages), ("answer", &row.answer)] {
+                let is_json = |text: &&String| serde_json::from_str::<&RawValue>(text).is_ok();
+                if let Some(text) = text.as_ref().filter(is_json) {
+                    // No string of ours has this: its quotes would be escaped.
+                    let nothing = format!("\"{name}\":null");
+                    event.payload = event.payload.replacen(&nothing, &format!("\"{name}\":{text}"), 1);
+                }
+            }
+        }
     }
 
     /// The last conversation of `day` was charged, by the row or one beside it.

@@ -56,6 +56,9 @@ pub struct Metrics {
     pub log_dropped: Family<Reason, Counter>,
     /// `tollgate_message_log_set_aside_total`: conversations that could not become rows.
     pub log_set_aside: Counter,
+    /// `tollgate_message_log_late_total`: records whose rows retention may have removed, neither inserted nor
+    /// charged.
+    pub log_late: Counter,
     /// `tollgate_message_log_oldest_seconds`: how long the oldest conversation without a row has waited.
     pub log_oldest: Gauge,
     /// `tollgate_message_log_written_total`
@@ -174,6 +177,7 @@ impl Metrics {
             log_bytes: Gauge::default(),
             log_dropped: Family::default(),
             log_set_aside: Counter::default(),
+            log_late: Counter::default(),
             log_oldest: Gauge::default(),
             log_written: Counter::default(),
             webhook_queue: Gauge::default(),
@@ -271,6 +275,8 @@ impl Metrics {
         r.register("message_log_dropped", "What was not kept", self.log_dropped.clone());
         let help = "Conversations that could not become rows and were set aside";
         r.register("message_log_set_aside", help, self.log_set_aside.clone());
+        let help = "Records older than what retention removed, neither inserted nor charged";
+        r.register("message_log_late", help, self.log_late.clone());
         let help = "How long the oldest conversation without a row has waited";
         r.register_with_unit("message_log_oldest", help, Unit::Seconds, self.log_oldest.clone());
         r.register("message_log_written", "Rows written", self.log_written.clone());

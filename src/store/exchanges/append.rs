@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use sqlx::QueryBuilder;
 
+use super::retention::{Lock, read_mark};
 use super::{Exchange, Verdict, columns, said};
 use crate::ids::{ExchangeId, RunId, UserId};
 use crate::store::connections::{SILENCE_OF_BATCH, within};
@@ -25,9 +26,20 @@ struct Day<'a> {
     unseen: Vec<&'a Exchange>,
 }
 
+/// What came of rows that were to be written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Appended {
+    /// How many were new.
+    pub inserted: u64,
+    /// Rows that retention may have removed before: they are neither inserted nor charged.
+    pub late: Vec<ExchangeId>,
+}
+
 /// Writes `rows` of a run, a batch at a time, and moves what it used from its leases to what is charged.
 /// Rows that were written before are passed over, so after an error everything may simply be given again.
-/// Answers how many were new.
+///
+/// A row whose name is not above the highest that retention ever removed is late, unless it is there: whether
+/// it was inserted, charged and removed can no longer be told, so it is not inserted and not charged.
 ///
 /// A charged row whose [end nobody saw](super::UNSEEN) is turned into a refunded one where the run holds
 /// no unit for it: then its unit had been given back and was used again, and the record that said so is
@@ -35,19 +47,21 @@ struct Day<'a> {
 ///
 /// # Errors
 /// [`StoreError`], when the database does not do it. Earlier batches may have been written.
-pub async fn append(db: &Db, run: RunId, rows: &[Exchange]) -> Result<u64, StoreError> {
-    let mut inserted = 0;
+pub async fn append(db: &Db, run: RunId, rows: &[Exchange]) -> Result<Appended, StoreError> {
+    let mut appended = Appended::default();
     let mut rest = rows;
     while let Some((batch, later)) =
         rest.split_at_checked(batch_len(rest)).filter(|(batch, _)| !batch.is_empty())
     {
-        inserted += match db {
+        let Appended { inserted, late } = match db {
             Db::Sqlite { .. } => append_batch(db, run, batch).await?,
             Db::Postgres(_) => within(SILENCE_OF_BATCH, append_batch(db, run, batch)).await?,
         };
+        appended.inserted += inserted;
+        appended.late.extend(late);
         rest = later;
     }
-    Ok(inserted)
+    Ok(appended)
 }
 
 /// How many rows the next statement takes: one at least, while there are any.
@@ -61,14 +75,18 @@ fn batch_len(rows: &[Exchange]) -> usize {
     rows.iter().take(BATCH_ROWS).take_while(fits).count()
 }
 
-async fn append_batch(db: &Db, run: RunId, rows: &[Exchange]) -> Result<u64, StoreError> {
+async fn append_batch(db: &Db, run: RunId, rows: &[Exchange]) -> Result<Appended, StoreError> {
     let mut tx = db.begin().await?;
-    let mut new: HashSet<ExchangeId> = insert(&mut tx, rows).await?.into_iter().collect();
+    let mark = read_mark(&mut tx, Lock::ToInsert).await?;
+    let (rows, below): (Vec<&Exchange>, Vec<&Exchange>) = rows.iter().partition(|row| row.id > mark);
+    let late = missing(&mut tx, &below).await?;
+    let new = if rows.is_empty() { Vec::new() } else { insert(&mut tx, &rows).await? };
+    let mut new: HashSet<ExchangeId> = new.into_iter().collect();
     let inserted = new.len() as u64;
     let mut news = webhooks::News::open(&mut tx).await?;
     // Counted only when really inserted, and once though a batch may hold a row twice. In one order
     // everywhere, so that two nodes never wait for each other.
-    let rows: Vec<&Exchange> = rows.iter().filter(|row| new.remove(&row.id)).collect();
+    let rows: Vec<&Exchange> = rows.into_iter().filter(|row| new.remove(&row.id)).collect();
     let mut returned = HashSet::new();
     for ((user, day, epoch), mut of) in days(&rows) {
         // Rather one that was answered than one that may have failed.
@@ -98,7 +116,22 @@ async fn append_batch(db: &Db, run: RunId, rows: &[Exchange]) -> Result<u64, Sto
     }
     news.publish(&mut tx).await?;
     tx.commit().await?;
-    Ok(inserted)
+    Ok(Appended { inserted, late })
+}
+
+const IS_THERE: &str = "SELECT COUNT(*) FROM exchanges WHERE id = $1";
+
+/// The names of those that are not in the log.
+async fn missing(tx: &mut Tx, rows: &[&Exchange]) -> Result<Vec<ExchangeId>, sqlx::Error> {
+    let mut missing = Vec::new();
+    for row in rows {
+        let there: i64 = on!(&mut *tx, within conn =>
+            sqlx::query_scalar(IS_THERE).bind(row.id).fetch_one(conn).await)?;
+        if there == 0 {
+            missing.push(row.id);
+        }
+    }
+    Ok(missing)
 }
 
 fn days<'a>(rows: &[&'a Exchange]) -> BTreeMap<(UserId, i64, i64), Day<'a>> {
@@ -119,7 +152,7 @@ const RETURNED: &str = "UPDATE exchanges SET verdict = 'refunded' WHERE id = $1"
 const INSERT: &str = concat!("INSERT INTO exchanges (", columns!(), ") ");
 
 /// The names of those that were not there. Only placeholders are added to the text.
-async fn insert(tx: &mut Tx, rows: &[Exchange]) -> Result<Vec<ExchangeId>, sqlx::Error> {
+async fn insert(tx: &mut Tx, rows: &[&Exchange]) -> Result<Vec<ExchangeId>, sqlx::Error> {
     on!(tx, within conn => {
         let mut query = QueryBuilder::new(INSERT);
         query.push_values(rows, |mut values, row| {

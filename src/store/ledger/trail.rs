@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::page::Page;
 use super::{Difference, What};
 use crate::clock::Timestamp;
-use crate::ids::UserId;
+use crate::ids::{ExchangeId, UserId};
 use crate::store::{Db, StoreError, Tx, audit, quota};
 
 /// What is left to hold balances against.
@@ -35,12 +35,20 @@ const PRUNED_EARLY: i64 = 2;
 /// Under what the trail keeps that rows of the log were removed.
 const REMOVAL: (&str, &str) = ("message_log.forget", "message log");
 
-const OLDER: &str = "SELECT COUNT(*) FROM (SELECT id FROM exchanges WHERE time < $1 LIMIT 1) AS older";
+const EXPIRED: &str = "SELECT COUNT(*) FROM (SELECT id FROM exchanges
+    WHERE time < $1 AND id < $2 AND (quota_day IS NULL OR quota_day <= $3) LIMIT 1) AS expired";
+
+/// Which rows of the log are about to be removed: those that began before an instant, by their time and by
+/// their name, and are of no later quota day than this.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::store) struct Removal {
+    pub(in crate::store) before: Timestamp,
+    pub(in crate::store) last_day: i64,
+}
 
 /// Records that rows of the log from before this instant are about to be removed, if there are any, and
-/// answers the last day whose rows may be among them: those of a later day have to stay, though they began
-/// before, as they do when a body comes in over midnight or a clock was wrong. What is removed without this
-/// record shows as a difference.
+/// answers which: those of a later day have to stay, though they began before, as they do when a body comes
+/// in over midnight or a clock was wrong. What is removed without this record shows as a difference.
 ///
 /// # Errors
 /// [`StoreError`], when it was not recorded; then nothing may be removed.
@@ -48,12 +56,13 @@ pub(in crate::store) async fn announce_removal(
     db: &Db,
     before: Timestamp,
     now: Timestamp,
-) -> Result<Option<i64>, StoreError> {
-    let older: i64 = on!(db, read pool => sqlx::query_scalar(OLDER).bind(before).fetch_one(pool).await)?;
-    if older == 0 {
+) -> Result<Option<Removal>, StoreError> {
+    let last_day = before.0.saturating_add(EASTERNMOST).div_euclid(DAY);
+    let expired: i64 = on!(db, read pool => sqlx::query_scalar(EXPIRED)
+        .bind(before).bind(ExchangeId::first_at(before.0)).bind(last_day).fetch_one(pool).await)?;
+    if expired == 0 {
         return Ok(None);
     }
-    let last_day = before.0.saturating_add(EASTERNMOST).div_euclid(DAY);
     let (action, target) = REMOVAL;
     let entry = audit::Entry {
         actor: audit::Actor::System,
@@ -66,7 +75,7 @@ pub(in crate::store) async fn announce_removal(
         at: now,
     };
     audit::record(db, &entry).await?;
-    Ok(Some(last_day))
+    Ok(Some(Removal { before, last_day }))
 }
 
 const DETAILS: &str = "SELECT detail FROM audit WHERE target = $1 AND action = $2";

@@ -34,10 +34,14 @@ fn uuid(db: &Db, hex: &str) -> String {
     }
 }
 
-fn any_uuid(db: &Db) -> &'static str {
+/// An expression for the name of a row that began at `time`.
+fn id_at(db: &Db, time: &str) -> String {
     match db {
-        Db::Sqlite { .. } => "randomblob(16)",
-        Db::Postgres(_) => "gen_random_uuid()",
+        Db::Sqlite { .. } => format!("unhex(printf('%012x', {time}) || hex(randomblob(10)))"),
+        Db::Postgres(_) => {
+            let random = "substr(md5(random()::text), 1, 20)";
+            format!("(lpad(to_hex(CAST({time} AS BIGINT)), 12, '0') || {random})::uuid")
+        }
     }
 }
 
@@ -65,7 +69,7 @@ async fn keep(db: &Db, (user, day, epoch, columns): Row, held: &[i64]) {
 /// Conversations of a day, one each second from ten in the morning on.
 async fn log(db: &Db, (user, day, epoch): (UserId, i64, i64), verdict: &str, count: i64) {
     let ten = day * DAY + 10 * DAY / 24;
-    let id = any_uuid(db);
+    let id = id_at(db, &format!("({ten} + i * 1000)"));
     sql(
         db,
         &format!(
@@ -148,7 +152,7 @@ async fn crowd(db: &Db) {
     .await;
     log(db, (UserId(1), TODAY, 0), "charged", 90).await;
     log(db, (UserId(1), TODAY, 0), "refunded", 10).await;
-    let id = any_uuid(db);
+    let id = id_at(db, "e.time");
     let columns = "username, email, request_id, route, call, model, research_model, time, status, stream, outcome,
         verdict, reason, quota_day, quota_epoch, latency_ms, bytes_in, bytes_out, usage_source, truncated, client_ip";
     let of_each =

@@ -82,6 +82,7 @@ async fn both_engines_are_migrated_to_the_same_tables_and_columns() {
             "job_runs",
             "keys",
             "leases",
+            "log_removed",
             "mail_tokens",
             "quota",
             "recovery_codes",
