@@ -66,6 +66,7 @@ struct Dispatch<S> {
     service: Rc<S>,
     pulse: Arc<Pulse>,
     acceptor: Arc<Acceptor>,
+    stop: Rc<Stop>,
     streams: Option<Streams>,
 }
 
@@ -92,7 +93,7 @@ where
     pub(super) async fn serve_tls(self, tls: TlsAcceptor, stream: TcpStream) {
         let acceptor = Arc::clone(self.admission.acceptor());
         let handshake = timeout(acceptor.limits.tls_handshake_timeout, tls.accept(stream));
-        let Some(shaken) = self.stop.drain.run_until_cancelled(handshake).await else { return };
+        let Some(shaken) = self.stop.last_call(handshake).await else { return };
         let Ok(Ok(stream)) = shaken else {
             acceptor.connected.failed_handshakes.fetch_add(1, Ordering::Relaxed);
             return;
@@ -114,7 +115,7 @@ where
         let acceptor = Arc::clone(self.admission.acceptor());
         let pulse = Pulse::new(Instant::now());
         let first = timeout(acceptor.limits.head_timeout, first_bytes(&mut stream));
-        let Some(read) = self.stop.drain.run_until_cancelled(first).await else { return };
+        let Some(read) = self.stop.last_call(first).await else { return };
         let Ok(first) = read else {
             acceptor.connected.slow_heads.fetch_add(1, Ordering::Relaxed);
             return;
@@ -138,6 +139,7 @@ where
             service: self.service,
             pulse: Arc::clone(&pulse),
             acceptor: Arc::clone(&acceptor),
+            stop: Rc::new(self.stop.clone()),
             streams: None,
         };
         let conn = http1::Builder::new()
@@ -169,6 +171,7 @@ where
             service: self.service,
             pulse: Arc::clone(&pulse),
             acceptor: Arc::clone(&acceptor),
+            stop: Rc::new(self.stop.clone()),
             streams: Some(streams.clone()),
         };
         let conn = http2::Builder::new(streams)
@@ -202,15 +205,21 @@ impl<S> Dispatch<S> {
         let running = self.pulse.begin();
         let handed = self.streams.as_ref().map(Streams::announce);
         let version = request.version();
+        let stop = Rc::clone(&self.stop);
         let answer = match self.oversize(&request) {
             Some(status) => Err(status),
             None => Ok((self.service)(Rc::clone(&self.conn), request)),
         };
+        let is_refused = answer.is_err();
         async move {
-            Ok(match answer {
+            let mut answer = match answer {
                 Ok(answer) => answer.await.map(|body| Reply::new(Some(body), running, handed)),
-                Err(status) => refusal(status, version, Reply::new(None, running, handed)),
-            })
+                Err(status) => refusal(status, Reply::new(None, running, handed)),
+            };
+            if version <= Version::HTTP_11 && (is_refused || may_close(&answer) && stop.is_leaving()) {
+                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok(answer)
         }
     }
 
@@ -228,13 +237,15 @@ impl<S> Dispatch<S> {
 }
 
 /// Bare, like the answers hyper itself gives to heads it cannot take: no dialect is known yet.
-fn refusal<B>(status: StatusCode, version: Version, reply: Reply<B>) -> Response<Reply<B>> {
+fn refusal<B>(status: StatusCode, reply: Reply<B>) -> Response<Reply<B>> {
     let mut response = Response::new(reply);
     *response.status_mut() = status;
-    if version <= Version::HTTP_11 {
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-    }
     response
+}
+
+/// Not after an answer by which the connection becomes another protocol's.
+fn may_close<B>(answer: &Response<B>) -> bool {
+    answer.status() != StatusCode::SWITCHING_PROTOCOLS
 }
 
 // === impl Streams ===
