@@ -17,10 +17,10 @@ use tokio_util::sync::CancellationToken;
 use crate::background::Background;
 use crate::clock::Clock;
 use crate::config::{self, Config};
-use crate::control::{self, Readiness, Reason, Surface};
+use crate::control::{self, Readiness, Surface};
 use crate::ids::RunId;
 use crate::jobs::Jobs;
-use crate::listen::{self, Acceptor, ClientIps, Stop, TlsKeys};
+use crate::listen::{self, Acceptor, ClientIps, Stop, TlsKeys, TlsWatch};
 use crate::quota::Quota;
 use crate::store::Db;
 use crate::store::runs::Run;
@@ -34,6 +34,7 @@ mod recovery;
 mod run;
 mod services;
 mod signals;
+mod stop;
 mod weaknesses;
 mod worker;
 
@@ -41,6 +42,7 @@ use door::{Door, Hallway};
 pub use preflight::{folders, preflight};
 use services::Services;
 pub use signals::Signals;
+use stop::{AdminListener, Delay};
 pub use weaknesses::weaknesses;
 use worker::Workers;
 
@@ -60,15 +62,12 @@ pub struct App {
     stop: Stop,
     /// Cancelled when running answers can be waited for no longer.
     cut: CancellationToken,
+    delay: Delay,
     drain_timeout: Duration,
     local_addr: SocketAddr,
-    admin_addr: Option<SocketAddr>,
+    admin: Option<AdminListener>,
 }
 
-/// Between the last word to running answers and the end of their connections.
-const LAST_WORD: Duration = Duration::from_secs(1);
-/// How long the last rows may take to be written.
-const LAST_ROWS: Duration = Duration::from_secs(30);
 /// Threads behind the data plane.
 const BACKGROUND_THREADS: usize = 2;
 
@@ -105,12 +104,13 @@ impl App {
         let jobs = Jobs::start(&background, services.sources(&clock), &config).await?;
         let control = Arc::new(services.control(&config, &clock, &jobs)?);
         let client_ips = Arc::new(ClientIps::new(config.server.trusted_proxies.clone()));
-        let tls = load_tls(&config.server, &background, &stop)?;
+        let watched = (clock.clone(), Arc::clone(&services.metrics), stop.drain.clone());
+        let tls = load_tls(&config.server, &background, watched)?;
         let acceptor = Acceptor::new(config.server.connections.clone(), tls, Arc::clone(&client_ips));
         let acceptor = Arc::new(acceptor);
         let started_at = clock.now();
         let shared = Arc::new(services.shared(Arc::clone(&client_ips), upstream_sockets, clock, cut.clone()));
-        let hallway = |surface| Hallway {
+        let hallway = |surface, background: &Background| Hallway {
             control: control::router(Arc::clone(&control), surface),
             background: background.clone(),
             client_ips: Arc::clone(&client_ips),
@@ -125,14 +125,19 @@ impl App {
         let sockets = bind("server.listen", &config.server.listen, config.server.workers)?;
         let local_addr = first(&sockets)?;
         let admin_sockets = bind("server.admin_listen", &config.server.admin_listen, 1)?;
-        let admin_addr = if separate { Some(first(&admin_sockets)?) } else { None };
         // Made and told when nothing is left that could keep the start from succeeding: what is told once
         // must not be lost.
         first_admin::ensure(&services.db, &config.security, &background, started_at).await?;
-        workers.open(sockets, Door::proxying(hallway(public), config.clone(), shared)).await?;
-        if separate {
-            workers.open(admin_sockets, Door::controlling(hallway(Surface::Admin))).await?;
-        }
+        let doors = Door::proxying(hallway(public, &background), config.clone(), shared);
+        workers.open(sockets, doors).await?;
+        let admin = if separate {
+            let doors = Door::controlling(hallway(Surface::Admin, &background));
+            let last = Door::controlling(hallway(Surface::Stopping, &background.untracked()));
+            let own = Stop { leaving: stop.leaving.clone(), ..Stop::default() };
+            Some(AdminListener::open(workers.beside(own), admin_sockets, doors, last).await?)
+        } else {
+            None
+        };
         workers.count_into(Arc::clone(&services.metrics), Arc::clone(&services.limits), &background);
         tracing::info!(listen = %local_addr, "the gate is open");
         let Services { readiness, db, quota, run: Run { id: run, .. }, metrics, undelivered, .. } = services;
@@ -151,9 +156,10 @@ impl App {
             undelivered,
             stop,
             cut,
+            delay: Delay::new(config.server.shutdown_delay),
             drain_timeout,
             local_addr,
-            admin_addr,
+            admin,
         })
     }
 
@@ -164,7 +170,7 @@ impl App {
 
     /// Where the admin API is, if it has a listener of its own.
     pub fn admin_addr(&self) -> Option<SocketAddr> {
-        self.admin_addr
+        self.admin.as_ref().map(AdminListener::addr)
     }
 
     /// The database, for commands that start a gateway.
@@ -176,71 +182,16 @@ impl App {
     pub fn metrics_text(&self) -> String {
         self.metrics.text()
     }
-
-    /// Serves until SIGTERM or SIGINT, then stops as [`App::shutdown`] does. A second signal cuts
-    /// the drain short; what is to be written is written all the same.
-    ///
-    /// # Errors
-    ///
-    /// When signals cannot be listened to.
-    pub async fn run_until_signal(self) -> anyhow::Result<()> {
-        self.run_until(Signals::catch()?).await;
-        Ok(())
-    }
-
-    /// The same with signals that were caught before, so that none is lost which came during the start.
-    pub async fn run_until(self, mut signals: Signals) {
-        signals.next().await;
-        let cut = self.cut.clone();
-        let again = async {
-            signals.next().await;
-            cut.cancel();
-            std::future::pending::<()>().await;
-        };
-        tokio::select! { () = self.shutdown() => {}, () = again => {} }
-    }
-
-    /// Stops: accepts nothing new, lets running answers end within the drain time, ends the rest
-    /// with a word, writes what is to be written.
-    pub async fn shutdown(mut self) {
-        tracing::info!(in_flight = self.metrics.in_flight.get(), "draining");
-        self.readiness.set(Reason::Stopping, true);
-        self.stop.drain.cancel();
-        let drained = tokio::select! {
-            drained = tokio::time::timeout(self.drain_timeout, self.workers.closed()) => drained.is_ok(),
-            () = self.cut.cancelled() => false,
-        };
-        self.cut.cancel();
-        if !drained && tokio::time::timeout(LAST_WORD, self.workers.closed()).await.is_err() {
-            self.stop.hard.cancel();
-            self.workers.closed().await;
-        }
-        self.jobs.stop().await;
-        self.undelivered.cancel();
-        if tokio::time::timeout(LAST_ROWS, self.quota.close()).await.is_err() {
-            tracing::error!("the conversations in hand could not be given back in time");
-        }
-        let Self { background, db, run, runtime, .. } = self;
-        if tokio::time::timeout(LAST_ROWS, background.finish()).await.is_err() {
-            tracing::error!("the last rows could not be written in time");
-        }
-        run::end(&db, &background, run).await;
-        db.close().await;
-        if let Some(runtime) = runtime {
-            runtime.shutdown_background();
-        }
-        tracing::info!("the gate is closed");
-    }
 }
 
 fn load_tls(
     server: &config::Server,
     background: &Background,
-    stop: &Stop,
+    (clock, metrics, shutdown): (Clock, Arc<Metrics>, CancellationToken),
 ) -> anyhow::Result<Option<Arc<TlsKeys>>> {
     let Some(files) = &server.tls else { return Ok(None) };
     let keys = Arc::new(TlsKeys::load(files)?);
-    background.spawn(Arc::clone(&keys).watch(stop.drain.clone()));
+    background.spawn(TlsWatch::new(Arc::clone(&keys), clock, metrics).run(shutdown));
     Ok(Some(keys))
 }
 

@@ -32,6 +32,12 @@ impl Background {
         Self { runtime, tasks: TaskTracker::new() }
     }
 
+    /// The same runtime for work that [`Background::finish`] of this one does not wait for.
+    #[must_use]
+    pub fn untracked(&self) -> Self {
+        Self::new(self.runtime.clone())
+    }
+
     /// Runs `work` behind and waits for it. Dropping the wait does not stop the work, so that a
     /// client who leaves cannot cut a transaction in two.
     ///

@@ -45,8 +45,7 @@ pub(super) struct ConfigFile {
 
 /// Tells a person what went wrong, and why.
 pub(super) fn tell(error: &anyhow::Error) {
-    // With nobody to tell, the exit code says it.
-    let _ = writeln!(std::io::stderr(), "{error:#}");
+    tollgate::telemetry::say(format!("{error:#}\n"));
 }
 
 /// Passes the outcome of a command on that has nothing else to say; with `json` it is printed too.

@@ -88,7 +88,10 @@ pub struct Server {
     pub data_dir: PathBuf,
     /// Peers whose `X-Forwarded-For` and `X-Request-Id` are believed.
     pub trusted_proxies: Vec<IpNet>,
-    /// How long running streams may go on after SIGTERM.
+    /// How long everything goes on after SIGTERM, with readiness red, before the drain begins; where it is
+    /// not set, that depends on whether the readiness was asked for.
+    pub shutdown_delay: Option<Duration>,
+    /// How long running streams may go on once the drain has begun.
     pub drain_timeout: Duration,
     /// Whether the API's documentation is served: `/docs`, `/redoc` and `/openapi.json`.
     pub docs: bool,

@@ -1,17 +1,20 @@
 //! `tollgate demo`: the gate in front of a small chat app of its own, with an admin and a user to
 //! try it, in a folder of its own.
 
-use std::io;
+use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Context;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
 use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::app::App;
+use crate::app::{App, Signals};
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Config, Security, Vars};
 use crate::credential::key::{Pepper, PlainKey};
@@ -45,6 +48,9 @@ const USERNAME: &str = "demo";
 /// The database, in the demo's folder.
 const DATABASE: &str = "tollgate.db";
 
+/// How long the first steps may take to be printed.
+const SHOWN_WITHIN: Duration = Duration::from_secs(2);
+
 /// What may be chosen for a demo.
 #[derive(Clone, Debug)]
 pub struct DemoOptions {
@@ -62,6 +68,7 @@ pub async fn run(options: DemoOptions) -> anyhow::Result<()> {
     let in_use = || format!("the gate cannot start on {} (--listen chooses another address)", options.listen);
     // Before a folder is made.
     drop(listen::bind(&[options.listen], 1).with_context(in_use)?);
+    let signals = Signals::catch()?;
     let folder = Folder::open(options.data)?;
     let chat = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("no port for the chat app")?;
     let text = configuration(options.listen, &folder, chat.local_addr()?);
@@ -74,16 +81,33 @@ pub async fn run(options: DemoOptions) -> anyhow::Result<()> {
     let app = App::start(config, clock.clone()).await.with_context(in_use)?;
     add_user(app.db(), &folder.account, &security, clock.now()).await?;
     let url = steps::base_url(app.local_addr());
-    steps::print(&mut io::stdout().lock(), &url, &folder.account, &folder.path)?;
+    let mut first_steps = Vec::new();
+    steps::print(&mut first_steps, &url, &folder.account, &folder.path)?;
+    show(first_steps).await;
 
     // The gate drains first: its running streams still come from the chat app.
     let stop = CancellationToken::new();
     let gate = async {
         let _stop = stop.clone().drop_guard();
-        app.run_until_signal().await
+        app.run_until(signals).await;
     };
-    let (gate, chat) = tokio::join!(gate, chat_app(chat, stop.clone()));
-    gate.and(chat)
+    let ((), chat) = tokio::join!(gate, chat_app(chat, stop.clone()));
+    chat
+}
+
+/// Writes to standard output, from a thread that may be left behind: a reader that is gone or stopped is no
+/// reason to stop, or not to serve.
+async fn show(text: Vec<u8>) {
+    let (sender, written) = oneshot::channel();
+    std::thread::spawn(move || {
+        let mut out = io::stdout().lock();
+        let _ = sender.send(out.write_all(&text).and_then(|()| out.flush()));
+    });
+    match timeout(SHOWN_WITHIN, written).await {
+        Ok(Ok(Ok(()))) => {}
+        Ok(Ok(Err(error))) => tracing::warn!(%error, "standard output cannot be written"),
+        _ => tracing::warn!("standard output takes nothing"),
+    }
 }
 
 /// The configuration of a demo, as an operator would write it.

@@ -7,7 +7,7 @@
 //!
 //! hyper speaks HTTP. What it leaves to its user is added here: caps ([`caps`]), write stalls and
 //! lingering close ([`wire`]), idle connections and slow heads ([`watch`]), the client's address
-//! behind proxies ([`ClientIps`]), certificates that change ([`TlsKeys`]). The reader of a request's body
+//! behind proxies ([`ClientIps`]), certificates that change ([`TlsWatch`]). The reader of a request's body
 //! wraps it in [`Paced`], which ends one that comes too slowly, and in [`Lingering`], which lets a client that
 //! still sends hear an early refusal.
 
@@ -37,6 +37,7 @@ use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -48,11 +49,15 @@ pub use client_ip::{ClientIp, ClientIps, FromTrustedProxy, UnreadableAddress};
 pub use leftover::{Lingering, RequestBody, Rest, on_worker};
 pub use pace::{Paced, PacedError};
 pub use sockets::{WorkerSockets, bind};
-pub use tls::{TlsError, TlsKeys};
+pub use tls::{EXPIRES_SOON_DAYS, TlsError, TlsKeys, TlsWatch, Validity, inspect as inspect_tls};
 
 use caps::Caps;
 use protocol::Connection;
+use watch::LAST_CALL;
 
+/// Most connections taken from the kernel's queue as its socket closes: of a socket's backlog, and some
+/// that arrive meanwhile.
+const LAST_ACCEPTS: usize = 2048;
 /// How long accepting pauses after the kernel had no descriptor or memory for another connection, or this
 /// server no place.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -78,13 +83,40 @@ pub struct Acceptor {
     connected: Connected,
 }
 
-/// The two signals by which a server ends. Clones are the same signals.
+/// The signals by which a server ends, in this order. Clones are the same signals.
 #[derive(Clone, Debug, Default)]
 pub struct Stop {
+    /// Go on accepting and answering, but ask HTTP/1.1 clients to come back on another connection.
+    pub leaving: CancellationToken,
     /// Accept nothing new; let every running exchange come to its end.
     pub drain: CancellationToken,
     /// Drop what is still running.
     pub hard: CancellationToken,
+}
+
+// === impl Stop ===
+
+impl Stop {
+    /// Signals that come with these ones, for a worker of its own.
+    fn child(&self) -> Self {
+        let Self { leaving, drain, hard } = self;
+        Self { leaving: leaving.child_token(), drain: drain.child_token(), hard: hard.child_token() }
+    }
+
+    /// Whether clients should use another connection for their next request.
+    fn is_leaving(&self) -> bool {
+        self.leaving.is_cancelled() || self.drain.is_cancelled()
+    }
+
+    /// Runs a step of a connection that carries no request yet. Once the drain has begun it may go on for
+    /// [`LAST_CALL`], since a request probably follows; `None` when it is given up.
+    async fn last_call<F: Future>(&self, step: F) -> Option<F::Output> {
+        let over = async {
+            self.drain.cancelled().await;
+            let _ = timeout(LAST_CALL, self.hard.cancelled()).await;
+        };
+        tokio::select! { biased; done = step => Some(done), () = over => None }
+    }
 }
 
 // === impl Acceptor ===
@@ -108,9 +140,11 @@ impl Acceptor {
 ///
 /// Must run on a current-thread runtime inside a `LocalSet`. Each request is given to `service` with
 /// the connection it came over; the future, or the response's body, is dropped when the client
-/// leaves. After `stop.drain` nothing is accepted, idle connections close, HTTP/2 ones are told to go
-/// away, and running exchanges finish; after `stop.hard` these are dropped too. Returns when every
-/// connection is gone (an upgraded one counts as gone: it is the service's).
+/// leaves. After `stop.leaving` every HTTP/1.1 answer says `Connection: close`. After `stop.drain` the
+/// connections that the kernel has queued are the last ones accepted, HTTP/2 clients are sent GOAWAY, and
+/// running exchanges finish; a request that is on its way is one of them (see `LAST_CALL`). After
+/// `stop.hard` all of these are dropped too. Returns when every connection is gone (an upgraded one counts
+/// as gone: it is the service's).
 ///
 /// # Errors
 /// When a socket cannot be given to the runtime.
@@ -130,7 +164,7 @@ where
         acceptor,
         service: Rc::new(service),
         // Children, so that connections of different workers never meet at one lock.
-        stop: Stop { drain: stop.drain.child_token(), hard: stop.hard.child_token() },
+        stop: stop.child(),
         tasks: TaskTracker::new(),
     };
     let listeners =
@@ -165,7 +199,7 @@ impl<S> Worker<S> {
         loop {
             let accepted = tokio::select! {
                 biased;
-                () = self.stop.drain.cancelled() => return,
+                () = self.stop.drain.cancelled() => return self.accept_queued(listener),
                 () = self.stop.hard.cancelled() => return,
                 accepted = listener.accept() => accepted,
             };
@@ -209,6 +243,30 @@ impl<S> Worker<S> {
                 Err(NoPlace::Full) => {}
             }
             self.stop.drain.run_until_cancelled(tokio::time::sleep(ACCEPT_PAUSE)).await?;
+        }
+    }
+
+    /// Accepts what the kernel has queued and closes the socket: it would reset the rest.
+    fn accept_queued<F, B>(&self, listener: TcpListener)
+    where
+        S: Fn(Rc<Conn>, Request<Incoming>) -> F + 'static,
+        F: Future<Output = Response<B>> + 'static,
+        B: Body<Data = Bytes> + Unpin + 'static,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
+        // Asked directly: the runtime learns of a new connection only at its next turn.
+        let Ok(listener) = listener.into_std() else { return };
+        for _ in 0..LAST_ACCEPTS {
+            match listener.accept() {
+                Ok((stream, peer)) => {
+                    let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
+                    if let (Ok(stream), Ok(admission)) = (stream, Admission::ask(&self.acceptor, peer.ip())) {
+                        self.welcome(stream, peer, admission);
+                    }
+                }
+                Err(error) if is_of_one_connection(&error) => {}
+                Err(_) => return,
+            }
         }
     }
 

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
@@ -82,8 +83,23 @@ const EX_CONFIG: u8 = 78;
 /// What was to be verified cannot be read, so nobody knows.
 const UNREADABLE: u8 = 2;
 
+/// How long the last words may take to reach a standard error that is slow, or takes none.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// Writes what was logged when dropped, also after a panic of the main thread.
+struct FlushLog;
+
+// === impl FlushLog ===
+
+impl Drop for FlushLog {
+    fn drop(&mut self) {
+        tollgate::telemetry::flush(LAST_WORDS);
+    }
+}
+
 fn main() -> ExitCode {
     let Arguments { command } = Arguments::parse();
+    let _flush = FlushLog;
     let done = match command {
         Command::Serve { config } => commands::serve(config.as_deref()),
         Command::Demo { listen, data } => commands::demo(listen, data),
@@ -97,10 +113,7 @@ fn main() -> ExitCode {
         Command::Ledger(command) => command.run(),
         Command::Clock(command) => command.run(),
         Command::Openapi => commands::openapi(),
-        Command::Completions { shell } => {
-            commands::completions(Arguments::command(), shell);
-            Ok(())
-        }
+        Command::Completions { shell } => commands::completions(Arguments::command(), shell),
         Command::Man { dir } => commands::man(Arguments::command(), dir.as_deref()),
     };
     match done {

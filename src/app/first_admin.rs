@@ -8,6 +8,7 @@ use crate::clock::Timestamp;
 use crate::config::Security;
 use crate::credential::password::{self, Password, PasswordHash};
 use crate::store::{Db, admins};
+use crate::telemetry;
 
 /// Makes sure that there is an admin of the configured name.
 ///
@@ -57,9 +58,9 @@ fn candidate(password: &SecretString) -> anyhow::Result<Password> {
     Password::candidate(password.clone()).context("security.admin_password: at most 72 bytes, without NUL")
 }
 
-#[expect(clippy::print_stderr, reason = "the one secret that is told, once, to whoever starts the gateway")]
 fn announce(name: &str, password: &SecretString) {
-    eprintln!("The first start made an admin. This is told once; keep it.");
-    eprintln!("admin_username={name}");
-    eprintln!("admin_password={}", password.expose_secret());
+    let password = password.expose_secret();
+    telemetry::say(format!(
+        "The first start made an admin. This is told once; keep it.\nadmin_username={name}\nadmin_password={password}\n"
+    ));
 }

@@ -38,6 +38,11 @@ impl Workers {
         Self { acceptor, stop, alive: Some(alive), all_gone }
     }
 
+    /// Workers that share everything with these but the signals by which they stop.
+    pub(super) fn beside(&self, stop: Stop) -> (Self, Stop) {
+        (Self::new(Arc::clone(&self.acceptor), stop.clone()), stop)
+    }
+
     /// Starts one worker for each set of sockets.
     ///
     /// # Errors

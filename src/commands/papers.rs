@@ -1,15 +1,18 @@
 //! `tollgate completions` and `tollgate man`: what shells and people read about the command line,
 //! made from the command line itself.
 
+use std::io::Write;
 use std::path::Path;
 
 use anyhow::Context;
 use clap_complete::Shell;
 
 /// Prints the completions of one shell.
-pub(crate) fn completions(mut command: clap::Command, shell: Shell) {
-    let name = command.get_name().to_owned();
-    clap_complete::generate(shell, &mut command, name, &mut std::io::stdout());
+pub(crate) fn completions(mut command: clap::Command, shell: Shell) -> anyhow::Result<()> {
+    let (name, mut script) = (command.get_name().to_owned(), Vec::new());
+    // Not to standard output directly: clap panics where that fails.
+    clap_complete::generate(shell, &mut command, name, &mut script);
+    Ok(std::io::stdout().write_all(&script)?)
 }
 
 /// Prints the manual page, or writes one for each command into `folder`.

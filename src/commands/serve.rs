@@ -45,7 +45,10 @@ pub(crate) fn serve(file: Option<&Path>) -> anyhow::Result<()> {
         match tokio::time::timeout(LAST_STEPS, starting).await {
             Ok(app) => app?.shutdown().await,
             // As if they were not caught; the next start finds what it finds after a kill.
-            Err(_) => std::process::exit(STOPPED_EARLY),
+            Err(_) => {
+                telemetry::flush(LAST_STEPS);
+                std::process::exit(STOPPED_EARLY)
+            }
         }
         Ok(())
     })

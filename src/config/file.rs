@@ -142,6 +142,7 @@ fn server(mut s: Section<'_>, base: &Path) -> Server {
         workers,
         data_dir: base.join(s.value_or("data_dir", forms::text, "data".into())),
         trusted_proxies: s.list("trusted_proxies", forms::networks).unwrap_or_default().concat(),
+        shutdown_delay: s.value("shutdown_delay", forms::duration_or_zero),
         drain_timeout: s.value_or("drain_timeout", forms::duration, seconds(120)),
         docs: s.value_or("docs", forms::switch, true),
         environment: s.value_or("environment", forms::choice(environments), Environment::Development),

@@ -65,6 +65,11 @@ pub(super) fn duration(given: &Given) -> Result<Duration, String> {
     units::duration(&quantity(given))
 }
 
+/// A duration, or `"0s"` for none.
+pub(super) fn duration_or_zero(given: &Given) -> Result<Duration, String> {
+    units::duration_or_zero(&quantity(given))
+}
+
 /// A size in bytes, such as `"10MiB"`.
 pub(super) fn size(given: &Given) -> Result<u64, String> {
     units::size(&quantity(given))

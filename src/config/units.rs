@@ -28,6 +28,17 @@ const SIZE_UNITS: [(&str, u64); 8] = [
 /// # Errors
 /// What to write instead, without the text itself.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    match duration_or_zero(text)? {
+        Duration::ZERO => Err("must be longer than zero".into()),
+        positive => Ok(positive),
+    }
+}
+
+/// The same, or none at all: `0s`.
+///
+/// # Errors
+/// What to write instead, without the text itself.
+pub(super) fn duration_or_zero(text: &str) -> Result<Duration, String> {
     let mut rest = text.trim();
     let mut millis = 0_u64;
     let mut next_unit = 0;
@@ -44,7 +55,6 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     }
     match Duration::from_millis(millis) {
         Duration::ZERO if next_unit == 0 => Err(DURATION_FORM.into()),
-        Duration::ZERO => Err("must be longer than zero".into()),
         long if long > LONGEST => Err("is too long: at most \"36500d\"".into()),
         fits => Ok(fits),
     }

@@ -202,6 +202,7 @@ pub(super) async fn alive() -> Json<Sign> {
     responses((status = 200, description = "Send work here.", body = Ready), refused::NotReady),
 )]
 pub(super) async fn ready(State(control): State<Arc<Control>>) -> Result<Json<Ready>, Problem> {
+    control.readiness.note_asked();
     let log = &control.chatlog;
     let reading = control.vitals.look(&control).await;
     control.readiness.set(Reason::DatabaseCannotWrite, !reading.takes_writes);

@@ -66,6 +66,7 @@ struct Dispatch<S> {
     service: Rc<S>,
     pulse: Arc<Pulse>,
     acceptor: Arc<Acceptor>,
+    stop: Rc<Stop>,
     streams: Option<Streams>,
 }
 
@@ -128,7 +129,7 @@ where
 
     /// `None` when the server stops, or this connection has to make room.
     async fn unless_over<T>(&self, begin: impl Future<Output = T>) -> Option<T> {
-        let begin = self.stop.drain.run_until_cancelled(begin);
+        let begin = self.stop.last_call(begin);
         self.admission.seat().evicted.run_until_cancelled(begin).await.flatten()
     }
 
@@ -144,6 +145,7 @@ where
             service: self.service,
             pulse: Arc::clone(&pulse),
             acceptor: Arc::clone(&acceptor),
+            stop: Rc::new(self.stop.clone()),
             streams: None,
         };
         let conn = http1::Builder::new()
@@ -175,6 +177,7 @@ where
             service: self.service,
             pulse: Arc::clone(&pulse),
             acceptor: Arc::clone(&acceptor),
+            stop: Rc::new(self.stop.clone()),
             streams: Some(streams.clone()),
         };
         let conn = http2::Builder::new(streams)
@@ -208,15 +211,21 @@ impl<S> Dispatch<S> {
         let running = self.pulse.begin();
         let handed = self.streams.as_ref().map(Streams::announce);
         let version = request.version();
+        let stop = Rc::clone(&self.stop);
         let answer = match self.oversize(&request) {
             Some(status) => Err(status),
             None => Ok((self.service)(Rc::clone(&self.conn), request)),
         };
+        let is_refused = answer.is_err();
         async move {
-            Ok(match answer {
+            let mut answer = match answer {
                 Ok(answer) => answer.await.map(|body| Reply::new(Some(body), running, handed)),
-                Err(status) => refusal(status, version, Reply::new(None, running, handed)),
-            })
+                Err(status) => refusal(status, Reply::new(None, running, handed)),
+            };
+            if version <= Version::HTTP_11 && (is_refused || may_close(&answer) && stop.is_leaving()) {
+                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok(answer)
         }
     }
 
@@ -234,13 +243,15 @@ impl<S> Dispatch<S> {
 }
 
 /// Bare, like the answers hyper itself gives to heads it cannot take: no dialect is known yet.
-fn refusal<B>(status: StatusCode, version: Version, reply: Reply<B>) -> Response<Reply<B>> {
+fn refusal<B>(status: StatusCode, reply: Reply<B>) -> Response<Reply<B>> {
     let mut response = Response::new(reply);
     *response.status_mut() = status;
-    if version <= Version::HTTP_11 {
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-    }
     response
+}
+
+/// Not after an answer by which the connection becomes another protocol's.
+fn may_close<B>(answer: &Response<B>) -> bool {
+    answer.status() != StatusCode::SWITCHING_PROTOCOLS
 }
 
 // === impl Streams ===

@@ -91,6 +91,15 @@ impl WorkerSockets {
         &self.addresses
     }
 
+    /// The same sockets once more: they listen until both are closed.
+    ///
+    /// # Errors
+    /// When there is no descriptor left.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        let listeners = self.listeners.iter().map(TcpListener::try_clone).collect::<io::Result<_>>()?;
+        Ok(Self { listeners, addresses: self.addresses.clone() })
+    }
+
     /// The sockets, non-blocking.
     pub(super) fn into_listeners(self) -> impl Iterator<Item = TcpListener> {
         self.listeners.into_iter()

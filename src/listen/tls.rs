@@ -1,10 +1,10 @@
-//! The gateway's certificate, read again when its files change.
+//! The gateway's certificate, read again when its files change ([`TlsWatch`]).
 
 use std::fmt;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{Duration, SystemTime};
 
 use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
@@ -13,13 +13,19 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-use tokio_util::sync::CancellationToken;
+use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use crate::config::Tls;
 
-/// How often the files are looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
+mod validity;
+mod watch;
+
+pub use validity::Validity;
+pub use watch::{EXPIRES_SOON_DAYS, TlsWatch};
+
+/// Largest file that is read; a chain with a key has some kilobytes.
+const MAX_FILE: u64 = 1024 * 1024;
 
 /// What the gateway proves itself with to TLS clients.
 pub struct TlsKeys {
@@ -64,10 +70,31 @@ pub enum TlsError {
 
 /// The key in use; workers read it once for each handshake.
 #[derive(Debug)]
-struct Current(RwLock<Arc<CertifiedKey>>);
+struct Current(RwLock<Loaded>);
 
-/// How both files looked.
-type Stamp = [Option<(SystemTime, u64)>; 2];
+/// A certificate with its key, and what it was made of.
+#[derive(Clone, Debug)]
+struct Loaded {
+    key: Arc<CertifiedKey>,
+    digest: [u8; 32],
+    validity: Option<Validity>,
+}
+
+/// What both files held at one time.
+struct Files {
+    tls: Tls,
+    certificate: Zeroizing<Vec<u8>>,
+    private_key: Zeroizing<Vec<u8>>,
+}
+
+/// When the certificate of these files is valid, once they are found to belong together; `None` where it
+/// does not say so in a way that can be read.
+///
+/// # Errors
+/// As [`TlsKeys::load`].
+pub fn inspect(files: &Tls) -> Result<Option<Validity>, TlsError> {
+    Ok(Files::read(files)?.load(&aws_lc_rs::default_provider())?.validity)
+}
 
 // === impl TlsKeys ===
 
@@ -78,8 +105,8 @@ impl TlsKeys {
     /// When a file is missing or holds something else, or when the two do not belong together.
     pub fn load(files: &Tls) -> Result<Self, TlsError> {
         let provider = Arc::new(aws_lc_rs::default_provider());
-        let key = read(files, &provider)?;
-        let current = Arc::new(Current(RwLock::new(Arc::new(key))));
+        let loaded = Files::read(files)?.load(&provider)?;
+        let current = Arc::new(Current(RwLock::new(loaded)));
         let mut server_config = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
             .map_err(TlsError::Unsupported)?
@@ -97,33 +124,20 @@ impl TlsKeys {
         Arc::clone(&self.server_config)
     }
 
-    /// Takes up new files within some seconds, for handshakes from then on, until `shutdown`. New
-    /// files that cannot be used are logged and change nothing.
-    pub async fn watch(self: Arc<Self>, shutdown: CancellationToken) {
-        let mut known = self.stamp().await;
-        while shutdown.run_until_cancelled(tokio::time::sleep(LOOK_EVERY)).await.is_some() {
-            let seen = self.stamp().await;
-            if seen == known {
-                continue;
-            }
-            known = seen;
-            match self.reload() {
-                Ok(()) => tracing::info!("the TLS certificate was read again"),
-                Err(error) => {
-                    tracing::error!(%error, "keeping the old TLS certificate: the new is of no use");
-                }
-            }
+    /// When the certificate in use is valid, where it says so.
+    #[must_use]
+    pub fn validity(&self) -> Option<Validity> {
+        self.current.loaded().validity
+    }
+
+    /// Uses what the files hold from now on; whether that is anything new.
+    fn take_up(&self, files: &Files) -> Result<bool, TlsError> {
+        if files.digest() == self.current.loaded().digest {
+            return Ok(false);
         }
-    }
-
-    fn reload(&self) -> Result<(), TlsError> {
-        let key = Arc::new(read(&self.files, &self.provider)?);
-        *self.current.0.write().unwrap_or_else(PoisonError::into_inner) = key;
-        Ok(())
-    }
-
-    async fn stamp(&self) -> Stamp {
-        [stamp_of(&self.files.certificate).await, stamp_of(&self.files.private_key).await]
+        let loaded = files.load(&self.provider)?;
+        *self.current.0.write().unwrap_or_else(PoisonError::into_inner) = loaded;
+        Ok(true)
     }
 }
 
@@ -135,50 +149,76 @@ impl fmt::Debug for TlsKeys {
 
 // === impl Current ===
 
-impl ResolvesServerCert for Current {
-    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner)))
+impl Current {
+    fn loaded(&self) -> Loaded {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
-/// Both files, checked against each other.
-fn read(files: &Tls, provider: &CryptoProvider) -> Result<CertifiedKey, TlsError> {
-    let setting = "server.tls.certificate";
-    let pem = read_file(setting, &files.certificate)?;
-    let chain: Vec<_> = CertificateDer::pem_slice_iter(&pem).collect::<Result<_, _>>().unwrap_or_default();
-    if chain.is_empty() {
-        let file = files.certificate.clone();
-        return Err(TlsError::Empty { setting, file, wanted: "certificate" });
+impl ResolvesServerCert for Current {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner).key))
     }
-    let setting = "server.tls.private_key";
-    let pem = read_file(setting, &files.private_key)?;
-    let Ok(key) = PrivateKeyDer::from_pem_slice(&pem) else {
-        let file = files.private_key.clone();
-        return Err(TlsError::Empty {
-            setting,
-            file,
-            wanted: "private key (unencrypted PKCS#8, PKCS#1 or SEC1)",
-        });
-    };
-    CertifiedKey::from_der(chain, key, provider).map_err(TlsError::Mismatch)
+}
+
+// === impl Files ===
+
+impl Files {
+    fn read(tls: &Tls) -> Result<Self, TlsError> {
+        let certificate = read_file("server.tls.certificate", &tls.certificate)?;
+        let private_key = read_file("server.tls.private_key", &tls.private_key)?;
+        Ok(Self { tls: tls.clone(), certificate, private_key })
+    }
+
+    /// The same, but never of a pipe, which could be waited on for ever.
+    fn read_again(tls: &Tls) -> Result<Self, TlsError> {
+        for (setting, file) in
+            [("server.tls.certificate", &tls.certificate), ("server.tls.private_key", &tls.private_key)]
+        {
+            let is_file = std::fs::metadata(file).and_then(|metadata| {
+                metadata.is_file().then_some(()).ok_or_else(|| io::Error::other("not a regular file"))
+            });
+            is_file.map_err(|source| TlsError::Unreadable { setting, file: file.clone(), source })?;
+        }
+        Self::read(tls)
+    }
+
+    fn digest(&self) -> [u8; 32] {
+        let lengths = [&self.certificate, &self.private_key].map(|file| file.len().to_le_bytes());
+        let all = Sha256::new().chain_update(lengths.concat());
+        all.chain_update(&self.certificate).chain_update(&self.private_key).finalize().into()
+    }
+
+    /// Both, checked against each other.
+    fn load(&self, provider: &CryptoProvider) -> Result<Loaded, TlsError> {
+        let chain: Vec<_> =
+            CertificateDer::pem_slice_iter(&self.certificate).collect::<Result<_, _>>().unwrap_or_default();
+        if chain.is_empty() {
+            let (setting, file) = ("server.tls.certificate", self.tls.certificate.clone());
+            return Err(TlsError::Empty { setting, file, wanted: "certificate" });
+        }
+        let Ok(key) = PrivateKeyDer::from_pem_slice(&self.private_key) else {
+            let (setting, file) = ("server.tls.private_key", self.tls.private_key.clone());
+            let wanted = "private key (unencrypted PKCS#8, PKCS#1 or SEC1)";
+            return Err(TlsError::Empty { setting, file, wanted });
+        };
+        let validity = Validity::of_chain(chain.iter().map(AsRef::as_ref));
+        let key = CertifiedKey::from_der(chain, key, provider).map_err(TlsError::Mismatch)?;
+        Ok(Loaded { key: Arc::new(key), digest: self.digest(), validity })
+    }
 }
 
 fn read_file(setting: &'static str, file: &Path) -> Result<Zeroizing<Vec<u8>>, TlsError> {
-    std::fs::read(file).map(Zeroizing::new).map_err(|source| TlsError::Unreadable {
-        setting,
-        file: file.to_owned(),
-        source,
-    })
-}
-
-async fn stamp_of(file: &Path) -> Option<(SystemTime, u64)> {
-    let metadata = tokio::fs::metadata(file).await.ok()?;
-    Some((metadata.modified().ok()?, metadata.len()))
+    // Never grown, so that no copy of a key is left in freed memory.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(64 * 1024));
+    let read = File::open(file).and_then(|open| open.take(MAX_FILE).read_to_end(&mut bytes));
+    read.map_err(|source| TlsError::Unreadable { setting, file: file.to_owned(), source })?;
+    Ok(bytes)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::fs::{self, File};
     use std::net::SocketAddr;
     use std::path::Path;
     use std::sync::Arc;
@@ -196,10 +236,12 @@ mod tests {
     use tokio_rustls::client::TlsStream;
     use tokio_util::sync::CancellationToken;
 
-    use super::{TlsError, TlsKeys};
+    use super::{Files, TlsError, TlsKeys, TlsWatch, inspect};
+    use crate::clock::{Clock, Timestamp};
     use crate::config::Tls;
     use crate::listen::protocol::testing::{Stage, limits};
     use crate::listen::{Acceptor, ClientIps, Stop, bind, serve};
+    use crate::telemetry::Metrics;
 
     fn files(folder: &Path) -> Tls {
         Tls { certificate: folder.join("cert.pem"), private_key: folder.join("key.pem") }
@@ -287,40 +329,176 @@ mod tests {
             let (address, _acceptor) = start(&keys);
             connect(address, &first, &[]).await.unwrap();
 
+            let reload = || keys.take_up(&Files::read_again(&files)?);
             fs::write(&files.certificate, "garbage").unwrap();
-            assert!(matches!(keys.reload(), Err(TlsError::Empty { .. })));
+            assert!(matches!(reload(), Err(TlsError::Empty { .. })));
             connect(address, &first, &[]).await.unwrap();
 
             let second = write_pair(&files);
-            keys.reload().unwrap();
+            assert!(reload().unwrap());
+            assert!(!reload().unwrap(), "there is nothing new");
             connect(address, &second, &[]).await.unwrap();
             assert!(connect(address, &first, &[]).await.is_err());
         };
         LocalSet::new().run_until(story).await;
     }
 
-    #[tokio::test]
-    async fn the_watch_sees_changed_files_and_ends_with_the_server() {
-        let folder = TempDir::new().unwrap();
-        let files = files(folder.path());
-        write_pair(&files);
-        let keys = Arc::new(TlsKeys::load(&files).unwrap());
-        let of = |keys: &TlsKeys| Arc::clone(&keys.current.0.read().unwrap());
-        let old = of(&keys);
-        let shutdown = CancellationToken::new();
-        tokio::time::pause();
-        let watching = Arc::clone(&keys).watch(shutdown.clone());
-        let story = async {
-            // Passed by the paused clock; the watch looks for the first time before.
-            tokio::time::sleep(Duration::from_secs(1)).await;
+    /// A watch over the files of a folder, on a clock that stands on a day in 2026.
+    struct Watched {
+        folder: TempDir,
+        files: Tls,
+        keys: Arc<TlsKeys>,
+        metrics: Arc<Metrics>,
+        clock: Clock,
+    }
+
+    impl Watched {
+        fn new() -> Self {
+            let folder = TempDir::new().unwrap();
+            let files = files(folder.path());
             write_pair(&files);
-            while Arc::ptr_eq(&of(&keys), &old) {
+            let keys = Arc::new(TlsKeys::load(&files).unwrap());
+            let clock = Clock::manual(Timestamp(1_780_000_000_000));
+            Self { folder, files, keys, metrics: Arc::new(Metrics::new()), clock }
+        }
+
+        /// The story, with the watch beside it on a clock that never waits.
+        async fn beside(&self, story: impl AsyncFnOnce()) {
+            let shutdown = CancellationToken::new();
+            tokio::time::pause();
+            let watch = TlsWatch::new(Arc::clone(&self.keys), self.clock.clone(), Arc::clone(&self.metrics));
+            let watching = watch.run(shutdown.clone());
+            let story = async {
+                story().await;
+                shutdown.cancel();
+            };
+            let both = futures_util::future::join(watching, story);
+            timeout(Duration::from_hours(1), both).await.unwrap();
+        }
+
+        fn in_use(&self) -> Vec<u8> {
+            self.keys.current.loaded().key.cert[0].to_vec()
+        }
+
+        async fn takes_up(&self, certificate: &[u8]) {
+            while self.in_use() != certificate {
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
-            shutdown.cancel();
+        }
+
+        async fn fails_again(&self) {
+            let failed = self.metrics.tls_reload_errors.get();
+            while self.metrics.tls_reload_errors.get() <= failed {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn the_watch_takes_up_new_files_however_they_come() {
+        let watched = Watched::new();
+        let files = &watched.files;
+        let story = async || {
+            let certificate = write_pair(files);
+            watched.takes_up(&certificate).await;
+
+            // By rename, with the times of the old files.
+            let modified = fs::metadata(&files.certificate).unwrap().modified().unwrap();
+            let beside = Tls {
+                certificate: watched.folder.path().join("new.pem"),
+                private_key: watched.folder.path().join("new-key.pem"),
+            };
+            let certificate = write_pair(&beside);
+            File::options().write(true).open(&beside.certificate).unwrap().set_modified(modified).unwrap();
+            fs::rename(&beside.private_key, &files.private_key).unwrap();
+            fs::rename(&beside.certificate, &files.certificate).unwrap();
+            watched.takes_up(&certificate).await;
+
+            // By a symlink in the path, as Kubernetes changes a mounted secret.
+            let generations = ["one", "two"].map(|name| watched.folder.path().join(name));
+            let made = generations.map(|folder| {
+                fs::create_dir(&folder).unwrap();
+                (write_pair(&self::files(&folder)), folder)
+            });
+            let data = watched.folder.path().join("..data");
+            for path in [&files.certificate, &files.private_key] {
+                fs::remove_file(path).unwrap();
+                std::os::unix::fs::symlink(data.join(path.file_name().unwrap()), path).unwrap();
+            }
+            for (certificate, folder) in made {
+                let next = watched.folder.path().join("..next");
+                std::os::unix::fs::symlink(folder, &next).unwrap();
+                fs::rename(&next, &data).unwrap();
+                watched.takes_up(&certificate).await;
+            }
         };
-        let both = futures_util::future::join(watching, story);
-        timeout(Duration::from_hours(1), both).await.unwrap();
+        watched.beside(story).await;
+    }
+
+    #[tokio::test]
+    async fn a_reload_that_failed_is_tried_until_it_succeeds() {
+        let watched = Watched::new();
+        let files = &watched.files;
+        let next = Tls {
+            certificate: watched.folder.path().join("next.pem"),
+            private_key: watched.folder.path().join("next-key.pem"),
+        };
+        // Moved away and back: times, sizes and inodes of the second state are those of the first.
+        let story = async || {
+            let old = watched.in_use();
+            let certificate = write_pair(&next);
+            fs::rename(&next.certificate, &files.certificate).unwrap();
+            for _ in 0..3 {
+                watched.fails_again().await;
+            }
+            assert_eq!(watched.in_use(), old, "half a pair is of no use");
+            fs::rename(&next.private_key, &files.private_key).unwrap();
+            watched.takes_up(&certificate).await;
+
+            // Not readable at that moment: here a name that leads nowhere, which root cannot read either.
+            let certificate = write_pair(&next);
+            let aside = watched.folder.path().join("aside.pem");
+            fs::rename(&next.certificate, &aside).unwrap();
+            fs::remove_file(&files.certificate).unwrap();
+            std::os::unix::fs::symlink(watched.folder.path().join("missing.pem"), &files.certificate)
+                .unwrap();
+            fs::rename(&next.private_key, &files.private_key).unwrap();
+            watched.fails_again().await;
+            watched.fails_again().await;
+            fs::rename(&aside, watched.folder.path().join("missing.pem")).unwrap();
+            watched.takes_up(&certificate).await;
+
+            // A pipe is never waited on.
+            fs::remove_file(&files.certificate).unwrap();
+            let made = std::process::Command::new("mkfifo").arg(&files.certificate).status().unwrap();
+            assert!(made.success());
+            watched.fails_again().await;
+            fs::remove_file(&files.certificate).unwrap();
+            let certificate = write_pair(files);
+            watched.takes_up(&certificate).await;
+        };
+        watched.beside(story).await;
+    }
+
+    #[tokio::test]
+    async fn the_days_until_the_certificate_expires_are_a_metric_that_follows_the_clock() {
+        let watched = Watched::new();
+        let days = || {
+            let text = watched.metrics.text();
+            let line = text.lines().find(|line| line.starts_with("tollgate_tls_certificate_expiry_days{"));
+            line.and_then(|line| line.rsplit(' ').next()?.parse::<i64>().ok())
+        };
+        assert_eq!(days(), None, "none without a certificate");
+        let end = watched.keys.validity().unwrap().not_after;
+        let story = async || {
+            for left in [20, 0, -3] {
+                watched.clock.set(Timestamp(end.0 - left * 24 * 60 * 60 * 1000));
+                while days() != Some(left) {
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+            }
+        };
+        watched.beside(story).await;
     }
 
     #[test]
@@ -331,6 +509,7 @@ mod tests {
         assert!(error.contains("server.tls.certificate") && error.contains("cert.pem"), "{error}");
 
         write_pair(&files);
+        assert!(inspect(&files).unwrap().is_some());
         fs::write(&files.private_key, "").unwrap();
         let error = TlsKeys::load(&files).unwrap_err().to_string();
         assert!(error.contains("server.tls.private_key") && error.contains("key.pem"), "{error}");

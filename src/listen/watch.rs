@@ -17,6 +17,10 @@ use super::Stop;
 use super::caps::Seat;
 use crate::config::Connections;
 
+/// How long a connection is waited on after the drain began, or after its last exchange where that is
+/// later: the client may have sent a request before it could know.
+pub(super) const LAST_CALL: Duration = Duration::from_millis(500);
+
 /// What is known of a connection at the moment. Atomics only because hyper wants an upgradeable
 /// byte stream to be `Send`; one thread uses them.
 #[derive(Debug)]
@@ -86,6 +90,7 @@ pub(super) async fn drive<C: Future>(
     let mut evicted = pin!(pulse.seat.evicted.cancelled());
     let mut timer = pin!(sleep(patience.head.unwrap_or(patience.idle)));
     let mut closing = None;
+    let mut last_call = None;
     poll_fn(|cx| {
         loop {
             if conn.as_mut().poll(cx).is_ready() {
@@ -97,15 +102,23 @@ pub(super) async fn drive<C: Future>(
             if evicted.as_mut().poll(cx).is_ready() && pulse.running.load(Ordering::Relaxed) == 0 {
                 return Poll::Ready(End::Evicted);
             }
-            if closing.is_none() && drain.as_mut().poll(cx).is_ready() {
+            if last_call.is_none() && drain.as_mut().poll(cx).is_ready() {
+                last_call = Some(Instant::now());
+            }
+            let begun = last_call.filter(|_| closing.is_none());
+            let until = begun.and_then(|begun| patience.waits_until(pulse, begun));
+            if begun.is_some() && until.is_none_or(|until| until <= Instant::now()) {
                 closing = Some(Instant::now());
                 close(conn.as_mut());
                 continue;
             }
-            if closing.is_some() && hard.as_mut().poll(cx).is_ready() {
+            if last_call.is_some() && hard.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(End::Stopped);
             }
-            let Some((deadline, verdict)) = patience.judge(pulse, closing) else { return Poll::Pending };
+            let last = until.map(|until| (until, Verdict::CloseGently));
+            let Some((deadline, verdict)) = last.or_else(|| patience.judge(pulse, closing)) else {
+                return Poll::Pending;
+            };
             if deadline < timer.deadline() || timer.is_elapsed() {
                 timer.as_mut().reset(deadline);
             }
@@ -201,6 +214,20 @@ impl Patience {
     /// so our ping goes unanswered and the connection ends.
     pub(super) fn http2(limits: &Connections) -> Self {
         Self { head: None, idle: limits.keep_alive_timeout, goodbye: limits.write_stall_timeout }
+    }
+
+    /// Until when a connection without an exchange may still begin one, after the drain began at `begun`.
+    /// `None` where nothing is lost by closing now: an exchange is running and says `Connection: close`, or
+    /// it is HTTP/2, whose GOAWAY lets the client finish what it sent.
+    fn waits_until(self, pulse: &Pulse, begun: Instant) -> Option<Instant> {
+        if pulse.running.load(Ordering::Relaxed) > 0 || pulse.write_stuck.load(Ordering::Relaxed) {
+            return None;
+        }
+        // The first head is awaited, or bytes have come that may become one.
+        if pulse.head_since.load(Ordering::Relaxed) > 0 {
+            return Some(begun + LAST_CALL);
+        }
+        self.head.map(|_| pulse.at(pulse.idle_since.load(Ordering::Relaxed)) + LAST_CALL)
     }
 
     /// When the next thing is due, and what; `None` while an exchange runs.

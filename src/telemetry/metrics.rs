@@ -15,6 +15,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
+use super::output;
+
 /// The gateway's counters. Clones of its fields count into the same series.
 pub struct Metrics {
     registry: Registry,
@@ -103,6 +105,12 @@ pub struct Metrics {
     pub connections_stalled: Counter<u64, AtomicU64>,
     /// `tollgate_body_memory_bytes`: request bodies in memory.
     pub body_memory: Gauge,
+    /// `tollgate_tls_certificate_expiry_days`: whole ones, negative afterwards; only with TLS.
+    pub tls_expiry_days: Family<Setting, Gauge>,
+    /// `tollgate_tls_reload_errors_total`: looks at the certificate's files that found nothing of use.
+    pub tls_reload_errors: Counter,
+    /// `tollgate_log_lines_dropped_total`: standard error did not take them. Of the whole process.
+    pub log_lines_dropped: Counter,
 }
 
 /// One answered request of the data plane.
@@ -148,6 +156,13 @@ pub struct Reason {
 pub struct UpstreamName {
     /// Its `name`.
     pub upstream: String,
+}
+
+/// What a setting of the configuration names.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Setting {
+    /// Its path.
+    pub setting: &'static str,
 }
 
 // === impl Metrics ===
@@ -199,6 +214,9 @@ impl Metrics {
             connections_evicted: Counter::default(),
             connections_stalled: Counter::default(),
             body_memory: Gauge::default(),
+            tls_expiry_days: Family::default(),
+            tls_reload_errors: Counter::default(),
+            log_lines_dropped: output::stderr().dropped().clone(),
         };
         metrics.register_data_plane();
         metrics.register_quota();
@@ -235,6 +253,11 @@ impl Metrics {
     /// Whether an upstream was reached.
     pub fn reached(&self, upstream: &str, up: bool) {
         self.upstream_up.get_or_create(&UpstreamName { upstream: upstream.to_owned() }).set(i64::from(up));
+    }
+
+    /// Days until the certificate that `setting` names expires.
+    pub fn set_certificate_days(&self, setting: &'static str, days: i64) {
+        self.tls_expiry_days.get_or_create(&Setting { setting }).set(days);
     }
 
     /// How long something took, into `histogram`.
@@ -315,6 +338,12 @@ impl Metrics {
         r.register("connections_stalled", help, self.connections_stalled.clone());
         let help = "Request bodies in memory";
         r.register_with_unit("body_memory", help, Unit::Bytes, self.body_memory.clone());
+        let help = "Days until the certificate expires";
+        r.register("tls_certificate_expiry_days", help, self.tls_expiry_days.clone());
+        let help = "Failed attempts to read the certificate again";
+        r.register("tls_reload_errors", help, self.tls_reload_errors.clone());
+        let help = "Log lines that could not be written to standard error";
+        r.register("log_lines_dropped", help, self.log_lines_dropped.clone());
     }
 }
 

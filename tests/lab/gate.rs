@@ -265,6 +265,7 @@ fn configuration(addr: SocketAddr, database: &str, upstream: &str) -> String {
         "server.listen = [\"{addr}\"]
 server.workers = 2
 server.drain_timeout = \"5s\"
+server.shutdown_delay = \"0s\"
 server.connections.h2_max_streams = 2000
 server.connections.max_per_address = 20000
 database.url = \"{database}\"

@@ -13,5 +13,8 @@ mod first_start;
 mod json;
 mod kill;
 mod ledger;
+mod log_output;
+mod restart;
 mod secrecy;
+mod signals;
 mod stop;

@@ -49,6 +49,9 @@ reasons! {
 #[derive(Clone, Debug, Default)]
 pub struct Readiness(Arc<AtomicU32>);
 
+/// The bit beside those of the reasons: a probe has asked.
+const ASKED: u32 = 1 << 31;
+
 // === impl Reason ===
 
 impl Reason {
@@ -78,6 +81,17 @@ impl Readiness {
     pub fn setter(&self, reason: Reason) -> impl Fn(bool) + Send + Sync + 'static {
         let readiness = self.clone();
         move |holds| readiness.set(reason, holds)
+    }
+
+    /// A probe asked: something acts on the answer.
+    pub(in super::super) fn note_asked(&self) {
+        self.0.fetch_or(ASKED, Ordering::Relaxed);
+    }
+
+    /// Whether a probe ever asked.
+    #[must_use]
+    pub fn was_asked(&self) -> bool {
+        self.0.load(Ordering::Relaxed) & ASKED != 0
     }
 
     /// The reasons that hold; none when work is welcome.

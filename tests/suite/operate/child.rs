@@ -46,16 +46,24 @@ impl Child {
     }
 
     /// Any command, its outputs collected.
-    pub(crate) fn start(mut command: Command) -> Self {
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    pub(crate) fn start(command: Command) -> Self {
+        Self::start_with_stderr(command, Stdio::piped())
+    }
+
+    /// Any command whose errors go to `stderr`; where that is a pipe of ours, they are collected.
+    pub(crate) fn start_with_stderr(mut command: Command, stderr: Stdio) -> Self {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr);
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let said = Arc::new(Said::default());
-        let outputs: [Box<dyn Read + Send>; 2] =
-            [Box::new(child.stdout.take().unwrap()), Box::new(child.stderr.take().unwrap())];
-        let readers = outputs.map(|output| {
+        let mut outputs: Vec<Box<dyn Read + Send>> = vec![Box::new(child.stdout.take().unwrap())];
+        if let Some(stderr) = child.stderr.take() {
+            outputs.push(Box::new(stderr));
+        }
+        let read = |output| {
             let said = Arc::clone(&said);
             std::thread::spawn(move || said.collect(output))
-        });
+        };
+        let readers: Vec<_> = outputs.into_iter().map(read).collect();
         let pid = child.id();
         let (sender, gone) = channel();
         std::thread::spawn(move || {
@@ -144,7 +152,7 @@ impl Site {
         let folder = tempfile::tempdir().unwrap();
         let addr = free_port();
         let text = format!(
-            "server.listen = [\"{addr}\"]\nsecurity.bcrypt_rounds = 4\nlimits.rate_limit_per_minute = 0\n{more}"
+            "server.listen = [\"{addr}\"]\nserver.shutdown_delay = \"0s\"\nsecurity.bcrypt_rounds = 4\nlimits.rate_limit_per_minute = 0\n{more}"
         );
         std::fs::write(folder.path().join("gateway.toml"), text).unwrap();
         Self { folder, addr }
@@ -153,19 +161,24 @@ impl Site {
     /// `tollgate serve` here, once it is ready.
     pub(crate) async fn serve(&self, env: &[(&str, &str)]) -> Child {
         let mut child = Child::tollgate(self.folder.path(), &["serve"], env);
+        self.is_ready(&mut child).await;
+        child
+    }
+
+    /// Waits until the gateway here is ready.
+    pub(crate) async fn is_ready(&self, child: &mut Child) {
         let begun = Instant::now();
         while !matches!(self.status("/readyz").await, Some(200)) {
             assert!(child.runs() && begun.elapsed() < PATIENCE, "does not serve:\n{}", child.said());
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        child
     }
 
     pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.addr)
     }
 
-    async fn status(&self, path: &str) -> Option<u16> {
+    pub(crate) async fn status(&self, path: &str) -> Option<u16> {
         Some(reqwest::get(self.url(path)).await.ok()?.status().as_u16())
     }
 

@@ -9,7 +9,7 @@ use crate::upstream::{Answer, Gate, Upstream};
 
 #[tokio::test]
 async fn a_running_stream_outlives_the_signal_and_nothing_is_forgotten() {
-    for signal in ["TERM", "INT"] {
+    for signal in ["TERM", "INT", "QUIT", "PWR"] {
         let upstream = Upstream::start();
         let site = Site::new(&route_to(&upstream.url()));
         let mut child = site.serve(&[("ADMIN_PASSWORD", "correct-horse-7")]).await;

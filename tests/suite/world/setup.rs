@@ -9,6 +9,7 @@ listen = ["127.0.0.1:0"]
 data_dir = "data"
 workers = 2
 drain_timeout = "5s"
+shutdown_delay = "0s"
 [database]
 url = "DATABASE"
 max_connections = 4
