@@ -10,7 +10,6 @@
 //! very end.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -18,8 +17,9 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::door::Doors;
-use super::worker::Workers;
-use super::{App, Signals, first, run};
+use super::listeners::first;
+use super::worker::{Unfurnished, Workers};
+use super::{App, Signals, run};
 use crate::control::Reason;
 use crate::listen::{Stop, WorkerSockets};
 
@@ -45,8 +45,10 @@ pub(super) struct AdminListener {
     stop: Stop,
     /// The same sockets, so that they stay open when the workers close theirs.
     kept: Vec<WorkerSockets>,
-    /// What answers on them then.
-    last: Doors,
+    /// Its workers, until they have their doors.
+    unfurnished: Option<Unfurnished>,
+    /// What answers on the kept sockets then.
+    last: Option<Doors>,
 }
 
 // === impl App ===
@@ -85,11 +87,12 @@ impl App {
         if timeout(LAST_ROWS, self.quota.close()).await.is_err() {
             tracing::error!("the conversations in hand could not be given back in time");
         }
-        let Self { background, db, run, runtime, .. } = self;
+        let Self { background, db, slow_reads, run, runtime, .. } = self;
         if timeout(LAST_ROWS, background.finish()).await.is_err() {
             tracing::error!("the last rows could not be written in time");
         }
         run::end(&db, &background, run).await;
+        slow_reads.close().await;
         db.close().await;
         if let Some((mut workers, stop)) = last {
             stop.drain.cancel();
@@ -160,7 +163,7 @@ impl Delay {
 // === impl AdminListener ===
 
 impl AdminListener {
-    /// Opens it with `doors`; `last` answers when these are closed.
+    /// Opens it; until it is furnished it answers as a gateway that starts.
     ///
     /// # Errors
     ///
@@ -168,14 +171,23 @@ impl AdminListener {
     pub(super) async fn open(
         (mut workers, stop): (Workers, Stop),
         sockets: Vec<WorkerSockets>,
-        doors: Doors,
-        last: Doors,
     ) -> anyhow::Result<Self> {
         let addr = first(&sockets)?;
         let kept = sockets.iter().map(WorkerSockets::try_clone).collect::<Result<_, _>>();
         let kept = kept.context("server.admin_listen")?;
-        workers.open(sockets, doors).await?;
-        Ok(Self { addr, workers, stop, kept, last })
+        let unfurnished = Some(workers.open(sockets).await?);
+        Ok(Self { addr, workers, stop, kept, unfurnished, last: None })
+    }
+
+    /// Gives its workers their doors; `last` answers when these are closed.
+    ///
+    /// # Errors
+    ///
+    /// When a door cannot be made.
+    pub(super) async fn furnish(&mut self, doors: Doors, last: Doors) -> anyhow::Result<()> {
+        self.last = Some(last);
+        let Some(unfurnished) = self.unfurnished.take() else { return Ok(()) };
+        unfurnished.furnish(doors).await
     }
 
     /// Where it listens.
@@ -185,9 +197,11 @@ impl AdminListener {
 
     /// Goes on answering what orchestrators ask, now that the admin's API is closed.
     async fn answer_last(&mut self) -> Option<(Workers, Stop)> {
+        let last = self.last.take()?;
         let (mut workers, stop) = self.workers.beside(Stop::default());
         stop.leaving.cancel();
-        match workers.open(std::mem::take(&mut self.kept), Arc::clone(&self.last)).await {
+        let opened = async { workers.open(std::mem::take(&mut self.kept)).await?.furnish(last).await };
+        match opened.await {
             Ok(()) => Some((workers, stop)),
             Err(error) => {
                 tracing::warn!(%error, "the admin listener closes early");

@@ -25,6 +25,8 @@ use crate::clock::{Timestamp, Trust};
 mod database;
 pub(super) mod readiness;
 
+pub(super) use readiness::Readiness;
+
 use database::Writes;
 use readiness::Reason;
 

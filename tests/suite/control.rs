@@ -22,6 +22,7 @@ mod password;
 mod profile;
 mod refresh;
 mod register;
+mod slow_reads;
 mod staff;
 mod staff_accounts;
 mod surfaces;

@@ -16,5 +16,7 @@ mod ledger;
 mod log_output;
 mod restart;
 mod secrecy;
+mod secrets;
 mod signals;
+mod starts;
 mod stop;
