@@ -17,10 +17,10 @@ use crate::background::Background;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::control::{self, Readiness, Reason, Surface};
-use crate::ids::RunId;
 use crate::jobs::Jobs;
 use crate::listen::Stop;
 use crate::quota::Quota;
+use crate::store::presence::Presence;
 use crate::store::{Db, SlowReads};
 use crate::telemetry::Metrics;
 
@@ -55,7 +55,8 @@ pub struct App {
     db: Db,
     slow_reads: SlowReads,
     quota: Quota,
-    run: RunId,
+    /// Held for as long as this gateway runs.
+    _presence: Presence,
     metrics: Arc<Metrics>,
     workers: Workers,
     jobs: Jobs,
@@ -154,7 +155,7 @@ impl App {
         }
         let Listeners { workers, local_addr, admin, .. } = listeners;
         workers.count_into(Arc::clone(&services.metrics), Arc::clone(&services.limits), &background);
-        let Services { readiness, db, slow_reads, quota, run, metrics, undelivered, .. } = services;
+        let Services { readiness, db, slow_reads, presence, quota, metrics, undelivered, .. } = services;
         readiness.set(Reason::Starting, false);
         tracing::info!(listen = %local_addr, "the gate is open");
         let drain_timeout = config.server.drain_timeout;
@@ -166,7 +167,7 @@ impl App {
             db,
             slow_reads,
             quota,
-            run: run.id,
+            _presence: presence,
             metrics,
             workers,
             jobs,

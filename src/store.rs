@@ -61,6 +61,7 @@ pub mod ledger;
 pub mod mail_tokens;
 mod open;
 mod postgres;
+pub mod presence;
 pub mod quota;
 pub mod runs;
 pub mod second_factors;

@@ -40,18 +40,29 @@ pub enum LeaseError {
     /// Nothing was done; it may be tried again.
     #[error(transparent)]
     NotDone(#[from] StoreError),
+    /// Nothing was done, and never will be: another run has taken this one's leases over.
+    #[error("this run was ended by another one")]
+    Fenced,
     /// To try again might do it twice: the doubt must be cleared first.
     #[error("nobody knows whether it was done: {1}")]
     Unknown(Doubt, #[source] StoreError),
 }
 
-/// The beginning of an errand: `$1` is the run, `$2` the name. Without a row, it came too late.
+/// The beginning of an errand: `$1` is the run, `$2` the name. Without a row, it came too late, or the run is
+/// not in `alive`, where the statement says so.
 macro_rules! errand {
     () => {
-        "INSERT INTO errands (run_id, name) VALUES ($1, $2) ON CONFLICT (run_id) DO UPDATE
+        $crate::store::leases::errand::errand!("VALUES ($1, $2)")
+    };
+    ($values:literal) => {
+        concat!(
+            "INSERT INTO errands (run_id, name) ",
+            $values,
+            " ON CONFLICT (run_id) DO UPDATE
             SET name = excluded.name WHERE (errands.name IS NULL OR errands.name < excluded.name)
                 AND (errands.fence IS NULL OR errands.fence < excluded.name)
             RETURNING run_id"
+        )
     };
 }
 
