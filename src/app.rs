@@ -17,6 +17,7 @@ use crate::background::Background;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::control::{self, Readiness, Reason, Surface};
+use crate::ids::RunId;
 use crate::jobs::Jobs;
 use crate::listen::Stop;
 use crate::quota::Quota;
