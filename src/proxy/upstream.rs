@@ -287,8 +287,8 @@ impl Lent {
         let Sender::Http1 { sender, driver } = &mut self.sender else { return };
         let Some(sender) = sender.take().filter(|sender| !sender.is_closed()) else { return };
         let mut idle = upstream.idle.borrow_mut();
-        if idle.len() < upstream.config.pool_max_idle && !idle_for.is_zero() && !upstream.sockets.are_scarce()
-        {
+        let has_room = idle.len() < upstream.config.pool_max_idle && !upstream.sockets.are_scarce();
+        if has_room && !idle_for.is_zero() {
             idle.push(Idle { sender, driver: driver.clone(), until: Instant::now() + idle_for });
         } else {
             driver.abort();

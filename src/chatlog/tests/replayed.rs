@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use super::{HI, Place, Run, answer, end};
 use crate::chatlog::Begin;
 use crate::clock::Timestamp;
+use crate::store::SlowRead;
 use crate::store::exchanges::forget;
 use crate::store::ledger::{self, Question};
 use crate::store::tests::{NOW, balances, take};
@@ -64,7 +65,7 @@ async fn its_conversations_are_not_charged_again_but_counted_late_and_quarantine
     );
 
     let all = Question { only: None, after: None, patience: None, now: later };
-    let verified = ledger::verify(db, &all).await.unwrap();
+    let verified = ledger::verify(&SlowRead::alone(db), &all).await.unwrap();
     assert!(verified.holds(), "{verified:?}");
     assert_eq!((verified.balances, verified.out_of_reach, verified.conversations), (1, 1, 0));
     assert_eq!(verified.first_day, Some(NOW.0 / DAY + 2));

@@ -16,13 +16,13 @@ use std::time::Duration;
 use hyper::client::conn::http2;
 use hyper::rt::Executor;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use super::super::sockets::Socket;
 use tokio::sync::Notify;
 use tokio::task::spawn_local;
 use tokio::time::Instant;
 use tokio_rustls::client::TlsStream;
 
 use super::super::outgoing::Outgoing;
+use super::super::sockets::Socket;
 use super::ConnectError;
 
 /// The open connections, and those that are being opened.

@@ -124,7 +124,7 @@ mod tests {
     use super::super::grant::grant_once;
     use super::*;
     use crate::store::leases::Ask;
-    use crate::store::tests::{RUN, balances, fresh, user};
+    use crate::store::tests::{RUN, balances, fresh, granted, user};
 
     const TODAY: i64 = 20_000;
 
@@ -137,6 +137,7 @@ mod tests {
             return assert_eq!(found(Errand::new()).await, Cleared::default());
         };
         let ann = user(&world.db, "ann").await;
+        granted(&world.db, RUN, &[]).await;
         let ask = Ask { user: ann, day: TODAY, plan_limit: 10, need: 2, most: 1 };
         let units = Held { user: ann, day: TODAY, epoch: 0, units: 2 };
 
@@ -144,10 +145,10 @@ mod tests {
         assert_eq!(found(never).await, Cleared::default());
         assert_eq!(grant_once(pool, (RUN, never), &[ask]).await.unwrap(), []);
 
-        let granted = Errand::new();
-        assert_eq!(grant_once(pool, (RUN, granted), &[ask]).await.unwrap().len(), 1);
+        let done = Errand::new();
+        assert_eq!(grant_once(pool, (RUN, done), &[ask]).await.unwrap().len(), 1);
         for _ in 0..2 {
-            assert_eq!(found(granted).await, Cleared { is_done: true, brought: vec![units] });
+            assert_eq!(found(done).await, Cleared { is_done: true, brought: vec![units] });
         }
 
         let given = Errand::new();
