@@ -50,6 +50,7 @@ pub mod accounts;
 pub mod admins;
 pub mod audit;
 pub mod clock_marks;
+mod connections;
 pub mod deleted;
 pub mod exchanges;
 pub mod job_runs;
@@ -68,6 +69,7 @@ mod text;
 pub mod usage;
 pub mod users;
 pub mod webhooks;
+pub mod write_probe;
 
 #[cfg(test)]
 pub(crate) mod tests;

@@ -22,20 +22,28 @@ use super::openapi::refused;
 use super::problem::Problem;
 use crate::clock::{Timestamp, Trust};
 
+mod database;
 pub(super) mod readiness;
 
+use database::Writes;
 use readiness::Reason;
 
 /// The machine and the database, looked at now and then.
 pub struct Vitals {
     data_dir: PathBuf,
-    latest: Mutex<Option<(Instant, Reading)>>,
+    latest: Mutex<Latest>,
+}
+
+#[derive(Default)]
+struct Latest {
+    writes: Writes,
+    reading: Option<(Instant, Reading)>,
 }
 
 /// One look.
 #[derive(Clone, Copy, Debug)]
 struct Reading {
-    database_answers: bool,
+    takes_writes: bool,
     memory: Memory,
     disk: Disk,
 }
@@ -118,28 +126,26 @@ struct MessageLogStanding {
 }
 
 const FRESH_FOR: Duration = Duration::from_secs(1);
-/// Longest wait for the database's answer.
-const PATIENCE: Duration = Duration::from_secs(2);
 /// From here on memory or disk is short.
 const SHORT_PERCENT: f64 = 95.0;
 
 /// Says how the gateway is.
 ///
-/// Looks at the database, memory and disk, at most once a second whoever asks.
+/// Looks at the database, which must take writes, memory and disk, at most once a second whoever asks.
 #[utoipa::path(
     get,
     path = "/health",
     tag = "Health",
     responses(
         (status = 200, description = "`healthy`; or `degraded`, when memory or disk is short or the jobs do not run.", body = Health),
-        (status = 503, description = "`unhealthy`: the database does not answer.", body = Health),
+        (status = 503, description = "`unhealthy`: the database takes no writes.", body = Health),
     ),
 )]
 pub(super) async fn health(State(control): State<Arc<Control>>) -> Response {
     let reading = control.vitals.look(&control).await;
     let scheduler_running = control.scheduler_running.load(Ordering::Acquire);
     let short = reading.memory.used_percent > SHORT_PERCENT || reading.disk.used_percent > SHORT_PERCENT;
-    let (code, status) = match (reading.database_answers, short || !scheduler_running) {
+    let (code, status) = match (reading.takes_writes, short || !scheduler_running) {
         (false, _) => (StatusCode::SERVICE_UNAVAILABLE, "unhealthy"),
         (true, true) => (StatusCode::OK, "degraded"),
         (true, false) => (StatusCode::OK, "healthy"),
@@ -147,7 +153,7 @@ pub(super) async fn health(State(control): State<Arc<Control>>) -> Response {
     let health = Health {
         status,
         timestamp: control.clock.now(),
-        database: if reading.database_answers { "healthy" } else { "unhealthy" },
+        database: if reading.takes_writes { "healthy" } else { "unhealthy" },
         memory: reading.memory,
         disk: reading.disk,
         message_buffer_size: control.chatlog.waiting(),
@@ -165,7 +171,7 @@ pub(super) async fn health(State(control): State<Arc<Control>>) -> Response {
     tag = "Health",
     responses(
         (status = 200, description = "`healthy`; or `degraded`, when memory or disk is short or the jobs do not run.", body = Health),
-        (status = 503, description = "`unhealthy`: the database does not answer.", body = Health),
+        (status = 503, description = "`unhealthy`: the database takes no writes.", body = Health),
     ),
 )]
 pub(super) async fn healthz(control: State<Arc<Control>>) -> Response {
@@ -198,7 +204,7 @@ pub(super) async fn alive() -> Json<Sign> {
 pub(super) async fn ready(State(control): State<Arc<Control>>) -> Result<Json<Ready>, Problem> {
     let log = &control.chatlog;
     let reading = control.vitals.look(&control).await;
-    control.readiness.set(Reason::DatabaseCannotWrite, !reading.database_answers);
+    control.readiness.set(Reason::DatabaseCannotWrite, !reading.takes_writes);
     control.readiness.set(Reason::MessageLogFull, !log.has_room());
     control.readiness.set(Reason::ClockNotTrusted, control.clock.trust() == Trust::Held);
     let reasons = control.readiness.reasons();
@@ -221,23 +227,23 @@ impl Vitals {
     /// Watches the disk that holds `data_dir`.
     #[must_use]
     pub fn new(data_dir: PathBuf) -> Self {
-        Self { data_dir, latest: Mutex::new(None) }
+        Self { data_dir, latest: Mutex::default() }
     }
 
     /// The latest reading. Whoever finds it old takes a new one, and the others wait for it.
     async fn look(&self, control: &Control) -> Reading {
         let mut latest = self.latest.lock().await;
-        if let Some((taken, reading)) = *latest
+        if let Some((taken, reading)) = latest.reading
             && taken.elapsed() < FRESH_FOR
         {
             return reading;
         }
         let data_dir = self.data_dir.clone();
         let machine = tokio::task::spawn_blocking(move || (memory(), disk(&data_dir)));
-        let answer = tokio::time::timeout(PATIENCE, control.db.ping()).await;
+        let takes_writes = latest.writes.look(&control.db, &control.metrics, control.clock.now()).await;
         let (memory, disk) = machine.await.unwrap_or_default();
-        let reading = Reading { database_answers: matches!(answer, Ok(Ok(()))), memory, disk };
-        *latest = Some((Instant::now(), reading));
+        let reading = Reading { takes_writes, memory, disk };
+        latest.reading = Some((Instant::now(), reading));
         reading
     }
 }

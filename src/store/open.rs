@@ -8,15 +8,15 @@ use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::migrate::{MigrateError, Migrator};
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgPoolOptions};
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Connection, SqliteConnection, SqlitePool};
 
-use super::{Db, StoreError};
+use super::{Db, StoreError, connections};
 use crate::config::{Database, DatabaseLocation};
 
 /// What SQLite waits for a lock that another process holds, such as a command beside the server.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Versions 3.7.0 to 3.51.2 can corrupt a database when two connections write and checkpoint at once.
 const OLDEST_SQLITE: (u32, u32, u32) = (3, 51, 3);
 
@@ -160,15 +160,17 @@ async fn open_sqlite(path: &Path, database: &Database, check: bool) -> Result<Db
         .synchronous(SqliteSynchronous::Full)
         .foreign_keys(true)
         .busy_timeout(BUSY_TIMEOUT);
-    // Connections to a file do not go stale: none is tested, retired or made anew.
+    // Connections to a file do not go stale: none is retired, and none is replaced but after an error.
     let pool = || {
         SqlitePoolOptions::new()
             .acquire_timeout(database.acquire_timeout)
             .test_before_acquire(false)
+            .after_release(|conn, _| Box::pin(connections::is_idle(conn)))
             .idle_timeout(None)
             .max_lifetime(None)
     };
-    let writer = pool().max_connections(1).connect_with(options.clone()).await?;
+    let writer = pool().after_connect(|conn, _| Box::pin(connections::require_writable(conn)));
+    let writer = writer.max_connections(1).connect_with(options.clone()).await?;
     require_fixed_sqlite(&writer).await?;
     if left_open && check {
         check_integrity(&writer).await?;
@@ -180,31 +182,25 @@ async fn open_sqlite(path: &Path, database: &Database, check: bool) -> Result<Db
 async fn open_postgres(url: &SecretString, database: &Database) -> Result<Db, StoreError> {
     let options = PgConnectOptions::from_str(url.expose_secret())?.application_name("tollgate");
     let limit = database.statement_timeout.as_millis().to_string();
-    // Each connection is asked before use, which costs the same round trip as a ping: a server that
-    // was demoted to a standby still answers pings, and would be kept by the pool for good.
+    // Each connection is asked before use, which costs the same round trip as a ping.
     let pool = PgPoolOptions::new()
         .max_connections(database.max_connections.max(1))
         .acquire_timeout(database.acquire_timeout)
         .test_before_acquire(false)
-        .before_acquire(|conn, _| Box::pin(takes_writes(conn)))
+        .before_acquire(|conn, _| Box::pin(connections::is_fresh(conn)))
+        .after_release(|conn, _| Box::pin(connections::has_ended(conn)))
         .after_connect(move |conn, _| {
             let limit = limit.clone();
             Box::pin(async move {
                 let set = "SELECT set_config('statement_timeout', $1, false)";
                 sqlx::query(set).bind(limit).execute(&mut *conn).await?;
-                if takes_writes(conn).await? {
+                if connections::is_fresh(conn).await? {
                     return Ok(());
                 }
                 Err(sqlx::Error::Configuration("this PostgreSQL server is read-only, a standby".into()))
             })
         });
     Ok(Db::Postgres(pool.connect_with(options).await?))
-}
-
-async fn takes_writes(conn: &mut PgConnection) -> Result<bool, sqlx::Error> {
-    let read_only: String =
-        sqlx::query_scalar("SELECT current_setting('transaction_read_only')").fetch_one(conn).await?;
-    Ok(read_only == "off")
 }
 
 /// Asserts the bundled SQLite, lest a changed lock file bring back an old one.

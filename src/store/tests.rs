@@ -20,6 +20,7 @@ use crate::ids::{ExchangeId, RunId, UserId};
 
 mod accounts;
 mod audit;
+mod connections;
 mod deleted;
 mod exchanges;
 mod keys;

@@ -82,7 +82,7 @@ pub(crate) async fn full(plan: &Plan, seed: u64) -> Report {
     let plan = Plan { beside: true, ..plan.clone() };
     let origin = Origin::start();
     let gate = Gate::new(&plan, &origin.url()).await;
-    let small = match Small::mount(gate.folder.path().join("data")) {
+    let small = match Small::mount(gate.folder.path().join("data"), "1m") {
         Ok(small) => small,
         Err(why) => {
             let mut report = report;
@@ -93,6 +93,21 @@ pub(crate) async fn full(plan: &Plan, seed: u64) -> Report {
     let mut run = Run::with(origin, gate, report).await;
     run.fill_up(seed).await;
     run.squeeze(&small).await;
+    let report = run.close(Strictness::Exact).await;
+    drop(small);
+    full_for_both(&plan, report).await
+}
+
+/// A file system that others fill up, with the database on it as well.
+async fn full_for_both(plan: &Plan, report: Report) -> Report {
+    let plan = Plan { beside: false, ..plan.clone() };
+    let origin = Origin::start();
+    let gate = Gate::new(&plan, &origin.url()).await;
+    let small = Small::mount(gate.folder.path().join("data"), "6m").expect("a second file system");
+    let mut run = Run::with(origin, gate, report).await;
+    for _ in 0..3 {
+        run.squeeze_both(&small).await;
+    }
     let report = run.close(Strictness::Exact).await;
     drop(small);
     report
@@ -200,6 +215,31 @@ impl Run {
         self.report.figure("well again after there was space, ms", again.as_millis());
     }
 
+    /// Somebody else takes all the space for a while, and the database needs some.
+    async fn squeeze_both(&mut self, small: &Small) {
+        let filler = small.fill();
+        self.until("refused on a full disk", async |run| run.note().await == 503).await;
+        self.until("not registered on a full disk", async |run| run.registered().await == 503).await;
+        let told =
+            self.until("said by readyz", async |run| run.gate.status("/readyz").await == Some(503)).await;
+        self.report.figure("database on the full disk; readyz says so after, ms", told.as_millis());
+        std::fs::remove_file(filler).unwrap();
+        let again = self.until("well again", async |run| {
+            let taken = run.note().await == 200 && run.registered().await == 201;
+            taken && run.gate.status("/readyz").await == Some(200)
+        });
+        let again = again.await;
+        self.report.figure("well again after there was space, ms", again.as_millis());
+    }
+
+    /// How a registration is answered, of another user each time.
+    async fn registered(&self) -> u16 {
+        let name = format!("late{}", self.numbers.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
+        let form = serde_json::json!({"username": name, "name": name, "email": format!("{name}@example.com"),
+            "password": "password123", "confirm_password": "password123", "type": "Personal"});
+        self.gate.post("/api/v1/auth/register", None, &form).await.0
+    }
+
     async fn until(&mut self, what: &str, mut is: impl AsyncFnMut(&mut Self) -> bool) -> Duration {
         let begun = Instant::now();
         while !is(self).await {
@@ -258,10 +298,11 @@ impl Run {
 // === impl Small ===
 
 impl Small {
-    fn mount(folder: PathBuf) -> Result<Self, String> {
+    fn mount(folder: PathBuf, size: &str) -> Result<Self, String> {
         std::fs::create_dir_all(&folder).map_err(|error| error.to_string())?;
         let mut command = Command::new("mount");
-        command.args(["-t", "tmpfs", "-o", "size=1m,mode=700", "tollgate-lab"]).arg(&folder);
+        let options = format!("size={size},mode=700");
+        command.args(["-t", "tmpfs", "-o", &options, "tollgate-lab"]).arg(&folder);
         let output = command.output().map_err(|error| error.to_string())?;
         if output.status.success() {
             Ok(Self(folder))

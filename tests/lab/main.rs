@@ -26,7 +26,7 @@ mod proof;
 use proof::gate::Plan;
 use proof::postgres::Server;
 use proof::report::Report;
-use proof::{away, backlog, damage, disk, kill, power, race};
+use proof::{away, backlog, damage, disk, faults, kill, power, race};
 
 /// Experiments that prove, or break, what the README promises.
 #[derive(Parser)]
@@ -79,6 +79,12 @@ enum Experiment {
     Disk {
         #[arg(long, default_value_t = 200)]
         rounds: u64,
+    },
+    /// Each write of the process, or each message to PostgreSQL, fails once, one after the other.
+    Faults {
+        /// The last of each kind that fails.
+        #[arg(long, default_value_t = 60)]
+        most: u64,
     },
     /// A disk of 1 MiB is full, and has space again. Needs root.
     Full,
@@ -152,6 +158,9 @@ async fn run(lab: &Lab, plan: &Plan) -> Report {
         }
         Experiment::Away { seconds } => away::away(plan, Duration::from_secs(seconds), lab.seed).await,
         Experiment::Disk { rounds } => disk::failing(plan, rounds, lab.seed).await,
+        Experiment::Faults { most } => {
+            faults::faults(plan, faults::Reach { most, back_within: Duration::from_secs(2) }).await
+        }
         Experiment::Full => disk::full(plan, lab.seed).await,
         Experiment::Power { states, milliseconds, strict } => {
             let run = (Duration::from_millis(milliseconds), strict);

@@ -4,7 +4,7 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use super::strace_log;
 
@@ -42,6 +42,17 @@ pub(crate) fn inject(binary: &Path, calls: &str, how: &str) -> Command {
     command.args(["-D", "-f", "-qqq", "-e", &format!("trace={calls}"), "-e", "signal=none"]);
     command.args(["-e", &format!("inject={calls}:{how}"), "-o", "/dev/null", "--"]).arg(binary);
     command
+}
+
+/// Traces the running process `pid`, lets `calls` fail as `how` says, on `file` alone where one is named, and
+/// writes those calls to `log`.
+pub(crate) fn attach(pid: u32, log: &Path, (calls, how): (&str, &str), file: Option<&str>) -> Child {
+    let mut command = Command::new("strace");
+    command.args(["-f", "-qqq", "-e", &format!("trace={calls}"), "-e", "signal=none"]);
+    command.args(["-e", &format!("inject={calls}:{how}"), "-p", &pid.to_string(), "-o"]).arg(log);
+    command.args(file.into_iter().flat_map(|file| ["-P", file]));
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.spawn().expect("strace")
 }
 
 /// Whether a file may be laid over one of `/proc`, for one process.

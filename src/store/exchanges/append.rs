@@ -6,6 +6,7 @@ use sqlx::QueryBuilder;
 
 use super::{Exchange, Verdict, columns, said};
 use crate::ids::{ExchangeId, RunId, UserId};
+use crate::store::connections::{SILENCE, within};
 use crate::store::leases::{Used, charge};
 use crate::store::text::storable;
 use crate::store::{Db, StoreError, Tx, webhooks};
@@ -40,7 +41,10 @@ pub async fn append(db: &Db, run: RunId, rows: &[Exchange]) -> Result<u64, Store
     while let Some((batch, later)) =
         rest.split_at_checked(batch_len(rest)).filter(|(batch, _)| !batch.is_empty())
     {
-        inserted += append_batch(db, run, batch).await?;
+        inserted += match db {
+            Db::Sqlite { .. } => append_batch(db, run, batch).await?,
+            Db::Postgres(_) => within(SILENCE, append_batch(db, run, batch)).await?,
+        };
         rest = later;
     }
     Ok(inserted)

@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::Held;
 use crate::ids::RunId;
+use crate::store::connections::{SILENCE, within};
 use crate::store::{Db, StoreError};
 
 /// The name of one transaction.
@@ -69,7 +70,9 @@ pub async fn clear(db: &Db, run: RunId, doubt: &Doubt) -> Result<Cleared, StoreE
     match db {
         // SQLite always answers, so that there is no doubt.
         Db::Sqlite { .. } => Ok(Cleared::default()),
-        Db::Postgres(pool) => Ok(clear_postgres(pool, run, doubt).await?),
+        Db::Postgres(pool) => {
+            within(SILENCE, clear_postgres(pool, run, doubt)).await.map_err(StoreError::from)
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use sqlx::{PgPool, SqlitePool};
 use super::errand::{Errand, errand};
 use super::{Held, LeaseError, json};
 use crate::ids::{RunId, UserId};
+use crate::store::connections::{SILENCE, within};
 use crate::store::{Db, StoreError};
 
 const HELD_SQLITE: &str = "SELECT l.user_id, l.day, l.epoch, MIN(l.units, g.value ->> 3) AS units
@@ -57,7 +58,7 @@ pub async fn give_back(db: &Db, run: RunId, units: &[Held]) -> Result<i64, Lease
         Db::Sqlite { writer, .. } => give_back_sqlite(writer, run, &units).await.map_err(StoreError::from)?,
         Db::Postgres(pool) => {
             let errand = Errand::new();
-            let given = give_back_postgres(pool, (run, errand), &units).await;
+            let given = within(SILENCE, give_back_postgres(pool, (run, errand), &units)).await;
             given.map_err(|error| Errand::failed(vec![errand], error))?
         }
     };

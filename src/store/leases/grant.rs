@@ -7,6 +7,7 @@ use sqlx::{PgPool, Sqlite, Transaction};
 use super::errand::{Errand, errand};
 use super::{Ask, Granted, LeaseError, json};
 use crate::ids::{RunId, UserId};
+use crate::store::connections::{SILENCE, within};
 use crate::store::{Db, StoreError};
 
 #[derive(sqlx::FromRow)]
@@ -140,7 +141,7 @@ async fn grant_postgres(pool: &PgPool, run: RunId, asks: &[Ask]) -> Result<Vec<G
     for attempt in 1..=TRIES {
         let errand = Errand::new();
         errands.push(errand);
-        match grant_once(pool, (run, errand), &open).await {
+        match within(SILENCE, grant_once(pool, (run, errand), &open)).await {
             Ok(found) => answers.extend(found),
             Err(error) if attempt < TRIES && is_passing(&error) => continue,
             Err(error) => return Err(Errand::failed(errands, error)),

@@ -96,6 +96,7 @@ async fn both_engines_are_migrated_to_the_same_tables_and_columns() {
             "verified_emails",
             "webhook_events",
             "webhook_queue",
+            "write_probe",
         ]
     );
     assert_eq!(found, written(concat!(env!("CARGO_MANIFEST_DIR"), "/migrations/sqlite")));

@@ -1,7 +1,11 @@
 //! What orchestrators and people who look around are told.
 
-use serde_json::json;
+use std::time::Instant;
 
+use serde_json::json;
+use sqlx::{Connection, Executor, PgConnection, SqliteConnection};
+
+use crate::upstream::PATIENCE;
 use crate::world::World;
 
 #[tokio::test]
@@ -84,4 +88,47 @@ async fn every_answer_of_the_api_is_counted_by_the_path_it_was_routed_to() {
     );
     let of_the_model = "tollgate_requests_total{route=\"/v1\",status=\"200\",source=\"upstream\"}";
     assert_eq!(world.metric(of_the_model).to_string(), "1");
+}
+
+/// Waits until `/readyz` answers `status`; what it says then.
+async fn ready_when(world: &World, status: u16) -> serde_json::Value {
+    let asked = Instant::now();
+    loop {
+        let reply = world.get("/readyz").send().await;
+        if reply.status == status {
+            return reply.json();
+        }
+        assert!(asked.elapsed() < PATIENCE, "{}: {}", reply.status, reply.text());
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_database_that_answers_and_takes_no_writes_is_not_ready_and_afterwards_it_is() {
+    let world = World::start().await;
+    ready_when(&world, 200).await;
+    let url = world.database_url();
+    // What a grant needs is another session's: SQLite's lock; with PostgreSQL each table in its turn.
+    for table in ["quota", "leases", "users", "errands", "write_probe"] {
+        let refused = if url.starts_with("sqlite") {
+            let mut other = SqliteConnection::connect(&url).await.unwrap();
+            other.execute("BEGIN IMMEDIATE").await.unwrap();
+            let refused = ready_when(&world, 503).await;
+            other.execute("ROLLBACK").await.unwrap();
+            refused
+        } else {
+            let mut other = PgConnection::connect(&url).await.unwrap();
+            let lock = format!("BEGIN; LOCK TABLE {table} IN EXCLUSIVE MODE");
+            other.execute(sqlx::raw_sql(sqlx::AssertSqlSafe(lock))).await.unwrap();
+            let refused = ready_when(&world, 503).await;
+            assert_eq!(world.get("/health").send().await.json()["database"], "unhealthy");
+            other.execute("ROLLBACK").await.unwrap();
+            refused
+        };
+        assert_eq!(refused["reasons"], json!(["database_cannot_write"]), "{refused}");
+        ready_when(&world, 200).await;
+        if url.starts_with("sqlite") {
+            break;
+        }
+    }
 }
