@@ -15,9 +15,11 @@ use sqlx::{Connection, Row};
 /// How long a PostgreSQL server may take to end what a connection was doing when it was given back.
 const END_PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long a PostgreSQL server may say nothing to who grants or writes the log: far longer than a statement
-/// is given there. What is asked again afterwards is never done twice.
-pub(super) const SILENCE: Duration = Duration::from_secs(20);
+/// How long a PostgreSQL server may say nothing to who grants, or gives back. What is asked again
+/// afterwards is never done twice.
+pub(super) const SILENCE: Duration = Duration::from_secs(5);
+/// The same for a batch of the log, which is several statements.
+pub(super) const SILENCE_OF_BATCH: Duration = Duration::from_secs(20);
 
 /// Gives `work` up after `limit`: a server that is silent, behind a connection that is never closed, would be
 /// waited for without end. Its connection is then closed.

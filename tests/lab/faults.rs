@@ -43,7 +43,7 @@ const CALLS: [(&str, &str, Files); 9] = [
     ("fdatasync,fsync", "EIO", Files::All),
     ("ftruncate,fallocate", "EIO", Files::All),
 ];
-const WIRE: [Fault; 4] = [Fault::Refused, Fault::Unsent, Fault::Unanswered, Fault::Silent];
+const WIRE: [Fault; 3] = [Fault::Refused, Fault::Unsent, Fault::Unanswered];
 /// Users, who take turns, so that each needs a grant when its turn comes.
 const PEOPLE: usize = 24;
 /// How long a disk that fails for good, or a lock, is looked at.

@@ -28,8 +28,6 @@ pub(crate) enum Fault {
     Unsent,
     /// It arrives, and the connection is cut before the answer.
     Unanswered,
-    /// It does not arrive, and nothing comes any more.
-    Silent,
 }
 
 /// Which message meets which fault, and how many have passed.
@@ -155,7 +153,6 @@ async fn converse(client: &mut TcpStream, server: &mut TcpStream, aim: &Mutex<Ai
                             let _ = server.read(&mut answered).await;
                             return;
                         }
-                        Some(Fault::Silent) => std::future::pending().await,
                     }
                 }
                 _ => return,

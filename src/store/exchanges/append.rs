@@ -6,7 +6,7 @@ use sqlx::QueryBuilder;
 
 use super::{Exchange, Verdict, columns, said};
 use crate::ids::{ExchangeId, RunId, UserId};
-use crate::store::connections::{SILENCE, within};
+use crate::store::connections::{SILENCE_OF_BATCH, within};
 use crate::store::leases::{Used, charge};
 use crate::store::text::storable;
 use crate::store::{Db, StoreError, Tx, webhooks};
@@ -43,7 +43,7 @@ pub async fn append(db: &Db, run: RunId, rows: &[Exchange]) -> Result<u64, Store
     {
         inserted += match db {
             Db::Sqlite { .. } => append_batch(db, run, batch).await?,
-            Db::Postgres(_) => within(SILENCE, append_batch(db, run, batch)).await?,
+            Db::Postgres(_) => within(SILENCE_OF_BATCH, append_batch(db, run, batch)).await?,
         };
         rest = later;
     }

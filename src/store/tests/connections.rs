@@ -8,6 +8,13 @@ use sqlx::AssertSqlSafe;
 use super::*;
 use crate::store::write_probe;
 
+/// SQLite: the file may not grow, which rolls the whole transaction back. PostgreSQL: 25P02 from then on.
+const FAILING: [&str; 3] = [
+    "CREATE TABLE big AS SELECT hex(randomblob(3000000)) AS x",
+    "INSERT INTO write_probe (id, at) VALUES (2, 2)",
+    "SELECT nothing FROM nowhere",
+];
+
 /// One connection that writes, whatever the database.
 async fn narrow(world: &Fresh) -> Db {
     Db::connect(&Database { max_connections: 1, ..world.settings.clone() }).await.unwrap()
@@ -28,12 +35,6 @@ async fn write_alone(db: &Db, at: i64) -> Result<(), sqlx::Error> {
 async fn after_an_error_that_rolled_a_transaction_back_the_next_one_works() {
     let world = fresh().await;
     let db = narrow(&world).await;
-    // SQLite: the file may not grow, which rolls the whole transaction back. PostgreSQL: 25P02 from then on.
-    const FAILING: [&str; 3] = [
-        "CREATE TABLE big AS SELECT hex(randomblob(3000000)) AS x",
-        "INSERT INTO write_probe (id, at) VALUES (2, 2)",
-        "SELECT nothing FROM nowhere",
-    ];
     for (round, (text, commits)) in FAILING.iter().flat_map(|text| [(text, true), (text, false)]).enumerate()
     {
         if let (true, Db::Sqlite { writer, .. }) = (text.starts_with("CREATE"), &db) {
