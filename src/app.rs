@@ -1,7 +1,7 @@
 //! The gateway as a whole: what is started in which order, and stopped in which.
 //!
-//! Start: database, this run, identity and quota, the log, the control plane, then the workers with their
-//! sockets; a client is met only when everything behind is ready. Stop: the reverse, in four steps:
+//! Start: the log's folder and its lock, the workers with their sockets, which answer health checks only; then
+//! the database, this run, identity and quota, the log, the control plane. Then everything is answered. Stop: the reverse, in four steps:
 //! nothing new is accepted; running answers come to their end; what is left after the drain time is
 //! ended with a word; what is still to be written is written.
 
@@ -9,24 +9,24 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
 use crate::background::Background;
 use crate::clock::Clock;
-use crate::config::{self, Config};
+use crate::config::Config;
 use crate::control::{self, Readiness, Reason, Surface};
 use crate::ids::RunId;
 use crate::jobs::Jobs;
-use crate::listen::{self, Acceptor, ClientIps, Stop, TlsKeys};
+use crate::listen::Stop;
 use crate::quota::Quota;
-use crate::store::Db;
-use crate::store::runs::Run;
+use crate::store::{Db, SlowReads};
 use crate::telemetry::Metrics;
 
+mod database;
 mod door;
 mod first_admin;
+mod listeners;
 mod preflight;
 mod recovery;
 mod run;
@@ -36,8 +36,9 @@ mod weaknesses;
 mod worker;
 
 use door::{Door, Hallway};
+use listeners::{Listeners, Starting};
 pub use preflight::{folders, preflight};
-use services::Services;
+use services::{Ground, Services};
 pub use signals::Signals;
 pub use weaknesses::weaknesses;
 use worker::Workers;
@@ -48,6 +49,7 @@ pub struct App {
     readiness: Readiness,
     background: Background,
     db: Db,
+    slow_reads: SlowReads,
     quota: Quota,
     run: RunId,
     metrics: Arc<Metrics>,
@@ -87,7 +89,7 @@ impl App {
         let runtime =
             builder.worker_threads(BACKGROUND_THREADS).thread_name("background").enable_all().build()?;
         let background = Background::new(runtime.handle().clone());
-        match Self::build(config, clock, background).await {
+        match Box::pin(Self::build(config, clock, background)).await {
             Ok(app) => Ok(Self { runtime: Some(runtime), ..app }),
             Err(error) => {
                 runtime.shutdown_background();
@@ -97,14 +99,36 @@ impl App {
     }
 
     async fn build(config: Config, clock: Clock, background: Background) -> anyhow::Result<Self> {
-        let (stop, cut) = (Stop::default(), CancellationToken::new());
-        let services = Services::build(&config, &clock, &background, stop.drain.clone()).await?;
+        let stop = Stop::default();
+        let readiness = Readiness::default();
+        readiness.set(Reason::Starting, true);
+        let (metrics, run) = (Arc::new(Metrics::new()), RunId::generate());
+        // The lock of the data folder comes before the sockets: another gateway here would share them.
+        let log = recovery::open_spool(&config, run, &background, &metrics).await?;
+        let starting = Starting { readiness: readiness.clone(), clock: clock.clone() };
+        let listeners = Listeners::open(&config, &background, &stop, starting).await;
+        let listeners = listeners.inspect_err(|_| stop.hard.cancel())?;
+        tracing::info!(listen = %listeners.local_addr, "listening; health checks are answered, the database is opened");
+        let ground = Ground { readiness, metrics, run, log };
+        let complete = Self::complete(config, clock, background, (ground, listeners, stop.clone()));
+        Box::pin(complete).await.inspect_err(|_| {
+            stop.drain.cancel();
+            stop.hard.cancel();
+        })
+    }
+
+    /// Everything behind the sockets.
+    async fn complete(
+        mut config: Config,
+        clock: Clock,
+        background: Background,
+        (ground, listeners, stop): (Ground, Listeners, Stop),
+    ) -> anyhow::Result<Self> {
+        let cut = CancellationToken::new();
+        let services = Services::build(&mut config, &clock, (&background, &stop.drain), ground).await?;
         let jobs = Jobs::start(&background, services.sources(&clock), &config)?;
         let control = Arc::new(services.control(&config, &clock, &jobs)?);
-        let client_ips = Arc::new(ClientIps::new(config.server.trusted_proxies.clone()));
-        let tls = load_tls(&config.server, &background, &stop)?;
-        let acceptor = Acceptor::new(config.server.connections.clone(), tls, Arc::clone(&client_ips));
-        let acceptor = Arc::new(acceptor);
+        let client_ips = Arc::clone(&listeners.client_ips);
         let started_at = clock.now();
         let shared = Arc::new(services.shared(Arc::clone(&client_ips), clock, cut.clone()));
         let hallway = |surface| Hallway {
@@ -113,24 +137,17 @@ impl App {
             client_ips: Arc::clone(&client_ips),
             claims_root: config.routes.iter().any(|route| route.prefix.is_empty()),
         };
-
-        let mut workers = Workers::new(acceptor, stop.clone());
-        let separate = !config.server.admin_listen.is_empty();
-        let public = if separate { Surface::Public } else { Surface::Everything };
-        let sockets = bind("server.listen", &config.server.listen, config.server.workers)?;
-        let local_addr = first(&sockets)?;
-        let admin_sockets = bind("server.admin_listen", &config.server.admin_listen, 1)?;
-        let admin_addr = if separate { Some(first(&admin_sockets)?) } else { None };
+        let (local_addr, admin_addr) = (listeners.local_addr, listeners.admin_addr);
+        let public = if admin_addr.is_some() { Surface::Public } else { Surface::Everything };
         // Made and told when nothing is left that could keep the start from succeeding: what is told once
         // must not be lost.
         first_admin::ensure(&services.db, &config.security, &background, started_at).await?;
-        workers.open(sockets, Door::proxying(hallway(public), config.clone(), shared)).await?;
-        if separate {
-            workers.open(admin_sockets, Door::controlling(hallway(Surface::Admin))).await?;
-        }
+        let doors = Door::proxying(hallway(public), config.clone(), shared);
+        let workers = listeners.furnish(doors, Door::controlling(hallway(Surface::Admin))).await?;
         workers.count_into(Arc::clone(&services.metrics), &background);
+        let Services { readiness, db, slow_reads, quota, run, metrics, undelivered, .. } = services;
+        readiness.set(Reason::Starting, false);
         tracing::info!(listen = %local_addr, "the gate is open");
-        let Services { readiness, db, quota, run: Run { id: run, .. }, metrics, undelivered, .. } = services;
         let drain_timeout = config.server.drain_timeout;
         let runtime = None;
         Ok(Self {
@@ -138,8 +155,9 @@ impl App {
             readiness,
             background,
             db,
+            slow_reads,
             quota,
-            run,
+            run: run.id,
             metrics,
             workers,
             jobs,
@@ -215,36 +233,16 @@ impl App {
         if tokio::time::timeout(LAST_ROWS, self.quota.close()).await.is_err() {
             tracing::error!("the conversations in hand could not be given back in time");
         }
-        let Self { background, db, run, runtime, .. } = self;
+        let Self { background, db, slow_reads, run, runtime, .. } = self;
         if tokio::time::timeout(LAST_ROWS, background.finish()).await.is_err() {
             tracing::error!("the last rows could not be written in time");
         }
         run::end(&db, &background, run).await;
+        slow_reads.close().await;
         db.close().await;
         if let Some(runtime) = runtime {
             runtime.shutdown_background();
         }
         tracing::info!("the gate is closed");
     }
-}
-
-fn load_tls(
-    server: &config::Server,
-    background: &Background,
-    stop: &Stop,
-) -> anyhow::Result<Option<Arc<TlsKeys>>> {
-    let Some(files) = &server.tls else { return Ok(None) };
-    let keys = Arc::new(TlsKeys::load(files)?);
-    background.spawn(Arc::clone(&keys).watch(stop.drain.clone()));
-    Ok(Some(keys))
-}
-
-fn bind(path: &str, addresses: &[SocketAddr], workers: usize) -> anyhow::Result<Vec<listen::WorkerSockets>> {
-    let shown = || format!("{path}: cannot listen on {addresses:?}; is another program there?");
-    listen::bind(addresses, workers).with_context(shown)
-}
-
-fn first(sockets: &[listen::WorkerSockets]) -> anyhow::Result<SocketAddr> {
-    let first = sockets.first().and_then(|sockets| sockets.addresses().first());
-    first.copied().context("server.listen: no address to listen on")
 }

@@ -34,7 +34,7 @@ use secrecy::{ExposeSecret, SecretString};
 pub use self::env::Vars;
 pub use self::load::{ConfigError, Options, locate};
 pub use self::mail::{Delivery, Mail, Smtp, SmtpEncryption};
-pub use self::secrets::{RequireTotp, Secrets, Security};
+pub use self::secrets::{MissingSecret, RequireTotp, Secrets, Security};
 pub use self::webhooks::{Authz, WebhookEvent, Webhooks};
 use crate::dialect::Dialect;
 use crate::plan::{AddressRules, Plans};
@@ -160,6 +160,10 @@ pub struct Database {
     pub acquire_timeout: Duration,
     /// Longest run of one statement.
     pub statement_timeout: Duration,
+    /// Of `max_connections`, those of lists, sums and walks.
+    pub max_slow_reads: u32,
+    /// Longest run of one of their statements.
+    pub slow_read_timeout: Duration,
 }
 
 /// Which engine, and where.

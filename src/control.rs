@@ -26,7 +26,7 @@ use crate::limits::Limits;
 use crate::plan::Plans;
 use crate::quota::Quota;
 use crate::schedule::Schedule;
-use crate::store::Db;
+use crate::store::{Db, SlowReads};
 use crate::telemetry::Metrics;
 
 mod audit;
@@ -65,7 +65,9 @@ mod reset;
 pub mod rights;
 mod second_factor;
 mod session;
+mod slow_reads;
 mod staff;
+mod starting;
 mod totp;
 mod trail;
 mod usage;
@@ -83,6 +85,7 @@ pub use openapi::openapi_json;
 pub use passwords::Passwords;
 pub use paths::Listed;
 pub use register::{is_username, newcomer};
+pub use starting::starting;
 pub use violations::is_email;
 
 use paths::{Paths, delete, get, post, put};
@@ -92,6 +95,8 @@ use rights::Action as A;
 pub struct Control {
     /// The truth.
     pub db: Db,
+    /// Where lists, sums and walks are read.
+    pub slow_reads: SlowReads,
     /// Told when a user changes.
     pub directory: Directory,
     /// Asked what is left of a day, and for a conversation by `verify-key`.

@@ -17,6 +17,7 @@ use sha2::Sha256;
 use zeroize::Zeroizing;
 
 pub mod erasure;
+pub mod fingerprint;
 pub mod key;
 pub mod password;
 pub mod seal;

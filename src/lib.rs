@@ -44,6 +44,7 @@ pub mod chatlog;
 pub mod identity;
 pub mod quota;
 pub mod schedule;
+pub mod secrets;
 pub mod timekeeper;
 
 // Floor 5: the two planes, blind to each other, and the clockwork.

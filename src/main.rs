@@ -28,6 +28,10 @@ enum Command {
         /// The file; else $GATEWAY_CONFIG, ./gateway.toml, /etc/tollgate/gateway.toml.
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
+        /// Start although the database knows other secrets, which are lost: what was made with them no longer
+        /// works. The start says what that is, and the audit trail keeps it.
+        #[arg(long)]
+        accept_lost_keys: bool,
     },
     /// Start in front of a small chat app of its own, with a user to try it.
     Demo {
@@ -85,7 +89,7 @@ const UNREADABLE: u8 = 2;
 fn main() -> ExitCode {
     let Arguments { command } = Arguments::parse();
     let done = match command {
-        Command::Serve { config } => commands::serve(config.as_deref()),
+        Command::Serve { config, accept_lost_keys } => commands::serve(config.as_deref(), accept_lost_keys),
         Command::Demo { listen, data } => commands::demo(listen, data),
         Command::Check(ConfigFile { config, json }) => commands::check(config.as_deref(), json),
         Command::Migrate(ConfigFile { config, json }) => commands::migrate(config.as_deref(), json),

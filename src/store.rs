@@ -52,16 +52,20 @@ pub mod audit;
 pub mod clock_marks;
 pub mod deleted;
 pub mod exchanges;
+mod integrity;
 pub mod job_runs;
 pub mod keys;
 pub mod leases;
 pub mod ledger;
 pub mod mail_tokens;
 mod open;
+mod postgres;
 pub mod quota;
 pub mod runs;
 pub mod second_factors;
+pub mod secrets;
 pub mod sessions;
+mod slow_reads;
 pub mod staff;
 pub mod takeover;
 mod text;
@@ -71,6 +75,10 @@ pub mod webhooks;
 
 #[cfg(test)]
 pub(crate) mod tests;
+
+pub use integrity::{Progress as CheckProgress, Unchecked, Watch as CheckWatch};
+pub use open::{A_WHILE, Opening};
+pub use slow_reads::{NoTurn, SlowRead, SlowReads};
 
 /// The database. Clones share its connections.
 #[derive(Clone, Debug)]
@@ -91,8 +99,11 @@ pub enum Db {
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// Not now: no free connection in time, the server gone, the disk full. Worth trying again.
-    #[error("the database cannot answer: {0}")]
+    #[error("the database cannot answer: {}", told(.0))]
     Unavailable(#[source] sqlx::Error),
+    /// Not now: the server takes no connection, for this reason of its own.
+    #[error("{0}")]
+    NoConnection(String),
     /// Never, until somebody mends it: the file, the schema or a row is not as it was written.
     #[error("{what}: {detail}")]
     Damaged {
@@ -143,16 +154,31 @@ impl StoreError {
     }
 }
 
+/// sqlx knows a pool, and the operator its settings.
+fn told(error: &sqlx::Error) -> String {
+    match error {
+        sqlx::Error::PoolTimedOut => "no connection was free within database.acquire_timeout: all that \
+             database.max_connections allows were in use, or the server took no more"
+            .to_owned(),
+        other => other.to_string(),
+    }
+}
+
 // === impl Db ===
 
 impl Db {
     /// Whether a question is answered at all.
     ///
     /// # Errors
-    /// [`StoreError`], when it is not.
+    /// [`StoreError`], when it is not; where PostgreSQL takes no connection, with its own reason.
     pub async fn ping(&self) -> Result<(), StoreError> {
-        on!(self, read pool => sqlx::query("SELECT 1").execute(pool).await.map(|_| ()))?;
-        Ok(())
+        let asked = on!(self, read pool => sqlx::query("SELECT 1").execute(pool).await.map(|_| ()));
+        match (self, asked) {
+            (Self::Postgres(pool), Err(sqlx::Error::PoolTimedOut)) => {
+                Err(postgres::why_no_connection(pool).await)
+            }
+            (_, asked) => Ok(asked?),
+        }
     }
 
     /// Lets running statements end, then closes every connection. SQLite folds its log into the

@@ -16,7 +16,7 @@ const FLOORS: [&[&str]; 7] = [
     &["credential", "plan", "dialect"],
     &["config"],
     &["store", "limits", "listen", "notify", "spool"],
-    &["identity", "quota", "chatlog", "schedule", "timekeeper"],
+    &["identity", "quota", "chatlog", "schedule", "secrets", "timekeeper"],
     &["proxy", "control", "jobs"],
     &["main", "commands", "app", "demo"],
 ];

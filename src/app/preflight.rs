@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context, bail};
 use rustix::fs::{Access, access};
 
-use super::bind;
+use super::listeners::bind;
 use crate::config::{Config, DatabaseLocation};
 use crate::listen::TlsKeys;
 

@@ -1,14 +1,15 @@
 //! What the two planes are made of, started from the ground up.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use super::{recovery, run};
+use super::{database, recovery, run};
 use crate::background::Background;
 use crate::chatlog::{self, Chatlog};
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::config::{self, Config};
 use crate::control::{self, Control, Readiness};
 use crate::credential::erasure::Erasures;
@@ -25,15 +26,27 @@ use crate::listen::ClientIps;
 use crate::notify::mail::Mailer;
 use crate::proxy;
 use crate::quota::{self, Quota};
-use crate::store::Db;
+use crate::secrets;
+use crate::spool::{self, Spool};
 use crate::store::runs::Run;
+use crate::store::{Db, SlowReads};
 use crate::telemetry::Metrics;
 use crate::timekeeper::{self, Timekeeper};
+
+/// What is there before the database is opened.
+pub(super) struct Ground {
+    pub(super) readiness: Readiness,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) run: RunId,
+    /// The spool, what is read of it, and where what cannot become a row is kept.
+    pub(super) log: (Spool, spool::Reader, PathBuf),
+}
 
 /// What the floors below the planes are made of, once started.
 pub(super) struct Services {
     pub(super) readiness: Readiness,
     pub(super) db: Db,
+    pub(super) slow_reads: SlowReads,
     pub(super) run: Run,
     pub(super) directory: Directory,
     pub(super) limits: Arc<Limits>,
@@ -46,22 +59,35 @@ pub(super) struct Services {
     pub(super) background: Background,
 }
 
+/// The secrets, once it is certain that they are the database's; those that are missing are made.
+async fn own_secrets(
+    db: &Db,
+    mut security: config::Security,
+    background: &Background,
+    now: Timestamp,
+) -> anyhow::Result<config::Security> {
+    let db = db.clone();
+    let settled = background.run(async move {
+        let accept_lost = security.accept_lost;
+        secrets::settle(&db, &mut security, accept_lost, now).await.map(|()| security)
+    });
+    Ok(settled.await??)
+}
+
 // === impl Services ===
 
 impl Services {
     /// Starts them, from the ground up.
     pub(super) async fn build(
-        config: &Config,
+        config: &mut Config,
         clock: &Clock,
-        background: &Background,
-        draining: CancellationToken,
+        (background, draining): (&Background, &CancellationToken),
+        ground: Ground,
     ) -> anyhow::Result<Self> {
-        let metrics = Arc::new(Metrics::new());
-        let run = RunId::generate();
-        let (spool, reader, poison) = recovery::open_spool(config, run, background, &metrics).await?;
-        let database = config.database.clone();
-        let db = background.run(async move { Db::connect(&database).await }).await??;
+        let Ground { readiness, metrics, run, log: (spool, reader, poison) } = ground;
+        let (db, slow_reads) = database::open(config, background, (&readiness, &metrics), draining).await?;
         keep_time((&db, clock), &metrics, background, draining.clone()).await?;
+        config.security = own_secrets(&db, config.security.clone(), background, clock.now()).await?;
         let pepper = Pepper::derive(&config.security.encryption_key);
         let directory = Directory::new(Sources {
             db: db.clone(),
@@ -92,11 +118,12 @@ impl Services {
         recovery::begin(background, &chatlog, &quota);
         let queue = Queue { db: db.clone(), clock: clock.clone(), metrics: Arc::clone(&metrics) };
         let undelivered = deliver(queue, config, background).await?;
-        let mailer = Mailer::start(&config.mail, background, draining)?;
+        let mailer = Mailer::start(&config.mail, background, draining.clone())?;
         let background = background.clone();
         Ok(Self {
-            readiness: Readiness::default(),
+            readiness,
             db,
+            slow_reads,
             run,
             directory,
             limits,
@@ -116,6 +143,7 @@ impl Services {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Ok(Control {
             db: self.db.clone(),
+            slow_reads: self.slow_reads.clone(),
             directory: self.directory.clone(),
             quota: self.quota.clone(),
             chatlog: self.chatlog.clone(),

@@ -1,6 +1,7 @@
 //! The threads of the data plane: one for each core, each with a runtime, sockets and a door of its
 //! own.
 
+use std::cell::OnceCell;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -8,10 +9,12 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::Context;
+use http_body_util::Either;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::LocalSet;
 
 use super::door::{Door, Doors};
+use super::listeners::Starting;
 use crate::background::Background;
 use crate::listen::{self, Acceptor, Stop, WorkerSockets};
 use crate::telemetry::Metrics;
@@ -20,9 +23,27 @@ use crate::telemetry::Metrics;
 pub(super) struct Workers {
     acceptor: Arc<Acceptor>,
     stop: Stop,
+    starting: Starting,
     /// Each worker holds a clone of it for as long as it lives.
     alive: Option<mpsc::Sender<()>>,
     all_gone: mpsc::Receiver<()>,
+}
+
+/// Workers that accept and have no door yet.
+pub(super) struct Unfurnished(Vec<oneshot::Sender<Delivery>>);
+
+/// A worker's door on its way.
+struct Delivery {
+    doors: Doors,
+    done: oneshot::Sender<anyhow::Result<()>>,
+}
+
+/// What a worker runs on.
+struct Bench {
+    sockets: WorkerSockets,
+    acceptor: Arc<Acceptor>,
+    stop: Stop,
+    starting: Starting,
 }
 
 /// How old the connection gauges may be.
@@ -31,32 +52,36 @@ const COUNT_EVERY: Duration = Duration::from_secs(1);
 // === impl Workers ===
 
 impl Workers {
-    pub(super) fn new(acceptor: Arc<Acceptor>, stop: Stop) -> Self {
+    pub(super) fn new(acceptor: Arc<Acceptor>, stop: Stop, starting: Starting) -> Self {
         let (alive, all_gone) = mpsc::channel(1);
-        Self { acceptor, stop, alive: Some(alive), all_gone }
+        Self { acceptor, stop, starting, alive: Some(alive), all_gone }
     }
 
     /// Starts one worker for each set of sockets.
     ///
     /// # Errors
     ///
-    /// When a thread cannot be started or its door cannot be made.
-    pub(super) async fn open(&mut self, sockets: Vec<WorkerSockets>, doors: Doors) -> anyhow::Result<()> {
+    /// When a thread cannot be started.
+    pub(super) async fn open(&mut self, sockets: Vec<WorkerSockets>) -> anyhow::Result<Unfurnished> {
+        let mut unfurnished = Vec::with_capacity(sockets.len());
         for (number, sockets) in sockets.into_iter().enumerate() {
             let (ready, is_ready) = oneshot::channel();
+            let (deliver, delivered) = oneshot::channel();
             let alive = self.alive.clone();
-            let (doors, acceptor, stop) = (Arc::clone(&doors), Arc::clone(&self.acceptor), self.stop.clone());
+            let (acceptor, stop) = (Arc::clone(&self.acceptor), self.stop.clone());
+            let bench = Bench { sockets, acceptor, stop, starting: self.starting.clone() };
             let work = move || {
                 let _alive = alive;
-                let served = run(&doors, sockets, acceptor, stop, ready);
+                let served = run(bench, ready, delivered);
                 if let Err(error) = served {
                     tracing::error!(%error, "a worker ended");
                 }
             };
             std::thread::Builder::new().name(format!("worker-{number}")).spawn(work)?;
-            is_ready.await.context("a worker did not start")??;
+            is_ready.await.context("a worker did not start")?;
+            unfurnished.push(deliver);
         }
-        Ok(())
+        Ok(Unfurnished(unfurnished))
     }
 
     /// Keeps the connection gauges true, until the drain begins.
@@ -82,32 +107,52 @@ impl Workers {
     }
 }
 
+// === impl Unfurnished ===
+
+impl Unfurnished {
+    /// Makes a door for each worker, on the worker's own thread.
+    ///
+    /// # Errors
+    ///
+    /// When a door cannot be made.
+    pub(super) async fn furnish(self, doors: Doors) -> anyhow::Result<()> {
+        for worker in self.0 {
+            let (done, is_done) = oneshot::channel();
+            let sent = worker.send(Delivery { doors: Arc::clone(&doors), done });
+            sent.map_err(|_| anyhow::anyhow!("a worker ended"))?;
+            is_done.await.context("a worker ended")??;
+        }
+        Ok(())
+    }
+}
+
 /// A worker's life, on its own thread.
-fn run(
-    doors: &Doors,
-    sockets: WorkerSockets,
-    acceptor: Arc<Acceptor>,
-    stop: Stop,
-    ready: oneshot::Sender<anyhow::Result<()>>,
-) -> io::Result<()> {
+fn run(bench: Bench, ready: oneshot::Sender<()>, delivered: oneshot::Receiver<Delivery>) -> io::Result<()> {
+    let Bench { sockets, acceptor, stop, starting } = bench;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     LocalSet::new().block_on(&runtime, async move {
-        let door = match doors() {
-            Ok(door) => Rc::new(door),
-            Err(error) => {
-                let _ = ready.send(Err(error));
-                return Ok(());
-            }
-        };
+        let door: Rc<OnceCell<Door>> = Rc::default();
         // From here on the kernel queues clients for this worker.
-        let _ = ready.send(Ok(()));
+        let _ = ready.send(());
         let answering = Rc::clone(&door);
         let service = move |conn: Rc<listen::Conn>, req| {
-            let door: Rc<Door> = Rc::clone(&answering);
-            async move { door.answer(conn, req).await }
+            let (door, starting) = (Rc::clone(&answering), starting.clone());
+            async move {
+                match door.get() {
+                    Some(door) => door.answer(conn, req).await,
+                    None => starting.answer(&req).await.map(Either::Right),
+                }
+            }
         };
-        listen::serve(sockets, acceptor, service, stop).await?;
-        door.finish().await;
-        Ok(())
+        let furnishing = async {
+            let Ok(Delivery { doors, done }) = delivered.await else { return };
+            let made = doors().map(|made| drop(door.set(made)));
+            let _ = done.send(made);
+        };
+        let (served, ()) = tokio::join!(listen::serve(sockets, acceptor, service, stop), furnishing);
+        if let Some(door) = door.get() {
+            door.finish().await;
+        }
+        served
     })
 }

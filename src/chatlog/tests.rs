@@ -13,6 +13,7 @@ use crate::clock::Clock;
 use crate::config::{self, MessageLog};
 use crate::ids::{ExchangeId, RunId, UserId};
 use crate::spool::{Kind, Options, Reader, Spool};
+use crate::store::SlowRead;
 use crate::store::exchanges::{Exchange, Filter, Verdict, by_id, list};
 use crate::store::tests::{Fresh, NOW, exchange, fresh, user};
 use crate::telemetry::Metrics;
@@ -141,7 +142,7 @@ impl Place {
 
     pub(crate) async fn rows(&self) -> Vec<Exchange> {
         let filter = Filter { limit: 2000, ..Filter::default() };
-        list(&self.database.db, &filter).await.unwrap().rows
+        list(&SlowRead::alone(&self.database.db), &filter).await.unwrap().rows
     }
 
     async fn row(&self, id: ExchangeId) -> Option<Exchange> {

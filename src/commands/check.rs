@@ -3,15 +3,19 @@
 use std::io::Write;
 use std::path::Path;
 
+use tokio::runtime::Runtime;
 use tollgate::app;
-use tollgate::config::{Config, Finding, Options, Secrets, Vars};
+use tollgate::config::{Config, ConfigError, Finding, Options, Secrets, Vars};
+use tollgate::secrets::{self, SecretsError};
+use tollgate::store::{Db, StoreError};
 
 use super::print_json;
 
 /// Prints what is weak and what the next start will do; mistakes are the error.
 pub(crate) fn check(file: Option<&Path>, json: bool) -> anyhow::Result<()> {
     let options = Options { secrets: Secrets::ReadOnly, ..Options::default() };
-    let config = match Config::load(file, &Vars::from_process(), &options) {
+    let loaded = Config::load(file, &Vars::from_process(), &options);
+    let config = match loaded.and_then(against_the_database) {
         Ok(mut config) => {
             config.warnings.extend(app::weaknesses(&config));
             config
@@ -37,6 +41,32 @@ pub(crate) fn check(file: Option<&Path>, json: bool) -> anyhow::Result<()> {
     }
     writeln!(out, "The configuration is good.")?;
     Ok(())
+}
+
+/// Holds the secrets against the database, where that can be asked.
+fn against_the_database(mut config: Config) -> Result<Config, ConfigError> {
+    let asked = Runtime::new().map_err(|error| StoreError::Unavailable(error.into())).and_then(|runtime| {
+        runtime.block_on(async {
+            let Some(db) = Db::peek(&config.database).await? else { return Ok(Vec::new()) };
+            let strangers = secrets::strangers(&db, &config.security).await;
+            db.close().await;
+            strangers
+        })
+    });
+    match asked {
+        Ok(strangers) if strangers.is_empty() => Ok(config),
+        Ok(strangers) => {
+            let refusal = SecretsError::Strangers(strangers.clone()).to_string();
+            let of = |name: secrets::Name| format!("security.{}", name.as_str());
+            let mistake = |one: &secrets::Stranger| Finding { path: of(one.name), message: refusal.clone() };
+            Err(ConfigError::Mistakes(strangers.iter().take(1).map(mistake).collect()))
+        }
+        Err(error) => {
+            let message = format!("cannot be asked whether the secrets are its own: {error}");
+            config.notes.push(Finding { path: "database".to_owned(), message });
+            Ok(config)
+        }
+    }
 }
 
 fn listed(findings: &[Finding]) -> Vec<serde_json::Value> {

@@ -5,6 +5,7 @@
 //! account at each call, and a key is believed for five seconds at most.
 
 use std::io::{Read, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
 use secrecy::SecretString;
@@ -13,8 +14,9 @@ use tokio::runtime::Runtime;
 use tollgate::clock::{Clock, Timestamp};
 use tollgate::config::Config;
 use tollgate::credential::password::{self, Password, PasswordHash};
-use tollgate::store::Db;
+use tollgate::secrets;
 use tollgate::store::audit::{Actor, Entry};
+use tollgate::store::{A_WHILE, Db, StoreError};
 use tollgate::timekeeper::{self, Disagreement};
 
 use super::installation::{Missing, NoInstallation, configuration, whole};
@@ -86,10 +88,16 @@ fn open(
 ) -> anyhow::Result<Told> {
     let config = configuration(at, missing)?;
     Runtime::new()?.block_on(async {
+        let said = AtomicBool::new(false);
+        let waits = |reason: &StoreError| {
+            if !said.swap(true, Ordering::Relaxed) {
+                say_wait(reason);
+            }
+        };
         let db = match missing {
-            Missing::Made => Db::connect_or_make(&config.database).await?,
+            Missing::Made => Db::connect_or_make(&config.database, &waits).await?,
             Missing::Refused => {
-                let found = Db::connect_beside(&config.database).await?;
+                let found = Db::connect_beside(&config.database, &waits).await?;
                 let db = found.ok_or_else(|| NoInstallation::in_database(&config))?;
                 whole(&config)?;
                 db
@@ -118,6 +126,13 @@ fn doubt(clock: &Clock, lead: i64, why: Disagreement) {
     );
 }
 
+/// Says why the command does not answer yet.
+fn say_wait(reason: &StoreError) {
+    let seconds = A_WHILE.as_secs();
+    // Without a reader of standard error the command waits all the same.
+    let _ = writeln!(std::io::stderr(), "waiting up to {seconds} s for the database: {reason}");
+}
+
 // === impl Desk ===
 
 impl Desk {
@@ -135,6 +150,13 @@ impl Desk {
             client_ip: None,
             at: self.now,
         }
+    }
+
+    /// The encryption key, once it is certain that it is the database's.
+    pub(super) async fn encryption_key(&self) -> anyhow::Result<SecretString> {
+        let mut security = self.config.security.clone();
+        secrets::settle(&self.db, &mut security, false, self.now).await?;
+        Ok(security.encryption_key)
     }
 
     /// The password of an account, made or read, held to the rule and hashed.

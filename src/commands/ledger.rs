@@ -8,6 +8,7 @@ use chrono_tz::Tz;
 use tollgate::config::ConfigError;
 use tollgate::control::{DayReport, LedgerDifference, LedgerEpoch, LedgerReport, Whose};
 use tollgate::quota::Window;
+use tollgate::store::SlowRead;
 use tollgate::store::ledger::{self, Asked, Question};
 use tollgate::store::users::{self, User};
 
@@ -81,7 +82,7 @@ async fn verify(desk: &Desk, username: Option<&str>) -> anyhow::Result<LedgerRep
         None => None,
     };
     let question = Question { only, after: None, patience: None, now: desk.now };
-    Ok(LedgerReport::of(&ledger::verify(&desk.db, &question).await?))
+    Ok(LedgerReport::of(&ledger::verify(&SlowRead::alone(&desk.db), &question).await?))
 }
 
 async fn explain(desk: &Desk, username: &str, day: Option<i64>) -> anyhow::Result<(DayReport, Tz)> {
@@ -96,7 +97,7 @@ async fn explain(desk: &Desk, username: &str, day: Option<i64>) -> anyhow::Resul
         patience: None,
         now: desk.now,
     };
-    let told = ledger::explain(&desk.db, &asked).await?;
+    let told = ledger::explain(&SlowRead::alone(&desk.db), &asked).await?;
     Ok((DayReport::of(Whose { user, username, zone, window }, told), zone))
 }
 

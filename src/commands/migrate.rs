@@ -5,7 +5,9 @@ use std::path::Path;
 
 use tokio::runtime::Runtime;
 use tollgate::app;
+use tollgate::clock::Clock;
 use tollgate::config::{Config, Options, Vars};
+use tollgate::secrets;
 use tollgate::store::Db;
 
 use super::{installation, told};
@@ -21,14 +23,15 @@ pub(crate) fn migrate(file: Option<&Path>, json: bool) -> anyhow::Result<()> {
 
 fn bring_up_to_date(file: Option<&Path>, json: bool) -> anyhow::Result<()> {
     app::folders(&installation::read_only(file)?)?;
-    let config = Config::load(file, &Vars::from_process(), &Options::default())?;
+    let mut config = Config::load(file, &Vars::from_process(), &Options::default())?;
     if !json {
         let (source, database) = (config.source(), &config.database.location);
         writeln!(std::io::stderr(), "configuration: {source}; database: {database}")?;
     }
     Runtime::new()?.block_on(async {
         let db = Db::connect(&config.database).await?;
+        let settled = secrets::settle(&db, &mut config.security, false, Clock::system().now()).await;
         db.close().await;
-        Ok(())
+        Ok(settled?)
     })
 }

@@ -20,15 +20,16 @@ const STOPPED_EARLY: i32 = 128 + 15;
 const LAST_STEPS: Duration = Duration::from_secs(2);
 
 /// Serves until told to stop.
-pub(crate) fn serve(file: Option<&Path>) -> anyhow::Result<()> {
+pub(crate) fn serve(file: Option<&Path>, accept_lost_keys: bool) -> anyhow::Result<()> {
     let config = installation::read_only(file)?;
     telemetry::init(config.server.debug, std::io::stderr().is_terminal());
     let version = env!("CARGO_PKG_VERSION");
     tracing::info!(version, configuration = config.source(), database = %config.database.location, "starting");
     app::preflight(&config)?;
     warn_beside(config);
-    // Only now are missing secrets made.
-    let config = Config::load(file, &Vars::from_process(), &Options::default())?;
+    // Missing secrets are made once the database is open.
+    let mut config = Config::load(file, &Vars::from_process(), &Options::default())?;
+    config.security.accept_lost = accept_lost_keys;
     Runtime::new()?.block_on(async {
         // Caught before anybody is met: who sees that we are ready may tell us to stop in order.
         let mut signals = Signals::catch()?;

@@ -6,6 +6,7 @@ use anyhow::{Context, bail};
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use tollgate::control;
+use tollgate::store::SlowRead;
 use tollgate::store::staff::{self, NewStaff, Staff, StaffChange};
 
 use super::ConfigFile;
@@ -100,7 +101,7 @@ async fn add(desk: &Desk, new: &NewMember) -> anyhow::Result<Told> {
 }
 
 async fn list(desk: &Desk) -> anyhow::Result<Told> {
-    let page = staff::list(&desk.db, MOST, 0).await?;
+    let page = staff::list(&SlowRead::alone(&desk.db), MOST, 0).await?;
     let mut text = format!("{} on the staff", page.total);
     for member in &page.rows {
         let state = if member.is_active { "" } else { ", disabled" };

@@ -9,6 +9,7 @@ use tollgate::control::{self, MadeKey};
 use tollgate::credential::key::Pepper;
 use tollgate::credential::seal::Sealer;
 use tollgate::quota::Window;
+use tollgate::store::SlowRead;
 use tollgate::store::keys;
 use tollgate::store::quota;
 use tollgate::store::users::{self, QuotaChange, User, UserChange};
@@ -131,12 +132,12 @@ async fn add(desk: &Desk, new: &NewAccount) -> anyhow::Result<Told> {
     if let Some(plan) = new.plan.as_ref().filter(|plan| !desk.config.plans.contains(plan)) {
         bail!("the configuration has no plan {plan}");
     }
+    let key = make_key(desk).await?;
     let chosen = desk.password(new.password)?;
     let name = new.name.clone().unwrap_or_else(|| username.clone());
     let mut user = control::newcomer(username.clone(), name, new.email.clone(), &chosen.hash);
     user.subscription_plan = new.plan.clone().unwrap_or(user.subscription_plan);
     user.level = new.level.clone().unwrap_or(user.level);
-    let key = make_key(desk);
     let entry = desk.entry("user.create", username, json!({}));
     let id = users::insert(&desk.db, &user, &key.row, desk.now, &entry).await?;
     let password = chosen.made.as_ref().map(ExposeSecret::expose_secret);
@@ -150,7 +151,7 @@ async fn add(desk: &Desk, new: &NewAccount) -> anyhow::Result<Told> {
 }
 
 async fn list(desk: &Desk, limit: i64, offset: i64) -> anyhow::Result<Told> {
-    let page = users::list(&desk.db, limit, offset).await?;
+    let page = users::list(&SlowRead::alone(&desk.db), limit, offset).await?;
     let mut text = format!("{} of {} accounts", page.rows.len(), page.total);
     for user in &page.rows {
         let state = if user.is_active { "" } else { ", disabled" };
@@ -188,7 +189,7 @@ async fn show(desk: &Desk, username: &str) -> anyhow::Result<Told> {
 
 async fn key(desk: &Desk, username: &str) -> anyhow::Result<Told> {
     let user = named(desk, username).await?;
-    let key = make_key(desk);
+    let key = make_key(desk).await?;
     let entry = desk.entry("key.regenerate", &user.username, json!({}));
     keys::replace(&desk.db, user.id, &key.row, desk.now, &entry).await?;
     let (username, api_key) = (user.username, key.plain.expose());
@@ -238,9 +239,9 @@ fn today(desk: &Desk, user: &User) -> (i64, i64) {
     (Window::at(desk.now, allowance.zone).day, allowance.per_day)
 }
 
-fn make_key(desk: &Desk) -> MadeKey {
-    let secret = &desk.config.security.encryption_key;
-    MadeKey::generate(&Pepper::derive(secret), &Sealer::new(secret))
+async fn make_key(desk: &Desk) -> anyhow::Result<MadeKey> {
+    let secret = desk.encryption_key().await?;
+    Ok(MadeKey::generate(&Pepper::derive(&secret), &Sealer::new(&secret)))
 }
 
 fn brief(user: &User) -> Value {

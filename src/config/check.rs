@@ -161,6 +161,8 @@ pub(super) fn database(
         max_connections: draft.max_connections,
         acquire_timeout: draft.acquire_timeout,
         statement_timeout: draft.statement_timeout,
+        max_slow_reads: draft.max_slow_reads,
+        slow_read_timeout: draft.slow_read_timeout,
     })
 }
 

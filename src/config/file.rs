@@ -47,6 +47,8 @@ pub(super) struct DatabaseDraft {
     pub(super) max_connections: u32,
     pub(super) acquire_timeout: Duration,
     pub(super) statement_timeout: Duration,
+    pub(super) max_slow_reads: u32,
+    pub(super) slow_read_timeout: Duration,
 }
 
 /// `[security]` before its secrets are read.
@@ -185,6 +187,8 @@ fn database(mut s: Section<'_>, base: &Path) -> DatabaseDraft {
         max_connections: s.value_or("max_connections", forms::whole(1..=1_000), 8),
         acquire_timeout: s.value_or("acquire_timeout", forms::duration, seconds(1)),
         statement_timeout: s.value_or("statement_timeout", forms::duration, seconds(3)),
+        max_slow_reads: s.value_or("max_slow_reads", forms::whole(1..=1_000), 2),
+        slow_read_timeout: s.value_or("slow_read_timeout", forms::duration, seconds(20)),
     };
     s.finish();
     database

@@ -571,7 +571,9 @@ mod tests {
         assert!(Config::load(None, &broken, &options(Secrets::Create)).is_err());
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
 
-        let first = Config::load(None, &Vars::default(), &options(Secrets::Create)).unwrap();
+        let mut first = Config::load(None, &Vars::default(), &options(Secrets::Create)).unwrap();
+        assert!(!dir.path().join("data/secret_key").exists(), "the database may know another");
+        assert_eq!(first.security.make_missing().unwrap().len(), 2);
         let second = Config::load(None, &Vars::default(), &options(Secrets::Create)).unwrap();
         let keys = |config: &Config| {
             let security = &config.security;

@@ -42,6 +42,19 @@ pub struct Security {
     pub admin_username: String,
     /// The admin's password where the operator chose it; without one, the first start makes it.
     pub admin_password: Option<SecretString>,
+    /// Secrets that have no file yet; their values are random and stand in memory only.
+    pub missing: Vec<MissingSecret>,
+    /// Whether a start accepts that the database knows other secrets: `serve --accept-lost-keys`.
+    pub accept_lost: bool,
+}
+
+/// A secret that is made once it is known that the database has none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MissingSecret {
+    /// `secret_key` or `encryption_key`.
+    pub name: &'static str,
+    /// Where it will be.
+    pub file: PathBuf,
 }
 
 /// Roles that must have a second factor.
@@ -56,7 +69,8 @@ pub struct RequireTotp {
 /// Whether missing secrets are made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Secrets {
-    /// Files are made, 0600, in the data folder, made 0700: for a start.
+    /// What is missing stands in `Security::missing`, to be made, 0600, in the data folder, made 0700, by
+    /// [`Security::make_missing`]: for a start.
     #[default]
     Create,
     /// Nothing is written; what is missing is told in `Config::notes`, and stands in the
@@ -119,8 +133,15 @@ pub(super) fn resolve(
         tree.mistake("server.data_dir", format!("cannot be made at {}: {error}", data_dir.display()));
         return None;
     }
-    let secret_key = settle(tree, keys.secret_key, &draft.secret_key, create);
-    let encryption_key = settle(tree, keys.encryption_key, &draft.encryption_key, create);
+    let mut missing = Vec::new();
+    let mut settle = |name, key, source| {
+        if let Key::Missing(file) = &key {
+            missing.push(MissingSecret { name, file: file.clone() });
+        }
+        settle(tree, key, source, create)
+    };
+    let secret_key = settle("secret_key", keys.secret_key, &draft.secret_key);
+    let encryption_key = settle("encryption_key", keys.encryption_key, &draft.encryption_key);
     Some(Security {
         secret_key: secret_key?,
         encryption_key: encryption_key?,
@@ -133,6 +154,8 @@ pub(super) fn resolve(
         require_verified_email: draft.require_verified_email,
         admin_username: draft.admin_username,
         admin_password,
+        missing,
+        accept_lost: false,
     })
 }
 
@@ -209,13 +232,7 @@ fn settle(tree: &Tree<'_>, key: Key, source: &SecretSource, create: bool) -> Opt
     match key {
         Key::Present(secret) => Some(secret),
         Key::Unreadable => None,
-        Key::Missing(file) if create => {
-            let made = make_file(&file);
-            made.map_err(|error| {
-                tree.mistake(&source.file_path, format!("cannot make {}: {error}", file.display()));
-            })
-            .ok()
-        }
+        Key::Missing(_) if create => Some(random_secret()),
         Key::Missing(file) => {
             tree.note(&source.file_path, format!("{} will be made at the first start", file.display()));
             Some(random_secret())
@@ -230,12 +247,11 @@ fn make_private_dir(dir: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
 }
 
-/// Makes a secret that is whole on the disk before it has its name. Where another process was faster,
-/// its secret is the one that holds.
-fn make_file(file: &Path) -> io::Result<SecretString> {
+/// Writes a secret that is whole on the disk before it has its name. Where another process was faster,
+/// its secret is the one that holds, and is answered.
+fn make_file(file: &Path, secret: &SecretString) -> io::Result<Option<SecretString>> {
     let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     make_private_dir(parent)?;
-    let secret = random_secret();
     let nonce: u64 = rand::rng().next_u64();
     let unnamed = file.with_extension(format!("{nonce:016x}.new"));
     let written = write_whole(&unnamed, secret.expose_secret());
@@ -243,10 +259,10 @@ fn make_file(file: &Path) -> io::Result<SecretString> {
     // Best effort: what stays behind is an unused random value, 0600.
     let _ = fs::remove_file(&unnamed);
     match named {
-        Ok(()) => File::open(parent)?.sync_all().map(|()| secret),
+        Ok(()) => File::open(parent)?.sync_all().map(|()| None),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             let other = fs::read_to_string(file)?;
-            Ok(SecretString::from(other.trim_end()))
+            Ok(Some(SecretString::from(other.trim_end())))
         }
         Err(error) => Err(error),
     }
@@ -277,6 +293,28 @@ fn random_secret() -> SecretString {
     SecretString::from(URL_SAFE.encode(bytes))
 }
 
+// === impl Security ===
+
+impl Security {
+    /// Writes the files of missing secrets. Those that it made, by the name of the secret; where another
+    /// process was faster, its secret is used from now on.
+    ///
+    /// # Errors
+    /// The file that cannot be made, and why.
+    pub fn make_missing(&mut self) -> Result<Vec<(&'static str, PathBuf)>, (PathBuf, io::Error)> {
+        let mut made = Vec::new();
+        for MissingSecret { name, file } in std::mem::take(&mut self.missing) {
+            let secret = if name == "secret_key" { &mut self.secret_key } else { &mut self.encryption_key };
+            match make_file(&file, secret) {
+                Ok(None) => made.push((name, file)),
+                Ok(Some(other)) => *secret = other,
+                Err(error) => return Err((file, error)),
+            }
+        }
+        Ok(made)
+    }
+}
+
 // === impl SecretSource ===
 
 impl SecretSource {
@@ -292,15 +330,16 @@ mod tests {
 
     use secrecy::ExposeSecret;
 
-    use super::make_file;
+    use super::{make_file, random_secret};
 
     #[test]
     fn a_made_secret_is_private_whole_and_made_once() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("data/secret_key");
-        let first = make_file(&file).unwrap();
-        let second = make_file(&file).unwrap();
-        assert_eq!(first.expose_secret(), second.expose_secret());
+        let (first, second) = (random_secret(), random_secret());
+        assert!(make_file(&file, &first).unwrap().is_none());
+        let held = make_file(&file, &second).unwrap().unwrap();
+        assert_eq!(first.expose_secret(), held.expose_secret());
         assert_eq!(first.expose_secret().len(), 44);
         let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&file), mode(file.parent().unwrap())), (0o600, 0o700));

@@ -1,18 +1,15 @@
 //! `/api/v1/admin/audit`: who changed what.
 
-use std::sync::Arc;
-
-use axum::extract::State;
 use axum::response::Response;
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::Control;
 use super::caller::AdminSession;
 use super::openapi::words::Pages;
 use super::paging::Params;
 use super::problem::Problem;
+use super::slow_reads::SlowTurn;
 use crate::clock::Timestamp;
 use crate::store::audit::{self, AuditRow};
 
@@ -59,13 +56,13 @@ pub(super) struct Change {
     responses((status = 200, description = "A page of it.", body = Vec<Change>)),
 )]
 pub(super) async fn list_audit(
-    State(control): State<Arc<Control>>,
     _: AdminSession,
+    SlowTurn(reads): SlowTurn,
     params: Params,
 ) -> Result<Response, Problem> {
     params.only(&["limit", "offset"])?;
     let page = params.page()?;
-    let listed = audit::list(&control.db, page.limit, page.offset).await?;
+    let listed = audit::list(&reads, page.limit, page.offset).await?;
     let rows: Vec<Change> = listed.rows.into_iter().map(Change::from).collect();
     Ok(params.answer(page, &rows, listed.total))
 }

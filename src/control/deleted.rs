@@ -25,6 +25,7 @@ use super::paging::Params;
 use super::paths::Path;
 use super::problem::Problem;
 use super::register::is_username;
+use super::slow_reads::SlowTurn;
 use super::violations::Violations;
 use crate::clock::Timestamp;
 use crate::credential::password::{self, Password};
@@ -116,13 +117,13 @@ pub(super) struct Erased {
     responses((status = 200, description = "A page of them.", body = Vec<Departed>)),
 )]
 pub(super) async fn list_deleted_users(
-    State(control): State<Arc<Control>>,
     _: AdminSession,
+    SlowTurn(reads): SlowTurn,
     params: Params,
 ) -> Result<Response, Problem> {
     params.only(&["limit", "offset"])?;
     let page = params.page()?;
-    let listed = deleted::list(&control.db, page.limit, page.offset).await?;
+    let listed = deleted::list(&reads, page.limit, page.offset).await?;
     let rows: Vec<Departed> = listed.rows.into_iter().map(Departed::from).collect();
     Ok(params.answer(page, &rows, listed.total))
 }

@@ -10,7 +10,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
-use http::{HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use super::Control;
 use super::problem::{self, Problem};
@@ -43,7 +43,12 @@ pub(super) async fn wrap(State(control): State<Arc<Control>>, mut request: Reque
     let mut response = problem::finish(response, &request_id, control.clock.now());
     let answer = ApiAnswer { method, route, status: response.status().as_u16() };
     control.metrics.api_requests.get_or_create(&answer).inc();
-    let headers = response.headers_mut();
+    dress(response.headers_mut(), &request_id);
+    response
+}
+
+/// What every answer carries.
+pub(super) fn dress(headers: &mut HeaderMap, request_id: &RequestId) {
     for (name, value) in PROTECTION {
         headers.entry(name).or_insert(value);
     }
@@ -52,7 +57,6 @@ pub(super) async fn wrap(State(control): State<Arc<Control>>, mut request: Reque
             headers.insert(name, value.clone());
         }
     }
-    response
 }
 
 /// The answer, or a problem in its stead where a handler panicked. What is shared is locked for moments in

@@ -20,6 +20,7 @@ use super::openapi::{
 use super::paging::Params;
 use super::paths::Path;
 use super::problem::Problem;
+use super::slow_reads::SlowTurn;
 use crate::clock::Timestamp;
 use crate::ids::ExchangeId;
 use crate::store::exchanges::{self, Exchange, Filter};
@@ -121,6 +122,7 @@ const FILTERS: [&str; 6] = ["username", "model", "since", "until", "limit", "off
 pub(super) async fn list_message_logs(
     State(control): State<Arc<Control>>,
     AdminSession(admin): AdminSession,
+    SlowTurn(reads): SlowTurn,
     origin: Origin,
     params: Params,
 ) -> Result<Response, Problem> {
@@ -139,7 +141,7 @@ pub(super) async fn list_message_logs(
         "limit": page.limit, "offset": page.offset });
     control.note_log_read(&admin, &origin, target, detail).await?;
     control.chatlog.flush().await;
-    let listed = exchanges::list(&control.db, &filter).await?;
+    let listed = exchanges::list(&reads, &filter).await?;
     let rows: Vec<LogRow> = listed.rows.into_iter().map(LogRow::from).collect();
     Ok(params.answer_part(page, &rows, listed.total))
 }

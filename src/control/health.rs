@@ -24,6 +24,8 @@ use crate::clock::{Timestamp, Trust};
 
 pub(super) mod readiness;
 
+pub(super) use readiness::Readiness;
+
 use readiness::Reason;
 
 /// The machine and the database, looked at now and then.

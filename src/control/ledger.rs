@@ -17,6 +17,7 @@ use super::openapi::words::{Date, Pages, RowNumber, SearchWord, Username};
 use super::paging::Params;
 use super::paths::Path;
 use super::problem::Problem;
+use super::slow_reads::SlowTurn;
 use crate::ids::UserId;
 use crate::quota::Window;
 use crate::store::ledger::{self, Asked, Question};
@@ -49,6 +50,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub(super) async fn verify_ledger(
     State(control): State<Arc<Control>>,
     _: AdminSession,
+    SlowTurn(reads): SlowTurn,
     params: Params,
 ) -> Result<Json<LedgerReport>, Problem> {
     params.only(&["username", "after"])?;
@@ -61,7 +63,7 @@ pub(super) async fn verify_ledger(
     let _walking = control.verifying.try_acquire().map_err(|_| Problem::Busy("a walk is under way"))?;
     control.settle_log().await;
     let question = Question { only, after, patience: Some(PATIENCE), now: control.clock.now() };
-    Ok(Json(LedgerReport::of(&ledger::verify(&control.db, &question).await?)))
+    Ok(Json(LedgerReport::of(&ledger::verify(&reads, &question).await?)))
 }
 
 /// Tells what became of each conversation of a user's day.
@@ -80,7 +82,7 @@ pub(super) async fn verify_ledger(
 )]
 pub(super) async fn explain_ledger(
     State(control): State<Arc<Control>>,
-    AdminSession(admin): AdminSession,
+    (AdminSession(admin), SlowTurn(reads)): (AdminSession, SlowTurn),
     origin: Origin,
     Path(username): Path<String>,
     params: Params,
@@ -103,7 +105,7 @@ pub(super) async fn explain_ledger(
         patience: Some(PATIENCE),
         now: control.clock.now(),
     };
-    let told = ledger::explain(&control.db, &asked).await?;
+    let told = ledger::explain(&reads, &asked).await?;
     Ok(Json(DayReport::of(whose, told)))
 }
 

@@ -146,6 +146,9 @@ fn met_by_all(operation: &Operation, listed: &Listed) -> Vec<Refusal> {
     if !super::open_paths().into_list().iter().any(|open| open.path == listed.path) {
         met.push(Refusal::NoSuchPath);
     }
+    if listed.is_slow {
+        met.push(Refusal::SlowReadsBusy);
+    }
     met.extend(access::refusals(listed));
     if operation.request_body.is_some() {
         met.extend([

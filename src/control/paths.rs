@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 use super::Control;
 use super::problem::Problem;
 use super::rights::Action;
+use super::slow_reads::SlowTurn;
 
 /// Paths put together, and the list of them.
 #[derive(Default)]
@@ -34,10 +35,12 @@ pub struct Listed {
     pub action: Action,
     /// The function that answers: the operation's name in the OpenAPI document.
     pub handler: &'static str,
+    /// Whether its reads may be slow, so that it waits in their queue ([`super::slow_reads`]).
+    pub is_slow: bool,
 }
 
-/// A method, what it takes, and the name of its handler.
-type Answer = (&'static str, Action, &'static str);
+/// A method, what it takes, the name of its handler, and whether that waits in the queue of slow reads.
+type Answer = (&'static str, Action, &'static str, bool);
 
 /// The methods of one path, each bound to an action.
 pub(super) struct Guarded {
@@ -58,7 +61,7 @@ macro_rules! methods {
             T: 'static,
         {
             let methods = axum::routing::$name(handler.layer(Extension(action)));
-            Guarded { methods, answers: vec![($method, action, name_of::<H>())] }
+            Guarded { methods, answers: vec![($method, action, name_of::<H>(), is_slow::<T>())] }
         }
     )*};
 }
@@ -73,7 +76,7 @@ macro_rules! further_methods {
             T: 'static,
         {
             self.methods = self.methods.$name(handler.layer(Extension(action)));
-            self.answers.push(($method, action, name_of::<H>()));
+            self.answers.push(($method, action, name_of::<H>(), is_slow::<T>()));
             self
         }
     )*};
@@ -90,6 +93,11 @@ methods! {
 fn name_of<H>() -> &'static str {
     let path = std::any::type_name::<H>();
     path.rsplit("::").next().unwrap_or(path)
+}
+
+/// Whether a handler that takes `T` takes a turn in the queue of slow reads.
+fn is_slow<T>() -> bool {
+    std::any::type_name::<T>().contains(std::any::type_name::<SlowTurn>())
 }
 
 // === impl Guarded ===
@@ -123,7 +131,13 @@ impl Paths {
     /// Adds a path.
     pub(super) fn route(mut self, path: &'static str, guarded: Guarded) -> Self {
         let answers = guarded.answers.iter();
-        let listed = answers.map(|&(method, action, handler)| Listed { method, path, action, handler });
+        let listed = answers.map(|&(method, action, handler, is_slow)| Listed {
+            method,
+            path,
+            action,
+            handler,
+            is_slow,
+        });
         self.listed.extend(listed);
         self.router = self.router.route(path, guarded.methods);
         self

@@ -19,9 +19,9 @@ use crate::clock::Timestamp;
 use crate::identity::IdentifyError;
 use crate::ids::RequestId;
 use crate::quota::QuotaError;
-use crate::store::StoreError;
 use crate::store::accounts::{InsertAccount, UpdateAccount};
 use crate::store::deleted::RestoreUser;
+use crate::store::{NoTurn, StoreError};
 
 mod details;
 
@@ -102,6 +102,8 @@ pub(super) enum Problem {
     DayUsedUp { day: pace::Day, zone: String },
     /// A queue is full.
     Busy(&'static str),
+    /// The queue of lists, statistics, exports and ledger verification is full, or too slow.
+    SlowReadsBusy(NoTurn),
     /// This instance is not taking work.
     NotReady(Vec<Reason>),
     /// Something below cannot answer now.
@@ -171,6 +173,7 @@ impl Problem {
             Self::TooManyLogins { .. } => (S::TOO_MANY_REQUESTS, "too-many-logins"),
             Self::DayUsedUp { .. } => (S::TOO_MANY_REQUESTS, "insufficient-quota"),
             Self::Busy(_) => (S::SERVICE_UNAVAILABLE, "busy"),
+            Self::SlowReadsBusy(_) => (S::SERVICE_UNAVAILABLE, "slow-reads-busy"),
             Self::NotReady(_) => (S::SERVICE_UNAVAILABLE, "not-ready"),
             Self::Unavailable(_) => (S::SERVICE_UNAVAILABLE, "unavailable"),
             Self::Internal(_) => (S::INTERNAL_SERVER_ERROR, "internal"),
@@ -226,6 +229,9 @@ impl Problem {
                     .into()
             }
             Self::Busy(_) => "The gateway is busy. Try again shortly.".into(),
+            Self::SlowReadsBusy(_) => {
+                "Too many lists, statistics or verifications are being read now. Try again shortly.".into()
+            }
             Self::NotReady(reasons) => {
                 let why: Vec<_> = reasons.iter().map(|reason| reason.sentence()).collect();
                 format!("This instance takes no requests now: {}.", why.join("; ")).into()
@@ -252,6 +258,7 @@ impl Problem {
     fn cause(&self) -> Option<String> {
         match self {
             Self::Busy(cause) => Some((*cause).to_owned()),
+            Self::SlowReadsBusy(cause) => Some(cause.to_string()),
             Self::Unavailable(cause) | Self::Internal(cause) => Some(cause.clone()),
             _ => None,
         }
@@ -261,7 +268,7 @@ impl Problem {
         match self {
             Self::TooFast { retry_after, .. } | Self::TooManyLogins { retry_after } => Some(*retry_after),
             Self::DayUsedUp { day, .. } => Some(day.resets_in),
-            Self::Busy(_) | Self::NotReady(_) | Self::Unavailable(_) => Some(SOON),
+            Self::Busy(_) | Self::SlowReadsBusy(_) | Self::NotReady(_) | Self::Unavailable(_) => Some(SOON),
             _ => None,
         }
     }
@@ -301,7 +308,7 @@ pub(super) fn whole_seconds(wait: Duration) -> u64 {
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::Unavailable(_) => Self::Unavailable(error.to_string()),
+            StoreError::Unavailable(_) | StoreError::NoConnection(_) => Self::Unavailable(error.to_string()),
             StoreError::Damaged { .. } | StoreError::Refused(_) => Self::Internal(error.to_string()),
         }
     }

@@ -90,7 +90,11 @@ impl Control {
     /// The secret as it was before it was sealed.
     pub(super) fn open_factor(&self, factor: &SecondFactor) -> Result<TotpSecret, Problem> {
         let opened = self.sealer.open(&factor.sealed);
-        let opened = opened.map_err(|error| Problem::Internal(error.to_string()))?;
+        // After `serve --accept-lost-keys` no code is right any more; the owner needs another factor.
+        let opened = opened.map_err(|error| {
+            tracing::error!(%error, "second factor cannot be opened");
+            Problem::WrongSecondFactor
+        })?;
         let secret = TotpSecret::from_text(opened.expose_secret());
         secret.map_err(|error| Problem::Internal(error.to_string()))
     }

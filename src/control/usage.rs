@@ -17,6 +17,7 @@ use super::caller::AdminSession;
 use super::openapi::{refused, words};
 use super::paging::Params;
 use super::problem::Problem;
+use super::slow_reads::SlowTurn;
 use crate::quota::Window;
 use crate::store::usage::{self, By, Day, Question, Usage};
 
@@ -155,6 +156,7 @@ const FIRST_FEW: usize = 10;
 pub(super) async fn usage(
     State(control): State<Arc<Control>>,
     _: AdminSession,
+    SlowTurn(reads): SlowTurn,
     params: Params,
 ) -> Result<Json<Vec<Group>>, Problem> {
     params.only(&PARAMETERS)?;
@@ -167,7 +169,7 @@ pub(super) async fn usage(
     let (name, by) = params.one_of("by", &GROUPS)?.unwrap_or(("day", By::Day));
     let (username, model) = (params.word("username")?, params.word("model")?);
     let live = control.live_days(from, to).await?;
-    let sums = usage::sums(&control.db, &Question { by, from, to, username, model, live }).await?;
+    let sums = usage::sums(&reads, &Question { by, from, to, username, model, live }).await?;
     Ok(Json(sums.iter().map(|sums| named(name, sums)).collect()))
 }
 
@@ -183,19 +185,20 @@ pub(super) async fn usage(
 pub(super) async fn statistics(
     State(control): State<Arc<Control>>,
     _: AdminSession,
+    SlowTurn(reads): SlowTurn,
     params: Params,
 ) -> Result<Json<Statistics>, Problem> {
     params.only(&[])?;
     let today = control.schedule_day();
     let first = today - USUAL_DAYS + 1;
     let live = control.live_days(first, today).await?;
-    let db = &control.db;
+    let reads = &reads;
     let ask = |by| {
         let question =
             Question { by, from: first, to: today, username: None, model: None, live: live.clone() };
-        async move { usage::sums(db, &question).await }
+        async move { usage::sums(reads, &question).await }
     };
-    let accounts = usage::accounts(&control.db).await?;
+    let accounts = usage::accounts(reads).await?;
     let days = ask(By::Day).await?;
     let since = |first: i64| {
         let within = days.iter().filter(|day| day.name.parse().is_ok_and(|day: i64| day >= first));

@@ -22,6 +22,7 @@ use super::paths::Path;
 use super::problem::Problem;
 use super::profile::AdminProfile;
 use super::register::is_username;
+use super::slow_reads::SlowTurn;
 use crate::ids::UserId;
 use crate::store::audit::Actor;
 use crate::store::deleted;
@@ -61,11 +62,12 @@ pub(super) struct NewKeyTold {
 pub(super) async fn list_users(
     State(control): State<Arc<Control>>,
     _: AdminSession,
+    SlowTurn(reads): SlowTurn,
     params: Params,
 ) -> Result<Response, Problem> {
     params.only(&["limit", "offset"])?;
     let page = params.page()?;
-    let listed = users::list(&control.db, page.limit, page.offset).await?;
+    let listed = users::list(&reads, page.limit, page.offset).await?;
     let users = control.with_what_is_left(listed.rows).await?;
     let profiles = users.into_iter().map(|(user, left, reset)| AdminProfile::of(user, left, reset));
     let profiles: Vec<_> = profiles.collect();

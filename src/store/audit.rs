@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use serde_json::Value;
 
 use super::text::{Json, storable};
-use super::{Db, Page, StoreError, Tx, webhooks};
+use super::{Db, Page, SlowRead, StoreError, Tx, webhooks};
 use crate::clock::Timestamp;
 use crate::ids::{AdminId, StaffId, UserId};
 
@@ -85,9 +85,10 @@ const COUNT: &str = "SELECT COUNT(*) FROM audit";
 ///
 /// # Errors
 /// [`StoreError`], when the database does not answer.
-pub async fn list(db: &Db, limit: i64, offset: i64) -> Result<Page<AuditRow>, StoreError> {
-    let rows = on!(db, read pool => sqlx::query_as(LIST).bind(limit).bind(offset).fetch_all(pool).await)?;
-    let total = on!(db, read pool => sqlx::query_scalar(COUNT).fetch_one(pool).await)?;
+pub async fn list(reads: &SlowRead, limit: i64, offset: i64) -> Result<Page<AuditRow>, StoreError> {
+    let rows =
+        on!(reads.db(), read pool => sqlx::query_as(LIST).bind(limit).bind(offset).fetch_all(pool).await)?;
+    let total = on!(reads.db(), read pool => sqlx::query_scalar(COUNT).fetch_one(pool).await)?;
     Ok(Page { rows, total })
 }
 

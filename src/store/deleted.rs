@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::text::storable;
-use super::{Db, Page, StoreError, Tx, audit, compared, keys, taken, usage};
+use super::{Db, Page, SlowRead, StoreError, Tx, audit, compared, keys, taken, usage};
 use crate::clock::Timestamp;
 use crate::ids::UserId;
 
@@ -153,9 +153,10 @@ const COUNT: &str = "SELECT COUNT(*) FROM deleted_users";
 ///
 /// # Errors
 /// [`StoreError`], when the database does not answer.
-pub async fn list(db: &Db, limit: i64, offset: i64) -> Result<Page<DeletedUser>, StoreError> {
-    let rows = on!(db, read pool => sqlx::query_as(LIST).bind(limit).bind(offset).fetch_all(pool).await)?;
-    let total = on!(db, read pool => sqlx::query_scalar(COUNT).fetch_one(pool).await)?;
+pub async fn list(reads: &SlowRead, limit: i64, offset: i64) -> Result<Page<DeletedUser>, StoreError> {
+    let rows =
+        on!(reads.db(), read pool => sqlx::query_as(LIST).bind(limit).bind(offset).fetch_all(pool).await)?;
+    let total = on!(reads.db(), read pool => sqlx::query_scalar(COUNT).fetch_one(pool).await)?;
     Ok(Page { rows, total })
 }
 

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ledger::trail::announce_removal;
 use super::text::storable;
-use super::{Db, Page, StoreError};
+use super::{Db, Page, SlowRead, StoreError};
 use crate::clock::Timestamp;
 use crate::ids::{ExchangeId, KeyId, UserId};
 
@@ -169,8 +169,8 @@ const PAGE_BYTES: usize = 8 << 20;
 ///
 /// # Errors
 /// [`StoreError`], when the database does not answer.
-pub async fn list(db: &Db, filter: &Filter) -> Result<Page<Exchange>, StoreError> {
-    let rows = on!(db, read pool => {
+pub async fn list(reads: &SlowRead, filter: &Filter) -> Result<Page<Exchange>, StoreError> {
+    let rows = on!(reads.db(), read pool => {
         let found = sqlx::query_as(LIST)
             .bind(filter.username.as_deref().map(storable))
             .bind(filter.model.as_deref().map(storable))
@@ -181,7 +181,7 @@ pub async fn list(db: &Db, filter: &Filter) -> Result<Page<Exchange>, StoreError
             .fetch(pool);
         page_of(found).await
     })?;
-    let total = on!(db, read pool => sqlx::query_scalar(COUNT)
+    let total = on!(reads.db(), read pool => sqlx::query_scalar(COUNT)
         .bind(filter.username.as_deref().map(storable))
         .bind(filter.model.as_deref().map(storable))
         .bind(filter.since)

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Db, StoreError};
+use super::{SlowRead, StoreError};
 use crate::clock::Timestamp;
 use crate::ids::UserId;
 
@@ -108,9 +108,9 @@ const LIGHT: usize = 5_000;
 ///
 /// # Errors
 /// [`StoreError`], when the database does not answer; then nothing is known.
-pub async fn verify(db: &Db, question: &Question) -> Result<Verified, StoreError> {
+pub async fn verify(reads: &SlowRead, question: &Question) -> Result<Verified, StoreError> {
     let begun = Instant::now();
-    let mut snapshot = db.snapshot(question.patience).await?;
+    let mut snapshot = reads.db().snapshot(question.patience).await?;
     let tx = &mut snapshot.tx;
     let mut trail = Trail::default();
     let reach = Reach::read(tx, question.now).await?;

@@ -3,16 +3,15 @@
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
-use std::time::Duration;
+use std::pin::pin;
+use std::time::{Duration, Instant};
 
-use secrecy::{ExposeSecret, SecretString};
 use sqlx::migrate::{MigrateError, Migrator};
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Connection, SqliteConnection, SqlitePool};
 
-use super::{Db, StoreError};
+use super::integrity::{self, Unchecked};
+use super::{Db, StoreError, postgres};
 use crate::config::{Database, DatabaseLocation};
 
 /// What SQLite waits for a lock that another process holds, such as a command beside the server.
@@ -24,6 +23,29 @@ const OLDEST_SQLITE: (u32, u32, u32) = (3, 51, 3);
 static SQLITE_STEPS: Migrator = sqlx::migrate!("migrations/sqlite");
 static POSTGRES_STEPS: Migrator = sqlx::migrate!("migrations/postgres");
 
+/// What a caller of [`Db::open`] wants of it.
+#[derive(Clone, Copy)]
+pub struct Opening<'a> {
+    /// How long a PostgreSQL server is waited for that cannot be reached or takes no more connections; `None`:
+    /// as long as it takes.
+    pub patience: Option<Duration>,
+    /// Called with each reason to wait.
+    pub waits: &'a (dyn Fn(&StoreError) + Send + Sync),
+    /// How long a SQLite file that was not closed properly may be checked for; zero: not at all.
+    pub check_for: Duration,
+}
+
+const OUR_TABLE: &str = "SELECT CAST(to_regclass('_sqlx_migrations') AS TEXT)";
+const OUR_SQLITE_TABLE: &str =
+    "SELECT COUNT(*) FROM sqlite_schema WHERE type = 'table' AND name = '_sqlx_migrations'";
+const LATEST_STEP: &str = "SELECT MAX(version) FROM _sqlx_migrations";
+/// How often the log is told of what takes long.
+const EVERY: Duration = Duration::from_secs(5);
+/// For the check of a file.
+const AS_LONG_AS_IT_TAKES: Duration = Duration::MAX;
+/// How long commands wait for a PostgreSQL server.
+pub const A_WHILE: Duration = Duration::from_secs(30);
+
 // === impl Db ===
 
 impl Db {
@@ -34,9 +56,11 @@ impl Db {
     /// # Errors
     /// [`StoreError::Damaged`] when the file is corrupt, when a newer program has migrated the
     /// database, or when this program was built with a SQLite older than 3.51.3;
+    /// [`StoreError::NoConnection`] when PostgreSQL cannot be reached for half a minute;
     /// [`StoreError::Unavailable`] when it cannot be reached or made.
     pub async fn connect(database: &Database) -> Result<Self, StoreError> {
-        Self::open(database, true).await
+        let opening = Opening { patience: Some(A_WHILE), waits: &log_wait, check_for: AS_LONG_AS_IT_TAKES };
+        Self::open(database, opening).await.map(|(db, _)| db)
     }
 
     /// [`Db::connect`] for a command beside a gateway that may be running: a SQLite file that is open
@@ -44,8 +68,15 @@ impl Db {
     ///
     /// # Errors
     /// As [`Db::connect`], without the check.
-    pub async fn connect_or_make(database: &Database) -> Result<Self, StoreError> {
-        Self::open(database, false).await
+    pub async fn connect_or_make(
+        database: &Database,
+        waits: &(dyn Fn(&StoreError) + Send + Sync),
+    ) -> Result<Self, StoreError> {
+        // Other nodes may have all connections but for moments.
+        let acquire_timeout = database.acquire_timeout.max(A_WHILE);
+        let database = Database { acquire_timeout, ..database.clone() };
+        let opening = Opening { patience: Some(A_WHILE), waits, check_for: Duration::ZERO };
+        Self::open(&database, opening).await.map(|(db, _)| db)
     }
 
     /// [`Db::connect_or_make`] for a command that makes and migrates nothing. `None`: there is no database,
@@ -54,15 +85,21 @@ impl Db {
     /// # Errors
     /// [`StoreError::Damaged`] when the schema is not of this program's version;
     /// [`StoreError::Unavailable`] when it cannot be reached.
-    pub async fn connect_beside(database: &Database) -> Result<Option<Self>, StoreError> {
+    pub async fn connect_beside(
+        database: &Database,
+        waits: &(dyn Fn(&StoreError) + Send + Sync),
+    ) -> Result<Option<Self>, StoreError> {
+        let acquire_timeout = database.acquire_timeout.max(A_WHILE);
+        let database = &Database { acquire_timeout, ..database.clone() };
+        let opening = Opening { patience: Some(A_WHILE), waits, check_for: Duration::ZERO };
         let db = match &database.location {
             DatabaseLocation::Sqlite(path) => {
                 if !has_our_tables(path).await? {
                     return Ok(None);
                 }
-                open_sqlite(path, database, false).await?
+                open_sqlite(path, database, Duration::ZERO).await?.0
             }
-            DatabaseLocation::Postgres(url) => open_postgres(url, database).await?,
+            DatabaseLocation::Postgres(url) => postgres::open(url, database, opening).await?,
         };
         let steps = match &db {
             Self::Sqlite { .. } => &SQLITE_STEPS,
@@ -90,7 +127,15 @@ impl Db {
         Ok(on!(self, read pool => sqlx::query_scalar(LATEST_STEP).fetch_one(pool).await)?)
     }
 
-    async fn open(database: &Database, check: bool) -> Result<Self, StoreError> {
+    /// [`Db::connect`] on other terms. With it, what was not checked in time of a SQLite file that was not closed
+    /// properly.
+    ///
+    /// # Errors
+    /// As [`Db::connect`].
+    pub async fn open(
+        database: &Database,
+        opening: Opening<'_>,
+    ) -> Result<(Self, Option<Unchecked>), StoreError> {
         match &database.location {
             DatabaseLocation::Sqlite(path) => {
                 make_file(path).map_err(|e| {
@@ -98,16 +143,34 @@ impl Db {
                     StoreError::Unavailable(sqlx::Error::Io(io::Error::new(e.kind(), text)))
                 })?;
                 let turn = take_turn(path).await;
-                let db = open_sqlite(path, database, check).await?;
+                let (db, unchecked) = open_sqlite(path, database, opening.check_for).await?;
                 db.migrate().await?;
                 drop(turn);
-                Ok(db)
+                Ok((db, unchecked))
             }
             DatabaseLocation::Postgres(url) => {
-                let db = open_postgres(url, database).await?;
+                let db = postgres::open(url, database, opening).await?;
                 db.migrate().await?;
-                Ok(db)
+                Ok((db, None))
             }
+        }
+    }
+
+    /// Opens what is there, to be read: nothing is made, migrated or checked. `None`: there is no database yet.
+    ///
+    /// # Errors
+    /// As [`Db::connect`]; a server is not waited for.
+    pub async fn peek(database: &Database) -> Result<Option<Self>, StoreError> {
+        match &database.location {
+            DatabaseLocation::Sqlite(path) if !path.exists() => Ok(None),
+            DatabaseLocation::Sqlite(path) => {
+                // Nobody has it open, so that nothing has to be made beside it.
+                let at_rest = !beside(path, "-wal").exists();
+                let options = SqliteConnectOptions::new().filename(path).read_only(true).immutable(at_rest);
+                let readers = sqlite_pool(database).max_connections(1).connect_with(options).await?;
+                Ok(Some(Self::Sqlite { writer: readers.clone(), readers }))
+            }
+            DatabaseLocation::Postgres(url) => postgres::peek(url, database).await.map(Some),
         }
     }
 
@@ -120,14 +183,19 @@ impl Db {
         match self {
             Self::Sqlite { writer, .. } => {
                 let mut conn = writer.acquire().await?;
-                SQLITE_STEPS.run_direct(None, &mut *conn, false).await.map_err(refusal)
+                let from: Option<i64> =
+                    sqlx::query_scalar(REACHED).fetch_optional(&mut *conn).await.ok().flatten();
+                told(&SQLITE_STEPS, from, SQLITE_STEPS.run_direct(None, &mut *conn, false)).await
             }
             Self::Postgres(pool) => {
                 // A step may take longer than a statement is given, and so may the wait for another
                 // node's: this connection has no limit, and is not used again.
                 let mut conn = pool.acquire().await?.detach();
                 sqlx::query("SELECT set_config('statement_timeout', '0', false)").execute(&mut conn).await?;
-                let done = POSTGRES_STEPS.run_direct(None, &mut conn, false).await.map_err(refusal);
+                let from: Option<i64> =
+                    sqlx::query_scalar(REACHED).fetch_optional(&mut conn).await.ok().flatten();
+                let done =
+                    told(&POSTGRES_STEPS, from, POSTGRES_STEPS.run_direct(None, &mut conn, false)).await;
                 conn.close().await?;
                 done
             }
@@ -135,10 +203,35 @@ impl Db {
     }
 }
 
-const OUR_TABLE: &str = "SELECT CAST(to_regclass('_sqlx_migrations') AS TEXT)";
-const LATEST_STEP: &str = "SELECT MAX(version) FROM _sqlx_migrations";
-const OUR_SQLITE_TABLE: &str =
-    "SELECT COUNT(*) FROM sqlite_schema WHERE type = 'table' AND name = '_sqlx_migrations'";
+/// Where an earlier migration ended; an error where there was none.
+const REACHED: &str = "SELECT version FROM _sqlx_migrations ORDER BY version DESC LIMIT 1";
+
+/// Says in the log that an existing database is migrated, which may take minutes on a large one.
+async fn told(
+    steps: &Migrator,
+    from: Option<i64>,
+    migrating: impl Future<Output = Result<(), MigrateError>>,
+) -> Result<(), StoreError> {
+    let to = steps.iter().map(|step| step.version).max();
+    let is_behind = from.is_some() && from < to;
+    if is_behind {
+        tracing::info!(from, to, "migrating the database");
+    }
+    let begun = Instant::now();
+    let mut migrating = pin!(migrating);
+    let done = loop {
+        tokio::select! {
+            done = &mut migrating => break done,
+            () = tokio::time::sleep(EVERY) => {
+                tracing::info!(from, to, seconds = begun.elapsed().as_secs(), "still migrating the database");
+            }
+        }
+    };
+    if is_behind && done.is_ok() {
+        tracing::info!(from, to, seconds = begun.elapsed().as_secs(), "database migrated");
+    }
+    done.map_err(refusal)
+}
 
 /// Looks into a file without changing a byte of it.
 async fn has_our_tables(path: &Path) -> Result<bool, StoreError> {
@@ -152,59 +245,50 @@ async fn has_our_tables(path: &Path) -> Result<bool, StoreError> {
     Ok(found > 0)
 }
 
-async fn open_sqlite(path: &Path, database: &Database, check: bool) -> Result<Db, StoreError> {
+async fn open_sqlite(
+    path: &Path,
+    database: &Database,
+    check_for: Duration,
+) -> Result<(Db, Option<Unchecked>), StoreError> {
     let left_open = std::fs::metadata(beside(path, "-wal")).is_ok_and(|log| log.len() > 0);
-    let options = SqliteConnectOptions::new()
+    let options = sqlite_options(path);
+    let writer = sqlite_pool(database).max_connections(1).connect_with(options.clone()).await?;
+    require_fixed_sqlite(&writer).await?;
+    let unchecked = if left_open && !check_for.is_zero() {
+        integrity::within(check_for, &writer, path, options.clone()).await?
+    } else {
+        None
+    };
+    let readers = sqlite_pool(database).max_connections(for_quick_reads(database));
+    let readers = readers.connect_with(options.read_only(true)).await?;
+    Ok((Db::Sqlite { writer, readers }, unchecked))
+}
+
+pub(super) fn sqlite_options(path: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
         .filename(path)
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
         .foreign_keys(true)
-        .busy_timeout(BUSY_TIMEOUT);
-    // Connections to a file do not go stale: none is tested, retired or made anew.
-    let pool = || {
-        SqlitePoolOptions::new()
-            .acquire_timeout(database.acquire_timeout)
-            .test_before_acquire(false)
-            .idle_timeout(None)
-            .max_lifetime(None)
-    };
-    let writer = pool().max_connections(1).connect_with(options.clone()).await?;
-    require_fixed_sqlite(&writer).await?;
-    if left_open && check {
-        check_integrity(&writer).await?;
-    }
-    let readers = pool().max_connections(database.max_connections.max(1));
-    Ok(Db::Sqlite { writer, readers: readers.connect_with(options.read_only(true)).await? })
+        .busy_timeout(BUSY_TIMEOUT)
 }
 
-async fn open_postgres(url: &SecretString, database: &Database) -> Result<Db, StoreError> {
-    let options = PgConnectOptions::from_str(url.expose_secret())?.application_name("tollgate");
-    let limit = database.statement_timeout.as_millis().to_string();
-    // Each connection is asked before use, which costs the same round trip as a ping: a server that
-    // was demoted to a standby still answers pings, and would be kept by the pool for good.
-    let pool = PgPoolOptions::new()
-        .max_connections(database.max_connections.max(1))
+/// Connections to a file do not go stale: none is tested, retired or made anew.
+pub(super) fn sqlite_pool(database: &Database) -> SqlitePoolOptions {
+    SqlitePoolOptions::new()
         .acquire_timeout(database.acquire_timeout)
         .test_before_acquire(false)
-        .before_acquire(|conn, _| Box::pin(takes_writes(conn)))
-        .after_connect(move |conn, _| {
-            let limit = limit.clone();
-            Box::pin(async move {
-                let set = "SELECT set_config('statement_timeout', $1, false)";
-                sqlx::query(set).bind(limit).execute(&mut *conn).await?;
-                if takes_writes(conn).await? {
-                    return Ok(());
-                }
-                Err(sqlx::Error::Configuration("this PostgreSQL server is read-only, a standby".into()))
-            })
-        });
-    Ok(Db::Postgres(pool.connect_with(options).await?))
+        .idle_timeout(None)
+        .max_lifetime(None)
 }
 
-async fn takes_writes(conn: &mut PgConnection) -> Result<bool, sqlx::Error> {
-    let read_only: String =
-        sqlx::query_scalar("SELECT current_setting('transaction_read_only')").fetch_one(conn).await?;
-    Ok(read_only == "off")
+fn log_wait(reason: &StoreError) {
+    tracing::warn!(%reason, "waiting for the database");
+}
+
+/// What `max_connections` leaves beside the slow reads.
+pub(super) fn for_quick_reads(database: &Database) -> u32 {
+    database.max_connections.saturating_sub(database.max_slow_reads).max(1)
 }
 
 /// Asserts the bundled SQLite, lest a changed lock file bring back an old one.
@@ -217,14 +301,6 @@ async fn require_fixed_sqlite(writer: &SqlitePool) -> Result<(), StoreError> {
     }
     let detail = format!("{version} can corrupt a database; at least 3.51.3 is needed");
     Err(StoreError::Damaged { what: "this program's SQLite", detail })
-}
-
-async fn check_integrity(writer: &SqlitePool) -> Result<(), StoreError> {
-    let found: String = sqlx::query_scalar("PRAGMA quick_check(1)").fetch_one(writer).await?;
-    if found == "ok" {
-        return Ok(());
-    }
-    Err(StoreError::Damaged { what: "the database is corrupt, restore a backup", detail: found })
 }
 
 /// SQLite gives the files it makes beside this one the same permissions.
@@ -253,8 +329,15 @@ fn make_file(path: &Path) -> io::Result<()> {
 /// without locks there is no waiting.
 async fn take_turn(path: &Path) -> Option<File> {
     let folder = File::open(folder_of(path).unwrap_or(Path::new("."))).ok()?;
-    let locked = tokio::task::spawn_blocking(move || folder.lock().map(|()| folder)).await;
-    locked.ok()?.ok()
+    let mut locked = tokio::task::spawn_blocking(move || folder.lock().map(|()| folder));
+    loop {
+        tokio::select! {
+            locked = &mut locked => return locked.ok()?.ok(),
+            () = tokio::time::sleep(EVERY) => {
+                tracing::warn!(file = %path.display(), "waiting for another process that opens the database");
+            }
+        }
+    }
 }
 
 fn folder_of(path: &Path) -> Option<&Path> {

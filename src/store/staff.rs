@@ -2,7 +2,7 @@
 
 use super::accounts::{InsertAccount, UpdateAccount};
 use super::text::storable;
-use super::{Db, Page, StoreError, audit, compared, sessions};
+use super::{Db, Page, SlowRead, StoreError, audit, compared, sessions};
 use crate::clock::Timestamp;
 use crate::ids::StaffId;
 
@@ -91,9 +91,10 @@ const COUNT: &str = "SELECT COUNT(*) FROM staff";
 ///
 /// # Errors
 /// [`StoreError`], when the database does not answer.
-pub async fn list(db: &Db, limit: i64, offset: i64) -> Result<Page<Staff>, StoreError> {
-    let rows = on!(db, read pool => sqlx::query_as(LIST).bind(limit).bind(offset).fetch_all(pool).await)?;
-    let total = on!(db, read pool => sqlx::query_scalar(COUNT).fetch_one(pool).await)?;
+pub async fn list(reads: &SlowRead, limit: i64, offset: i64) -> Result<Page<Staff>, StoreError> {
+    let rows =
+        on!(reads.db(), read pool => sqlx::query_as(LIST).bind(limit).bind(offset).fetch_all(pool).await)?;
+    let total = on!(reads.db(), read pool => sqlx::query_scalar(COUNT).fetch_one(pool).await)?;
     Ok(Page { rows, total })
 }
 

@@ -22,12 +22,14 @@ mod accounts;
 mod audit;
 mod deleted;
 mod exchanges;
+mod integrity;
 mod keys;
 mod leases;
 mod ledger;
 mod quota;
 mod schema;
 mod sessions;
+mod slow_reads;
 mod usage;
 mod webhooks;
 
@@ -61,8 +63,14 @@ async fn unopened() -> (Database, TempDir) {
         other => panic!("TOLLGATE_TEST_DATABASE={other}: sqlite or postgres"),
     };
     let patience = Duration::from_secs(20);
-    let settings =
-        Database { location, max_connections: 8, acquire_timeout: patience, statement_timeout: patience };
+    let settings = Database {
+        location,
+        max_connections: 10,
+        acquire_timeout: patience,
+        statement_timeout: patience,
+        max_slow_reads: 2,
+        slow_read_timeout: patience,
+    };
     (settings, folder)
 }
 

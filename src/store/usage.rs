@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use sqlx::QueryBuilder;
 
 use super::text::storable;
-use super::{Db, StoreError, Tx};
+use super::{Db, SlowRead, StoreError, Tx};
 use crate::clock::Timestamp;
 use crate::ids::UserId;
 
@@ -225,8 +225,8 @@ pub async fn oldest_row(db: &Db) -> Result<Option<Timestamp>, StoreError> {
 ///
 /// # Errors
 /// [`StoreError`], when the database does not answer.
-pub async fn sums(db: &Db, question: &Question) -> Result<Vec<Usage>, StoreError> {
-    Ok(on!(db, read pool => {
+pub async fn sums(reads: &SlowRead, question: &Question) -> Result<Vec<Usage>, StoreError> {
+    Ok(on!(reads.db(), read pool => {
         let mut query = QueryBuilder::new(question.by.heading());
         query.push(" FROM (SELECT day, username, model, route, outcome, requests, conversations, refunded, \
             prompt_tokens, completion_tokens, total_tokens, cached_tokens, reasoning_tokens, bytes_in, \
@@ -299,8 +299,8 @@ const ACCOUNTS: &str = "SELECT (SELECT COUNT(*) FROM users) AS users,
 ///
 /// # Errors
 /// [`StoreError`], when the database does not answer.
-pub async fn accounts(db: &Db) -> Result<Accounts, StoreError> {
-    Ok(on!(db, read pool => sqlx::query_as(ACCOUNTS).fetch_one(pool).await)?)
+pub async fn accounts(reads: &SlowRead) -> Result<Accounts, StoreError> {
+    Ok(on!(reads.db(), read pool => sqlx::query_as(ACCOUNTS).fetch_one(pool).await)?)
 }
 
 // === impl Usage ===

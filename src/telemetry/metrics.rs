@@ -85,6 +85,11 @@ pub struct Metrics {
     pub clock_lead: Gauge<f64, AtomicU64>,
     /// `tollgate_clock_trusted`: 0 while the gateway goes by the time it had and not by the machine's clock.
     pub clock_trusted: Gauge,
+    /// `tollgate_database_damaged`: 1 once a check has found the SQLite file corrupt.
+    pub database_damaged: Gauge,
+    /// `tollgate_slow_reads_refused_total`: lists, statistics, exports and verifications that did not get
+    /// their turn.
+    pub slow_reads_refused: Counter,
     /// `tollgate_upstream_up`: 1 after an answer, 0 after a failure to connect.
     pub upstream_up: Family<UpstreamName, Gauge>,
     /// `tollgate_upstream_credential_refused_total`: the upstream answered 401 or 403 to our own
@@ -182,6 +187,8 @@ impl Metrics {
             store_errors: Counter::default(),
             clock_lead: Gauge::default(),
             clock_trusted: Gauge::default(),
+            slow_reads_refused: Counter::default(),
+            database_damaged: Gauge::default(),
             upstream_up: Family::default(),
             credential_refused: Family::default(),
             connections: Gauge::default(),
@@ -266,6 +273,10 @@ impl Metrics {
         r.register_with_unit("message_log_oldest", help, Unit::Seconds, self.log_oldest.clone());
         r.register("message_log_written", "Rows written", self.log_written.clone());
         r.register("store_errors", "Database calls that failed", self.store_errors.clone());
+        let help = "Whether a check has found the database corrupt";
+        r.register("database_damaged", help, self.database_damaged.clone());
+        let help = "Lists, statistics and verifications refused by their full queue";
+        r.register("slow_reads_refused", help, self.slow_reads_refused.clone());
     }
 
     fn register_spool(&mut self) {

@@ -21,6 +21,7 @@ mod password;
 mod profile;
 mod refresh;
 mod register;
+mod slow_reads;
 mod staff;
 mod staff_accounts;
 mod surfaces;

@@ -13,4 +13,6 @@ mod json;
 mod kill;
 mod ledger;
 mod secrecy;
+mod secrets;
+mod starts;
 mod stop;

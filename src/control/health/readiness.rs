@@ -34,10 +34,14 @@ macro_rules! reasons {
 }
 
 reasons! {
+    /// The database is opened, migrated or waited for.
+    Starting = "starting", "it is starting";
     /// SIGTERM or SIGINT has come.
     Stopping = "stopping", "it is stopping";
     /// A write to the database failed or took too long, and none has succeeded since.
     DatabaseCannotWrite = "database_cannot_write", "the database takes no writes";
+    /// The check of a SQLite file that was not closed properly found damage.
+    DatabaseDamaged = "database_damaged", "the database is corrupt";
     /// The spool or its disk has no room for another conversation.
     MessageLogFull = "message_log_full", "the message log has no room";
     /// The machine's clock disagrees with the database's, or with the time that has passed, by more than a

@@ -16,6 +16,7 @@ use crate::control::health::readiness::Reason;
 use crate::control::pace::Day;
 use crate::control::problem::Problem;
 use crate::control::violations::Violations;
+use crate::store::NoTurn;
 
 /// Makes [`Refusal`] of the lines below, and a type of those that are some handler's `own`; the others
 /// are `met` by every call of a kind, and no handler names them.
@@ -136,6 +137,8 @@ refusals! {
     met Internal = Problem::Internal(String::new());
     /// Too much is going on.
     own Busy = Problem::Busy("");
+    /// Too many lists, statistics, exports or verifications are being read now.
+    met SlowReadsBusy = Problem::SlowReadsBusy(NoTurn::QueueFull);
     /// This instance takes no work now; `reasons` says why.
     own NotReady = Problem::NotReady(vec![Reason::DatabaseCannotWrite]);
     /// The database does not answer.

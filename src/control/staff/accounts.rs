@@ -24,6 +24,7 @@ use crate::control::paging::Params;
 use crate::control::paths::Path;
 use crate::control::problem::Problem;
 use crate::control::register::is_username;
+use crate::control::slow_reads::SlowTurn;
 use crate::control::violations::Violations;
 use crate::credential::password::Password;
 use crate::store::audit::Actor;
@@ -144,13 +145,13 @@ pub(in crate::control) async fn create_staff(
     responses((status = 200, description = "A page of them.", body = Vec<StaffProfile>)),
 )]
 pub(in crate::control) async fn list_staff(
-    State(control): State<Arc<Control>>,
     _: AdminSession,
+    SlowTurn(reads): SlowTurn,
     params: Params,
 ) -> Result<Response, Problem> {
     params.only(&["limit", "offset"])?;
     let page = params.page()?;
-    let listed = staff::list(&control.db, page.limit, page.offset).await?;
+    let listed = staff::list(&reads, page.limit, page.offset).await?;
     let profiles: Vec<StaffProfile> = listed.rows.into_iter().map(StaffProfile::from).collect();
     Ok(params.answer(page, &profiles, listed.total))
 }

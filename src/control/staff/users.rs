@@ -20,6 +20,7 @@ use crate::control::paths::Path;
 use crate::control::problem::Problem;
 use crate::control::profile::Profile;
 use crate::control::rights::{Action, Role};
+use crate::control::slow_reads::SlowTurn;
 use crate::control::users::HelpForm;
 use crate::store::takeover;
 use crate::store::users::{self, User};
@@ -37,11 +38,12 @@ use crate::store::users::{self, User};
 pub(in crate::control) async fn staff_list_users(
     State(control): State<Arc<Control>>,
     session: StaffSession,
+    SlowTurn(reads): SlowTurn,
     params: Params,
 ) -> Result<Response, Problem> {
     params.only(&["limit", "offset"])?;
     let page = params.page()?;
-    let listed = users::list(&control.db, page.limit, page.offset).await?;
+    let listed = users::list(&reads, page.limit, page.offset).await?;
     let users = control.with_what_is_left(listed.rows).await?;
     let profiles = users.into_iter().map(|(user, left, reset)| seen_by(session.role, user, left, reset));
     let profiles: Vec<_> = profiles.collect();

@@ -9,6 +9,7 @@ use futures_util::poll;
 use super::{BOOT, Clock, Day, NOW, Node, Verdict, balances, fresh, is_used_up, user};
 use crate::ids::UserId;
 use crate::plan::Allowance;
+use crate::store::SlowRead;
 use crate::store::ledger::{Question, verify};
 
 #[tokio::test]
@@ -29,7 +30,7 @@ async fn as_many_pass_as_are_left_however_many_come_at_once() {
     let row = balances(&day.database.db).await.remove(0);
     assert_eq!((row.granted, row.charged, row.held), (10, 10, 0));
     let all = Question { only: None, after: None, patience: None, now: NOW };
-    assert!(verify(&day.database.db, &all).await.unwrap().holds());
+    assert!(verify(&SlowRead::alone(&day.database.db), &all).await.unwrap().holds());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

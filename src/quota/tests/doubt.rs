@@ -43,8 +43,7 @@ impl Wire {
             }
         });
         let location = DatabaseLocation::Postgres(over.into());
-        let Database { acquire_timeout, statement_timeout, .. } = *database;
-        Some((wire, Database { location, max_connections: 1, acquire_timeout, statement_timeout }))
+        Some((wire, Database { location, max_connections: 1, ..database.clone() }))
     }
 }
 
@@ -80,7 +79,7 @@ const QUESTIONS: i64 = 6;
 async fn whichever_answer_is_lost_every_unit_is_there_again() {
     let database = fresh().await;
     let Some((wire, over)) = Wire::to(&database.settings).await else { return };
-    let db = Db::connect_or_make(&over).await.unwrap();
+    let db = Db::connect_or_make(&over, &|_| ()).await.unwrap();
     let allowance = Allowance { per_day: 1000, zone: Tz::UTC };
     for (n, gives) in (1..=QUESTIONS).flat_map(|n| [(n, false), (n, true)]) {
         let clock = Clock::manual(NOW);

@@ -12,7 +12,7 @@ use std::str::FromStr;
 use sha2::{Digest, Sha256};
 
 use crate::clock::Timestamp;
-use crate::store::{Db, StoreError, Tx};
+use crate::store::{Db, SlowRead, StoreError, Tx};
 
 /// A place in the chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,7 +118,8 @@ const STRAY: &str = "SELECT MIN(id) FROM audit
 ///
 /// # Errors
 /// [`StoreError`], when the database does not answer.
-pub async fn walk(db: &Db, noted: Option<&Link>) -> Result<Walked, StoreError> {
+pub async fn walk(reads: &SlowRead, noted: Option<&Link>) -> Result<Walked, StoreError> {
+    let db = reads.db();
     let head = head(db).await?;
     let unchained = on!(db, read pool => sqlx::query_scalar(UNCHAINED).fetch_one(pool).await)?;
     let mut reached = Link { seq: 0, hash: vec![0; 32] };

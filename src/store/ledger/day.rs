@@ -7,7 +7,7 @@ use super::trail::{Reach, Trail};
 use super::{Difference, StoreError};
 use crate::clock::Timestamp;
 use crate::ids::{ExchangeId, UserId};
-use crate::store::Db;
+use crate::store::SlowRead;
 use crate::store::exchanges::Verdict;
 
 /// Whose day is to be explained.
@@ -126,9 +126,9 @@ const EPOCHS: &str = "SELECT q.epoch, q.allowance, q.granted, q.charged, q.refun
 ///
 /// # Errors
 /// [`StoreError`], when the database does not answer.
-pub async fn explain(db: &Db, asked: &Asked) -> Result<Day, StoreError> {
+pub async fn explain(reads: &SlowRead, asked: &Asked) -> Result<Day, StoreError> {
     let Asked { user, day, between: (since, until), page: (limit, offset), patience, now } = *asked;
-    let mut snapshot = db.snapshot(patience).await?;
+    let mut snapshot = reads.db().snapshot(patience).await?;
     let tx = &mut snapshot.tx;
     let lines = on!(&mut *tx, within conn => sqlx::query_as(LINES)
         .bind(user).bind(day).bind(since).bind(until).bind(limit).bind(offset).fetch_all(conn).await)?;

@@ -5,6 +5,7 @@ use sqlx::AssertSqlSafe;
 
 use super::{entry, fresh, user};
 use crate::store::Db;
+use crate::store::SlowRead;
 use crate::store::audit::chain::{self, Link, Walked};
 use crate::store::audit::{self, Entry};
 
@@ -20,7 +21,7 @@ async fn tamper(db: &Db, sql: &str) {
 }
 
 async fn walked(db: &Db) -> Walked {
-    chain::walk(db, None).await.unwrap()
+    chain::walk(&SlowRead::alone(db), None).await.unwrap()
 }
 
 #[tokio::test]
@@ -99,7 +100,7 @@ async fn a_trail_that_was_cut_and_written_anew_is_found_out_by_a_link_noted_befo
     recorded(&world.db, 3).await;
     let noted = chain::head(&world.db).await.unwrap();
     recorded(&world.db, 2).await;
-    assert_eq!(chain::walk(&world.db, Some(&noted)).await.unwrap().broken, None);
+    assert_eq!(chain::walk(&SlowRead::alone(&world.db), Some(&noted)).await.unwrap().broken, None);
     let second: Vec<u8> =
         on!(&world.db, read pool => sqlx::query_scalar("SELECT hash FROM audit WHERE seq = 2")
         .fetch_one(pool).await)
@@ -109,10 +110,10 @@ async fn a_trail_that_was_cut_and_written_anew_is_found_out_by_a_link_noted_befo
         .execute(pool).await.map(|_| ()));
     back.unwrap();
     assert_eq!(walked(&world.db).await.broken, None, "the cut itself does not show");
-    let cut = chain::walk(&world.db, Some(&noted)).await.unwrap().broken.unwrap();
+    let cut = chain::walk(&SlowRead::alone(&world.db), Some(&noted)).await.unwrap().broken.unwrap();
     assert_eq!(cut.why, "the noted link is not there any more");
     audit::record(&world.db, &entry("another.thing")).await.unwrap();
-    let anew = chain::walk(&world.db, Some(&noted)).await.unwrap().broken.unwrap();
+    let anew = chain::walk(&SlowRead::alone(&world.db), Some(&noted)).await.unwrap().broken.unwrap();
     assert_eq!((anew.seq, anew.why), (3, "the noted link is another one"));
 }
 

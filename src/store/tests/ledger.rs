@@ -5,6 +5,7 @@ use sqlx::AssertSqlSafe;
 use super::{NOW, fresh, user};
 use crate::ids::UserId;
 use crate::store::Db;
+use crate::store::SlowRead;
 use crate::store::ledger::{MOST_TOLD, Question, Verified, verify};
 
 mod explained;
@@ -84,7 +85,7 @@ async fn log(db: &Db, (user, day, epoch): (UserId, i64, i64), verdict: &str, cou
 
 async fn verified(db: &Db) -> Verified {
     let all = Question { only: None, after: None, patience: None, now: NOW };
-    verify(db, &all).await.unwrap()
+    verify(&SlowRead::alone(db), &all).await.unwrap()
 }
 
 /// What does not add up: whose, of which day and epoch, what, what it should be, what it is.
@@ -179,13 +180,13 @@ async fn two_hundred_thousand_rows_are_walked_at_once_and_in_parts() {
 
     let mut question =
         Question { only: None, after: None, patience: Some(std::time::Duration::from_mins(1)), now: NOW };
-    let whole = verify(&world.db, &question).await.unwrap();
+    let whole = verify(&SlowRead::alone(&world.db), &question).await.unwrap();
     assert_eq!((whole.total, whole.stopped_after), (1500, None));
     // Out of patience after each page, the walk goes on where it stopped and misses nobody.
     let (mut users, mut total, mut parts) = (0, 0, 0);
     question.patience = Some(std::time::Duration::ZERO);
     loop {
-        let part = verify(&world.db, &question).await.unwrap();
+        let part = verify(&SlowRead::alone(&world.db), &question).await.unwrap();
         (users, total, parts) = (users + part.users, total + part.total, parts + 1);
         question.after = part.stopped_after;
         if question.after.is_none() {
@@ -204,7 +205,7 @@ async fn one_user_is_looked_at_alone() {
     sql(&world.db, &format!("UPDATE quota SET charged = 4 WHERE user_id = {bob}")).await;
     let of = async |user| {
         let question = Question { only: Some(user), after: None, patience: None, now: NOW };
-        verify(&world.db, &question).await.unwrap()
+        verify(&SlowRead::alone(&world.db), &question).await.unwrap()
     };
     let (found, other) = (of(ada).await, of(bob).await);
     assert_eq!((found.users, found.balances, found.total), (1, 2, 0));

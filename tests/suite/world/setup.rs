@@ -11,7 +11,7 @@ workers = 2
 drain_timeout = "5s"
 [database]
 url = "DATABASE"
-max_connections = 4
+max_connections = 6
 [security]
 secret_key = "a-secret-of-the-tests-that-is-long-enough-0123456789"
 encryption_key = "cw_0x689RpI-jtRR7oE8h_eQsKImvJapLeSbXpwF4e4="

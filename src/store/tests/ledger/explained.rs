@@ -3,13 +3,14 @@
 use super::{DAY, NOW, TODAY, fresh, keep, log, sql, user};
 use crate::clock::Timestamp;
 use crate::ids::UserId;
-use crate::store::Db;
 use crate::store::exchanges::Verdict;
 use crate::store::ledger::{Asked, Day, explain};
+use crate::store::{Db, SlowRead};
 
 async fn day(db: &Db, user: UserId, day: i64, page: (i64, i64)) -> Day {
     let between = (Timestamp(day * DAY), Timestamp((day + 1) * DAY));
-    explain(db, &Asked { user, day, between, page, patience: None, now: NOW }).await.unwrap()
+    let asked = Asked { user, day, between, page, patience: None, now: NOW };
+    explain(&SlowRead::alone(db), &asked).await.unwrap()
 }
 
 #[tokio::test]
