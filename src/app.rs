@@ -17,12 +17,11 @@ use crate::background::Background;
 use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::control::{self, Readiness, Reason, Surface};
-use crate::ids::RunId;
 use crate::jobs::Jobs;
 use crate::listen::{self, Acceptor, ClientIps, Stop, TlsKeys};
 use crate::quota::Quota;
 use crate::store::Db;
-use crate::store::runs::Run;
+use crate::store::presence::Presence;
 use crate::telemetry::Metrics;
 
 mod door;
@@ -49,7 +48,8 @@ pub struct App {
     background: Background,
     db: Db,
     quota: Quota,
-    run: RunId,
+    /// Held for as long as this gateway runs.
+    _presence: Presence,
     metrics: Arc<Metrics>,
     workers: Workers,
     jobs: Jobs,
@@ -130,7 +130,7 @@ impl App {
         }
         workers.count_into(Arc::clone(&services.metrics), &background);
         tracing::info!(listen = %local_addr, "the gate is open");
-        let Services { readiness, db, quota, run: Run { id: run, .. }, metrics, undelivered, .. } = services;
+        let Services { readiness, db, quota, presence, metrics, undelivered, .. } = services;
         let drain_timeout = config.server.drain_timeout;
         let runtime = None;
         Ok(Self {
@@ -139,7 +139,7 @@ impl App {
             background,
             db,
             quota,
-            run,
+            _presence: presence,
             metrics,
             workers,
             jobs,
@@ -215,7 +215,8 @@ impl App {
         if tokio::time::timeout(LAST_ROWS, self.quota.close()).await.is_err() {
             tracing::error!("the conversations in hand could not be given back in time");
         }
-        let Self { background, db, run, runtime, .. } = self;
+        let run = self.quota.run();
+        let Self { background, db, runtime, .. } = self;
         if tokio::time::timeout(LAST_ROWS, background.finish()).await.is_err() {
             tracing::error!("the last rows could not be written in time");
         }

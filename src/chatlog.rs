@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::background::Background;
 use crate::clock::Clock;
@@ -55,8 +55,9 @@ pub struct Sources {
     pub spool: Spool,
     /// What is read of it.
     pub reader: Reader,
-    /// This run.
-    pub run: RunId,
+    /// Says which earlier runs are alive, once it is known: nothing of any earlier run is read before, and
+    /// nothing of these at all.
+    pub alive: oneshot::Receiver<Vec<RunId>>,
     /// Where records go that cannot become rows.
     pub poison: PathBuf,
     /// Whether somebody wants to be told of rows: then they wait a second at most.
@@ -80,7 +81,7 @@ impl Chatlog {
         clock: &Clock,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let Sources { db, spool, reader, run, poison, is_told } = sources;
+        let Sources { db, spool, reader, alive, poison, is_told } = sources;
         let budget = Budget::new(config.max_memory, Arc::clone(&metrics));
         let backlog = Backlog::new(config.batch_size, config.memory_threshold, budget, Arc::clone(&metrics));
         let (open, nobody_writes) = mpsc::channel(1);
@@ -92,13 +93,13 @@ impl Chatlog {
             metrics,
             backlog: backlog.clone(),
             spool: spool.clone(),
-            gatherer: Some(gather::Gatherer::new(reader, run, backlog.clone(), poison)),
+            gatherer: Some(gather::Gatherer::new(reader, backlog.clone(), poison)),
             linger: if is_told { interval.min(TOLD_WITHIN) } else { interval },
             seal_every: interval.max(LEAST_BETWEEN_SEALS),
             recovered: recovers,
             open: nobody_writes,
         };
-        background.spawn(drain.run());
+        background.spawn(drain.run(alive));
         let writer = spool.writer();
         let strict = config.sync == config::Sync::Strict;
         let desk = Arc::new(place::Desk { backlog, spool, clock: clock.clone(), strict, _open: open });

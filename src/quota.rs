@@ -7,7 +7,7 @@
 //! so nothing can be missed or run twice.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use chrono_tz::Tz;
@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::background::Background;
 use crate::clock::{Clock, Timestamp};
-use crate::ids::UserId;
+use crate::ids::{RunId, UserId};
 use crate::plan::Allowance;
 use crate::store::quota::Used;
 use crate::store::runs::{self, Fate, Run};
@@ -25,6 +25,8 @@ use crate::store::{Db, StoreError};
 use crate::telemetry::Metrics;
 
 mod account;
+mod current;
+mod heartbeat;
 mod holdings;
 mod keeper;
 mod lease;
@@ -33,16 +35,20 @@ mod lease;
 pub mod rehearsal;
 mod reservation;
 mod standing;
+mod takeover;
 mod teller;
 #[cfg(test)]
 mod tests;
 mod window;
 
+pub use current::Renamed;
 pub use reservation::{Reservation, Verdict};
+pub use takeover::Watched;
 pub use window::Window;
 
+use current::Current;
+use heartbeat::Heartbeat;
 use holdings::{Holdings, Tried};
-use keeper::Keeper;
 use teller::Teller;
 
 /// The daily quota. Clones are the same quota. Dropped without [`Quota::close`], what it holds stays
@@ -54,9 +60,13 @@ pub struct Quota {
     background: Background,
     clock: Clock,
     metrics: Arc<Metrics>,
-    run: Arc<Run>,
+    current: Arc<Current>,
     /// Runs of this node that were not ended.
     earlier: Arc<[Run]>,
+    /// Of them, those that turned out to be alive.
+    spared: Arc<Mutex<Vec<RunId>>>,
+    alone: bool,
+    heartbeat: Duration,
     recovered: watch::Sender<bool>,
     /// Counts what the teller has done.
     rounds: watch::Receiver<u64>,
@@ -76,8 +86,15 @@ pub struct Sources {
     pub metrics: Arc<Metrics>,
     /// Who is granted units; entered already.
     pub run: Run,
-    /// Runs of the same node that were not ended: [`Quota::recover`] ends them.
+    /// Runs of the same node that were not ended: [`Quota::look_at_earlier`] looks whether they are alive, and
+    /// [`Quota::recover`] ends those that are not.
     pub earlier: Vec<Run>,
+    /// Whether it is certain that no other process uses the database.
+    pub alone: bool,
+    /// How often the run says that it is alive.
+    pub heartbeat: Duration,
+    /// Called with the name of a new run, before it is granted anything, when another process has ended this one.
+    pub renamed: Renamed,
     /// Most units in hand of one user, 1 and more.
     pub max_lease: i64,
 }
@@ -132,25 +149,46 @@ impl Quota {
     /// Starts granting on the background.
     #[must_use]
     pub fn start(sources: Sources) -> Self {
-        let Sources { db, background, clock, metrics, run, earlier, max_lease } = sources;
+        let Sources { db, background, clock, metrics, run, earlier, alone, heartbeat, renamed, max_lease } =
+            sources;
         let (bell, calls) = mpsc::unbounded_channel();
         let holdings = Arc::new(Holdings::new(clock.clone(), max_lease.max(1), bell));
-        let run = Arc::new(run);
+        let current = Arc::new(Current::new(run, renamed));
         let (done, rounds) = watch::channel(0);
         let (closing, closed) = (CancellationToken::new(), CancellationToken::new());
         let teller = Teller {
             db: db.clone(),
-            run: run.id,
+            current: Arc::clone(&current),
             metrics: Arc::clone(&metrics),
             rounds: done,
             unclear: None,
         };
         background.spawn(teller.work(Arc::downgrade(&holdings), calls, (closing.clone(), closed.clone())));
-        let keeper = Keeper { db: db.clone(), run: Arc::clone(&run), clock: clock.clone() };
-        background.spawn(keeper.work(Arc::downgrade(&holdings), closing.clone()));
+        background.spawn(keeper::work(Arc::downgrade(&holdings), closing.clone()));
+        let heart = Heartbeat {
+            db: db.clone(),
+            current: Arc::clone(&current),
+            clock: clock.clone(),
+            every: heartbeat,
+        };
+        background.spawn(heart.work(Arc::downgrade(&holdings), closing.clone()));
         let recovered = watch::Sender::new(earlier.is_empty());
-        let earlier = earlier.into();
-        Self { holdings, db, background, clock, metrics, run, earlier, recovered, rounds, closing, closed }
+        Self {
+            holdings,
+            db,
+            background,
+            clock,
+            metrics,
+            current,
+            earlier: earlier.into(),
+            spared: Arc::default(),
+            alone,
+            heartbeat,
+            recovered,
+            rounds,
+            closing,
+            closed,
+        }
     }
 
     /// The day it is now in `zone`.
@@ -238,11 +276,12 @@ impl Quota {
     }
 
     /// To be called once, when every row of the earlier runs of this node is in the database: what they
-    /// still held goes back, or is forfeited when the machine was started since and nobody knows what
-    /// was used. Tries until the database answers.
+    /// still held goes back, or is forfeited where they may have used it (the machine was started since, or
+    /// they kept their records in another folder). Tries until the database answers.
     pub async fn recover(&self) {
-        for run in self.earlier.iter() {
-            let fate = if run.boot == self.run.boot { Fate::Returned } else { Fate::Forfeited };
+        let spared = self.spared.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for run in self.earlier.iter().filter(|run| !spared.contains(&run.id)) {
+            let fate = self.fate(run);
             while let Err(error) = self.close_run(run, fate).await {
                 self.metrics.store_errors.inc();
                 tracing::error!(%error, run = %run.id, "an earlier run cannot be ended; trying again");
@@ -267,6 +306,17 @@ impl Quota {
         };
         tracing::info!(run = %id, units, ?fate, "an earlier run of this node was not ended; now it is");
         Ok(())
+    }
+
+    /// The run under which units are held now.
+    #[must_use]
+    pub fn run(&self) -> RunId {
+        self.current.id()
+    }
+
+    /// The node has another name from now on.
+    pub fn rename_node(&self, node: &str) {
+        self.current.rename_node(node);
     }
 
     /// Waits, if there is something to wait for; whether there was.

@@ -9,6 +9,7 @@
 //! The files are the only truth: there is no index beside them that could disagree.
 
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -53,7 +54,7 @@ pub struct Spool {
 pub struct Options {
     /// The spool's own folder; made, with mode 0700, when it is not there.
     pub folder: PathBuf,
-    /// This run; its files carry it.
+    /// This run; its files carry it, until [`Spool::begin_run`].
     pub run: RunId,
     /// Most bytes of all files together, those of earlier runs too.
     pub max_bytes: u64,
@@ -221,6 +222,13 @@ impl Spool {
         Writer::new(Arc::clone(&self.owner))
     }
 
+    /// Device and inode of the lock file, which is held as long as the folder is open.
+    #[must_use]
+    pub fn lock_file(&self) -> Option<(u64, u64)> {
+        let found = self.owner.0.lock_file.metadata().ok()?;
+        Some((found.dev(), found.ino()))
+    }
+
     /// Whether a conversation may begin: within the disk quota, the disk above its floor, and what
     /// was written durable. One atomic read.
     #[must_use]
@@ -232,6 +240,12 @@ impl Spool {
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.owner.0.room.bytes()
+    }
+
+    /// Everything that is begun from now on is of another run. What is under way stays its own run's.
+    pub fn begin_run(&self, run: RunId) {
+        *lock(&self.owner.0.run) = run;
+        self.seal();
     }
 
     /// Every file of this run ends here; the next record begins a new one. Then the reader can
@@ -260,6 +274,16 @@ impl Options {
             sync_bytes: 1 << 20,
             segment_bytes: 64 << 20,
         }
+    }
+}
+
+// === impl Location ===
+
+impl Location {
+    /// Whether it is in a file that was there at the start.
+    #[must_use]
+    pub fn is_old(&self) -> bool {
+        self.file >= reader::OLD
     }
 }
 

@@ -58,6 +58,7 @@ pub mod leases;
 pub mod ledger;
 pub mod mail_tokens;
 mod open;
+pub mod presence;
 pub mod quota;
 pub mod runs;
 pub mod second_factors;

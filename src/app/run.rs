@@ -2,46 +2,136 @@
 
 use std::fs;
 use std::io::{ErrorKind, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 
 use crate::background::Background;
-use crate::clock::Timestamp;
+use crate::clock::{Clock, Timestamp};
+use crate::config::Config;
 use crate::ids::{RunId, SessionId};
+use crate::quota::{self, Quota};
+use crate::spool::Spool;
 use crate::store::Db;
+use crate::store::presence::Presence;
 use crate::store::runs::{self, Run};
+use crate::telemetry::Metrics;
 
 /// Where Linux says which start of the machine this is.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// Most characters of a node's name.
 const MAX_NAME: usize = 64;
 
-/// This run of the node that keeps its data in `data_dir`.
+/// A run that is entered, and what it holds.
+pub(super) struct Entered {
+    pub(super) run: Run,
+    pub(super) quota: Quota,
+    pub(super) presence: Presence,
+}
+
+/// How often a run says that it is alive: another one may take over after four that did not come.
+const HEARTBEAT: Duration = Duration::from_secs(3);
+
+/// Enters this run, under which units are held from now on.
+///
+/// # Errors
+///
+/// What is in the way; the text says how to get out.
+pub(super) async fn enter(
+    config: &Config,
+    clock: &Clock,
+    (db, background): (&Db, &Background),
+    (spool, id): (&Spool, RunId),
+    metrics: &Arc<Metrics>,
+) -> anyhow::Result<Entered> {
+    let (database, data_dir) = (config.database.clone(), &config.server.data_dir);
+    let presence = background.run(async move { Presence::announce(&database).await }).await?;
+    let is_new = is_new(data_dir);
+    let run = new(id, data_dir, spool.lock_file(), clock.now())?;
+    let (earlier, others) = begin(db, background, &run).await?;
+    if is_new {
+        warn_of_new_folder(data_dir, others);
+    }
+    let records = spool.clone();
+    let quota = Quota::start(quota::Sources {
+        db: db.clone(),
+        background: background.clone(),
+        clock: clock.clone(),
+        metrics: Arc::clone(metrics),
+        run: run.clone(),
+        earlier,
+        alone: presence.is_alone(),
+        heartbeat: HEARTBEAT,
+        renamed: Box::new(move |run| records.begin_run(run)),
+        max_lease: config.limits.max_lease.into(),
+    });
+    Ok(Entered { run, quota, presence })
+}
+
+/// A run of the node that keeps its data in `data_dir`, whose spool's lock file this process holds.
 ///
 /// # Errors
 ///
 /// When the node's name cannot be read, or made; the text says how to get out.
-pub(super) fn new(id: RunId, data_dir: &Path, now: Timestamp) -> anyhow::Result<Run> {
+fn new(id: RunId, data_dir: &Path, lock_file: Option<(u64, u64)>, now: Timestamp) -> anyhow::Result<Run> {
     let path = data_dir.join("node");
     let node = name_of_node(&path).with_context(|| format!("{}, the name of this node", path.display()))?;
     // Where nobody says, every start may be one after a power failure.
     let boot = fs::read_to_string(BOOT_ID).map_or_else(|_| id.to_string(), |text| text.trim().to_owned());
-    Ok(Run { id, node, boot, started_at: now })
+    let folder = fs::metadata(data_dir).ok().zip(lock_file).map(|(folder, (lock_device, lock_inode))| {
+        format!("{:x}:{:x} {lock_device:x}:{lock_inode:x}", folder.dev(), folder.ino())
+    });
+    Ok(Run { id, node, boot, started_at: now, folder })
 }
 
-/// Enters the run; the earlier ones of its node, which were not ended.
+/// Whether `data_dir` has no name for its node yet: it is new, or was emptied.
+fn is_new(data_dir: &Path) -> bool {
+    !data_dir.join("node").exists()
+}
+
+/// Says so where a new folder meets a database that knows of other runs: the folder of one of them may be
+/// lost, and with it what is not yet in the database.
+fn warn_of_new_folder(data_dir: &Path, others: usize) {
+    if others > 0 {
+        tracing::warn!(
+            data_dir = %data_dir.display(), other_runs = others,
+            "the data folder is new and the database knows other runs: right for an additional node; where this \
+             replaces a node, its data_dir was not kept, and with it are lost the records that were not yet in \
+             the database and the conversations that it held; data_dir must outlive the process"
+        );
+    }
+}
+
+/// Gives the node in `data_dir` another name, because a running node bears the one that is there.
+///
+/// # Errors
+///
+/// When it cannot be written.
+pub(super) fn rename_node(data_dir: &Path) -> anyhow::Result<String> {
+    let (name, new) = (SessionId::generate().to_string(), data_dir.join("node.new"));
+    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+    file.write_all(format!("{name}\n").as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&new, data_dir.join("node"))?;
+    fs::File::open(data_dir)?.sync_all()?;
+    Ok(name)
+}
+
+/// Enters the run; the earlier ones of its node, which were not ended, and the number of all others.
 ///
 /// # Errors
 ///
 /// When the database does not do it.
-pub(super) async fn begin(db: &Db, background: &Background, run: &Run) -> anyhow::Result<Vec<Run>> {
+async fn begin(db: &Db, background: &Background, run: &Run) -> anyhow::Result<(Vec<Run>, usize)> {
     let (db, run) = (db.clone(), run.clone());
     let entered = background.run(async move {
         let earlier = runs::earlier(&db, &run).await?;
+        let others = runs::pulses(&db).await?.len();
         runs::begin(&db, &run).await?;
-        anyhow::Ok(earlier)
+        anyhow::Ok((earlier, others))
     });
     entered.await?
 }
@@ -93,13 +183,13 @@ mod tests {
     fn a_node_has_a_name_that_stays_and_a_run_has_its_own() {
         let folder = tempfile::tempdir().unwrap();
         let data_dir = folder.path().join("data");
-        let run = |at| new(RunId::generate(), &data_dir, Timestamp(at)).unwrap();
+        let run = |at| new(RunId::generate(), &data_dir, None, Timestamp(at)).unwrap();
         let (one, two) = (run(1), run(2));
         assert_eq!((&one.node, &one.boot), (&two.node, &two.boot));
         assert_ne!(one.id, two.id);
         let mode = std::fs::metadata(data_dir.join("node")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
-        let other = new(RunId::generate(), folder.path(), Timestamp(1)).unwrap();
+        let other = new(RunId::generate(), folder.path(), None, Timestamp(1)).unwrap();
         assert_ne!(one.node, other.node);
     }
 
@@ -109,7 +199,8 @@ mod tests {
         let path = folder.path().join("node");
         for bad in ["", "two words\n", &"x".repeat(65)] {
             std::fs::write(&path, bad).unwrap();
-            let told = format!("{:#}", new(RunId::generate(), folder.path(), Timestamp(1)).unwrap_err());
+            let told =
+                format!("{:#}", new(RunId::generate(), folder.path(), None, Timestamp(1)).unwrap_err());
             assert!(told.contains("node") && told.contains("remove it"), "{told}");
             assert_eq!(std::fs::read_to_string(&path).unwrap(), bad);
         }

@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use super::run::Entered;
 use super::{recovery, run};
 use crate::background::Background;
 use crate::chatlog::{self, Chatlog};
 use crate::clock::Clock;
 use crate::config::{self, Config};
-use crate::control::{self, Control, Readiness};
+use crate::control::{self, Control, Readiness, Reason};
 use crate::credential::erasure::Erasures;
 use crate::credential::key::Pepper;
 use crate::credential::seal::Sealer;
@@ -24,8 +25,9 @@ use crate::limits::Limits;
 use crate::listen::ClientIps;
 use crate::notify::mail::Mailer;
 use crate::proxy;
-use crate::quota::{self, Quota};
+use crate::quota::Quota;
 use crate::store::Db;
+use crate::store::presence::Presence;
 use crate::store::runs::Run;
 use crate::telemetry::Metrics;
 use crate::timekeeper::{self, Timekeeper};
@@ -34,6 +36,7 @@ use crate::timekeeper::{self, Timekeeper};
 pub(super) struct Services {
     pub(super) readiness: Readiness,
     pub(super) db: Db,
+    pub(super) presence: Presence,
     pub(super) run: Run,
     pub(super) directory: Directory,
     pub(super) limits: Arc<Limits>,
@@ -75,28 +78,28 @@ impl Services {
             capacity: config.limits.max_cached_keys,
         });
         let limits = Arc::new(Limits::new(&config.limits, &config.plans, clock));
-        let run = run::new(run, &config.server.data_dir, clock.now())?;
-        let earlier = run::begin(&db, background, &run).await?;
-        let quota = Quota::start(quota::Sources {
-            db: db.clone(),
-            background: background.clone(),
-            clock: clock.clone(),
-            metrics: Arc::clone(&metrics),
-            run: run.clone(),
-            earlier,
-            max_lease: config.limits.max_lease.into(),
-        });
+        let Entered { run, quota, presence } =
+            run::enter(config, clock, (&db, background), (&spool, run), &metrics).await?;
         let is_told = config.webhooks.as_ref().is_some_and(config::Webhooks::tells_of_rows);
-        let sources = chatlog::Sources { db: db.clone(), spool, reader, run: run.id, poison, is_told };
+        let (decided, alive) = oneshot::channel();
+        let sources = chatlog::Sources { db: db.clone(), spool, reader, alive, poison, is_told };
         let chatlog = Chatlog::start(&config.message_log, sources, background, clock, Arc::clone(&metrics));
-        recovery::begin(background, &chatlog, &quota);
+        let readiness = Readiness::default();
+        let earlier = recovery::Earlier {
+            db: db.clone(),
+            data_dir: config.server.data_dir.clone(),
+            may_be_alive: Box::new(readiness.setter(Reason::EarlierRunMayBeAlive)),
+            decided,
+        };
+        earlier.take_over(background, &chatlog, &quota).await;
         let queue = Queue { db: db.clone(), clock: clock.clone(), metrics: Arc::clone(&metrics) };
         let undelivered = deliver(queue, config, background).await?;
         let mailer = Mailer::start(&config.mail, background, draining)?;
         let background = background.clone();
         Ok(Self {
-            readiness: Readiness::default(),
+            readiness,
             db,
+            presence,
             run,
             directory,
             limits,

@@ -5,13 +5,14 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep};
 
 use super::Backlog;
 use super::budget::Level;
 use super::gather::{Batch, Gatherer};
 use crate::clock::Clock;
+use crate::ids::RunId;
 use crate::spool::Spool;
 use crate::store::{self, Db, StoreError};
 use crate::telemetry::Metrics;
@@ -52,7 +53,15 @@ const LAST_TRIES: u32 = 2;
 
 impl Drain {
     /// Ends when nobody can record any more and the last row is written, or cannot be.
-    pub(super) async fn run(mut self) {
+    pub(super) async fn run(mut self, alive: oneshot::Receiver<Vec<RunId>>) {
+        let alive = self.learn(alive).await;
+        let spared = self.blocking(move |gatherer| gatherer.reader.spare(alive.as_deref())).await;
+        if let Ok(files @ 1..) = spared {
+            tracing::warn!(
+                files,
+                "spool files of runs that are alive, or may be, are left for the next start"
+            );
+        }
         let mut sealed = Instant::now();
         loop {
             // What is recorded until here is read below.
@@ -71,6 +80,18 @@ impl Drain {
             self.wait(began).await;
         }
         self.finish().await;
+    }
+
+    /// Which earlier runs are alive; `None`: it is not known, and the gateway stops.
+    async fn learn(&mut self, mut alive: oneshot::Receiver<Vec<RunId>>) -> Option<Vec<RunId>> {
+        loop {
+            tokio::select! {
+                biased;
+                alive = &mut alive => return alive.ok(),
+                _ = self.open.recv() => return None,
+                () = sleep(TICK) => self.look(),
+            }
+        }
     }
 
     /// Until rows are due again, the last pass having begun then, or nobody can record any more.

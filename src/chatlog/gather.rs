@@ -17,7 +17,6 @@ use crate::store::exchanges::{Exchange, Verdict};
 /// What the drain knows of the spool. Of conversations it keeps where they stand, and no bytes.
 pub(super) struct Gatherer {
     pub(super) reader: Reader,
-    run: RunId,
     backlog: Backlog,
     /// Begun, and not ended yet as far as was read.
     pub(super) open: HashMap<ExchangeId, Found>,
@@ -33,7 +32,10 @@ pub(super) struct Gatherer {
 /// One conversation's records.
 pub(super) struct Found {
     id: ExchangeId,
+    /// Whose unit it used: the run that wrote its first record.
     run: RunId,
+    /// Whether it was begun before this start.
+    is_old: bool,
     pub(super) begin: Option<Location>,
     pub(super) parts: Vec<Location>,
     /// Its `End`, or its `Whole`.
@@ -82,10 +84,9 @@ const MOST_KNOWN: usize = 2 * MOST_ENDED;
 // === impl Gatherer ===
 
 impl Gatherer {
-    pub(super) fn new(reader: Reader, run: RunId, backlog: Backlog, poison: PathBuf) -> Self {
+    pub(super) fn new(reader: Reader, backlog: Backlog, poison: PathBuf) -> Self {
         Self {
             reader,
-            run,
             backlog,
             open: HashMap::new(),
             ended: VecDeque::new(),
@@ -102,7 +103,7 @@ impl Gatherer {
                 self.finish_old_runs();
                 return false;
             };
-            if !self.is_recovered && entry.run == self.run {
+            if !self.is_recovered && !entry.at.is_old() {
                 self.finish_old_runs();
             }
             self.note(&entry);
@@ -112,8 +113,7 @@ impl Gatherer {
 
     /// Whether everything of earlier runs has its row.
     pub(super) fn has_recovered(&self) -> bool {
-        let is_old = |found: &Found| found.run != self.run;
-        self.is_recovered && !self.ended.iter().any(is_old)
+        self.is_recovered && !self.ended.iter().any(|found| found.is_old)
     }
 
     /// The next conversations to be written, all of one run. `None`: none has ended.
@@ -163,7 +163,7 @@ impl Gatherer {
         if !self.open.contains_key(&id) && self.known.names.contains(&id) {
             return self.note_copy(entry);
         }
-        let found = self.open.entry(id).or_insert_with(|| Found::new(id, run));
+        let found = self.open.entry(id).or_insert_with(|| Found::new(id, run, at.is_old()));
         match kind {
             Kind::Begin if found.begin.is_none() => found.begin = Some(at),
             Kind::Part => found.parts.push(at),
@@ -174,7 +174,7 @@ impl Gatherer {
             return;
         }
         if let Some(found) = self.open.remove(&id) {
-            if run != self.run {
+            if at.is_old() {
                 self.backlog.found(1);
             }
             self.known.add(id);
@@ -198,8 +198,7 @@ impl Gatherer {
             return;
         }
         self.is_recovered = true;
-        let run = self.run;
-        let old = self.open.extract_if(|_, found| found.run != run).map(|(_, found)| found);
+        let old = self.open.extract_if(|_, found| found.is_old).map(|(_, found)| found);
         let mut unfinished: Vec<Found> = old.collect();
         unfinished.sort_by_key(|found| found.id);
         self.backlog.found(unfinished.len() as u64);
@@ -281,8 +280,8 @@ impl Gatherer {
 // === impl Found ===
 
 impl Found {
-    fn new(id: ExchangeId, run: RunId) -> Self {
-        Self { id, run, begin: None, parts: Vec::new(), end: None, copies: Vec::new() }
+    fn new(id: ExchangeId, run: RunId, is_old: bool) -> Self {
+        Self { id, run, is_old, begin: None, parts: Vec::new(), end: None, copies: Vec::new() }
     }
 
     fn is_complete(&self) -> bool {

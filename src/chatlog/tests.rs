@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tempfile::TempDir;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::record::tests::{answer, begin, end};
 use super::{Backlog, Begin, Budget, Chatlog, End, Ending, Level, Scribe, Sources, place};
@@ -112,7 +112,9 @@ impl Place {
         let (spool, reader) = Spool::open(options, &background, &metrics).unwrap();
         let poison = self.folder.path().join("spool/poison");
         let db = self.database.db.clone();
-        let sources = Sources { db, spool, reader, run: id, poison, is_told: false };
+        let (decided, alive) = oneshot::channel();
+        decided.send(Vec::new()).unwrap();
+        let sources = Sources { db, spool, reader, alive, poison, is_told: false };
         let log = Chatlog::start(&config, sources, &background, &Clock::manual(NOW), Arc::clone(&metrics));
         Run { log, background, metrics }
     }

@@ -46,6 +46,8 @@ pub(super) struct Taken {
     pub(super) limit: i64,
     pub(super) left: i64,
     pub(super) refunded: i64,
+    /// Of what was in hand then; see [`Holdings::abandon`](super::holdings::Holdings::abandon).
+    pub(super) generation: u64,
 }
 
 /// Refunds of a day, those whose rows are still on their way included.
@@ -112,6 +114,7 @@ impl Account {
             limit: lease.allowance,
             left: lease.left().max(0),
             refunded: refunds.map_or(0, |refunds| refunds.total),
+            generation: 0,
         })
     }
 
@@ -255,7 +258,9 @@ impl Account {
     pub(super) fn put_back(&mut self, taken: &Taken, moment: Moment) {
         let (user, day, epoch) = (self.user, taken.window.day, taken.epoch);
         match &mut self.lease {
-            Some(lease) if lease.is_of(day, epoch) => lease.add(1, moment),
+            // While the database is away, the run may have been ended meanwhile, and what became of this unit's
+            // conversation been told by another: then it is not spent a second time.
+            Some(lease) if lease.is_of(day, epoch) && lease.is_fresh(moment) => lease.add(1, moment),
             _ => self.returns.push(Held { user, day, epoch, units: 1 }),
         }
     }
@@ -291,6 +296,14 @@ impl Account {
         if self.lease.is_none() && self.refunds.as_ref().is_some_and(forgotten) {
             self.refunds = None;
         }
+    }
+
+    /// Forgets what is in hand, on its way back, or in doubt: it is another's to account for. Those who wait
+    /// still wait.
+    pub(super) fn abandon(&mut self) {
+        (self.lease, self.in_doubt) = (None, false);
+        self.returns.clear();
+        self.flying.clear();
     }
 
     fn let_go(&mut self) {

@@ -34,6 +34,8 @@ struct Shard {
     accounts: HashMap<UserId, Account>,
     /// How often something began that moves what is granted, or made it unknown.
     moves: u64,
+    /// How often everything in hand was dropped, because another process had ended the run.
+    generation: u64,
 }
 
 /// What became of a try to take a unit.
@@ -73,9 +75,11 @@ impl Holdings {
     pub(super) fn take(self: &Arc<Self>, user: UserId, terms: &Allowance) -> Tried {
         let moment = self.moment();
         let mut shard = self.shard(user);
+        let generation = shard.generation;
         let account = shard.accounts.entry(user).or_insert_with(|| Account::new(user, terms.clone()));
         if let Some(taken) = account.take(terms, moment) {
             drop(shard);
+            let taken = Taken { generation, ..taken };
             return Tried::Taken(Reservation::new(Arc::clone(self), user, taken));
         }
         let (waiter, word) = oneshot::channel();
@@ -88,6 +92,10 @@ impl Holdings {
     pub(super) fn put_back(&self, user: UserId, taken: &Taken) {
         let moment = self.moment();
         let mut shard = self.shard(user);
+        if shard.generation != taken.generation {
+            // It was a run's that is over, and is accounted for there.
+            return;
+        }
         let account = Self::account_of(&mut shard, user, taken);
         account.put_back(taken, moment);
         self.call(account, user);
@@ -107,8 +115,13 @@ impl Holdings {
     /// comes back, and is the next one's.
     pub(super) fn serve(self: &Arc<Self>, user: UserId, moment: Moment) {
         loop {
-            let next = self.shard(user).accounts.get_mut(&user).and_then(|one| one.next_served(moment));
+            let (next, generation) = {
+                let mut shard = self.shard(user);
+                let next = shard.accounts.get_mut(&user).and_then(|one| one.next_served(moment));
+                (next, shard.generation)
+            };
             let Some((waiter, taken)) = next else { return };
+            let taken = Taken { generation, ..taken };
             let _ = waiter.send(Ok(Reservation::new(Arc::clone(self), user, taken)));
         }
     }
@@ -196,6 +209,16 @@ impl Holdings {
         if let Some(account) = shard.accounts.get_mut(&user) {
             account.forget();
             self.call(account, user);
+        }
+    }
+
+    /// Drops everything in hand: another process has ended the run that held it.
+    pub(super) fn abandon(&self) {
+        for shard in &self.shards {
+            let mut shard = lock(shard);
+            shard.moves += 1;
+            shard.generation += 1;
+            shard.accounts.values_mut().for_each(Account::abandon);
         }
     }
 

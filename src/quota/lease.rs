@@ -100,8 +100,12 @@ impl Lease {
 
     /// Whether what it says can be relied on now.
     pub(super) fn holds(&self, zone: Tz, moment: Moment) -> bool {
-        let is_fresh = moment.is_within(FRESH, self.asked_at);
-        self.is_today(zone, moment) && (is_fresh || moment.elapsed < self.excused_until)
+        self.is_today(zone, moment) && (self.is_fresh(moment) || moment.elapsed < self.excused_until)
+    }
+
+    /// Whether the database has said so within the last seconds: then the run was not ended before that.
+    pub(super) fn is_fresh(&self, moment: Moment) -> bool {
+        moment.is_within(FRESH, self.asked_at)
     }
 
     /// Whether its day is not over: a clock that was set back stays in the day.

@@ -12,16 +12,17 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::RETRY;
+use super::current::Current;
 use super::holdings::Holdings;
 use super::lease::Moment;
-use crate::ids::{RunId, UserId};
+use crate::ids::UserId;
 use crate::store::Db;
 use crate::store::leases::{self, Ask, Doubt, Held, LeaseError};
 use crate::telemetry::Metrics;
 
 pub(super) struct Teller {
     pub(super) db: Db,
-    pub(super) run: RunId,
+    pub(super) current: Arc<Current>,
     pub(super) metrics: Arc<Metrics>,
     /// Counts the rounds.
     pub(super) rounds: watch::Sender<u64>,
@@ -56,6 +57,12 @@ impl Teller {
             let is_called = tokio::select! {
                 biased;
                 () = closing.cancelled() => break,
+                () = self.current.refused() => {
+                    if let Some(holdings) = holdings.upgrade() {
+                        self.begin_anew(&holdings).await;
+                    }
+                    continue;
+                }
                 called = calls.recv_many(&mut users, GROUP) => called > 0,
                 () = tokio::time::sleep(RETRY), if self.unclear.is_some() => true,
             };
@@ -102,7 +109,11 @@ impl Teller {
     }
 
     async fn ask(&mut self, holdings: &Arc<Holdings>, asks: &[Ask], moment: Moment) {
-        match leases::grant(&self.db, self.run, asks).await {
+        let mut granted = leases::grant(&self.db, self.current.id(), asks).await;
+        if matches!(granted, Err(LeaseError::Fenced)) && self.begin_anew(holdings).await {
+            granted = leases::grant(&self.db, self.current.id(), asks).await;
+        }
+        match granted {
             Ok(answers) => {
                 let units = answers.iter().map(|answer| answer.units).sum::<i64>();
                 self.metrics.grants.inc_by(asks.len() as u64);
@@ -127,7 +138,7 @@ impl Teller {
 
     /// Whether they are given back; `None`: nobody knows.
     async fn give_back(&mut self, units: &[Held], givers: &[UserId]) -> Option<bool> {
-        match leases::give_back(&self.db, self.run, units).await {
+        match leases::give_back(&self.db, self.current.id(), units).await {
             Ok(given) => {
                 self.metrics.units_returned.inc_by(u64::try_from(given).unwrap_or(0));
                 Some(true)
@@ -143,9 +154,25 @@ impl Teller {
     fn failed(&mut self, error: LeaseError, users: Vec<UserId>) -> bool {
         self.metrics.store_errors.inc();
         match error {
-            LeaseError::NotDone(_) => true,
+            LeaseError::NotDone(_) | LeaseError::Fenced => true,
             LeaseError::Unknown(doubt, _) => {
                 self.unclear = Some(Unclear { doubt, users });
+                false
+            }
+        }
+    }
+
+    /// Another process has taken over what this run held: drops it, and goes on under a new run. Whether
+    /// that could be entered.
+    async fn begin_anew(&mut self, holdings: &Holdings) -> bool {
+        // Nothing of the old run may be spent from here on, whatever the database says.
+        holdings.abandon();
+        self.unclear = None;
+        match self.current.begin_anew(&self.db, holdings.moment().now).await {
+            Ok(_) => true,
+            Err(error) => {
+                self.metrics.store_errors.inc();
+                tracing::error!(%error, "no new run could be entered; trying again");
                 false
             }
         }
@@ -154,7 +181,7 @@ impl Teller {
     /// Finds out what became of the last transaction, where nobody knows; whether it is clear now.
     async fn clear(&mut self, holdings: &Holdings) -> bool {
         let Some(Unclear { doubt, users }) = &self.unclear else { return true };
-        match leases::clear(&self.db, self.run, doubt).await {
+        match leases::clear(&self.db, self.current.id(), doubt).await {
             Ok(cleared) => {
                 holdings.landed(users, cleared.is_done);
                 holdings.found(users, &cleared.brought);
@@ -189,7 +216,7 @@ impl Teller {
             let given = match &self.unclear {
                 None => self.give_back(units, &[]).await,
                 Some(Unclear { doubt, .. }) => {
-                    let cleared = leases::clear(&self.db, self.run, doubt).await.ok();
+                    let cleared = leases::clear(&self.db, self.current.id(), doubt).await.ok();
                     self.unclear = self.unclear.take().filter(|_| cleared.is_none());
                     cleared.map(|cleared| cleared.is_done)
                 }

@@ -23,8 +23,12 @@ mod ends;
 mod made_up;
 mod model;
 mod nodes;
+mod takeover;
 
 const BOOT: &str = "boot";
+
+/// More frequent than the gateway's, since the machine's time passes meanwhile.
+const HEARTBEAT: Duration = Duration::from_millis(300);
 
 /// One node of a gateway, as far as quota goes. Dropped, it was killed.
 struct Node {
@@ -45,11 +49,16 @@ impl Node {
     }
 
     async fn start_in_front_of_recovery(db: &Db, clock: &Clock, name: &str, boot: &str) -> Self {
+        Self::start_in_folder(db, clock, (name, boot), &format!("folder of {name}")).await
+    }
+
+    async fn start_in_folder(db: &Db, clock: &Clock, (name, boot): (&str, &str), folder: &str) -> Self {
         let run = Run {
             id: RunId::generate(),
             node: name.to_owned(),
             boot: boot.to_owned(),
             started_at: clock.now(),
+            folder: Some(folder.to_owned()),
         };
         let earlier = runs::earlier(db, &run).await.unwrap();
         runs::begin(db, &run).await.unwrap();
@@ -61,6 +70,9 @@ impl Node {
             metrics: Arc::clone(&metrics),
             run: run.clone(),
             earlier,
+            alone: false,
+            heartbeat: HEARTBEAT,
+            renamed: Box::new(|_| {}),
             max_lease: 32,
         });
         Self { quota, run, metrics, db: db.clone(), rows: Vec::new() }

@@ -15,6 +15,7 @@ use super::frame::{HEADER, Key, size, sole_record};
 use super::shared::Shared;
 use super::window::Window;
 use super::{Entry, FRAME, Kind, Location, disk, lock};
+use crate::ids::RunId;
 
 /// Hands out records. There is one, and its calls block on the disk.
 pub struct Reader {
@@ -64,7 +65,7 @@ const MOST_DAMAGED: Room = Room { files: 10_000, bytes: 64 << 20 };
 /// Most bytes of one piece of them.
 const MAX_PIECE: u64 = 16 << 20;
 /// Numbers of old files, apart from those of this run.
-const OLD: u64 = 1 << 63;
+pub(super) const OLD: u64 = 1 << 63;
 
 // === impl Reader ===
 
@@ -107,6 +108,18 @@ impl Reader {
                 },
             }
         }
+    }
+
+    /// Leaves files of these runs alone, those that were there at the start: they stay for another start.
+    /// `None`: those of every run. How many.
+    pub fn spare(&mut self, runs: Option<&[RunId]>) -> usize {
+        let before = self.old.len();
+        self.old.retain(|old| {
+            let name = old.path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            let is_spared = |run: &RunId| name.starts_with(&run.0.simple().to_string());
+            runs.is_some_and(|runs| !runs.iter().any(is_spared))
+        });
+        before - self.old.len()
     }
 
     /// Whether every record of earlier runs was handed out. True only after [`next`](Self::next) has

@@ -16,6 +16,7 @@ use super::room::Room;
 use super::segment::{Live, Track};
 use super::writer::Seat;
 use super::{Mark, Options, folder, lock};
+use crate::ids::RunId;
 use crate::telemetry::Metrics;
 
 pub(super) struct Shared {
@@ -39,8 +40,11 @@ pub(super) struct Shared {
     /// The task is over: names that are removed from now on are nobody's to sync but their remover's.
     pub(super) closed: AtomicBool,
     numbers: AtomicU64,
+    /// The run that new files carry.
+    pub(super) run: Mutex<RunId>,
     boot: u64,
-    _lock: File,
+    /// Locked, as long as it is open.
+    pub(super) lock_file: File,
 }
 
 /// Keeps the task running.
@@ -50,6 +54,7 @@ pub(super) struct Owner(pub(super) Arc<Shared>);
 
 impl Shared {
     pub(super) fn new(options: Options, disk: Arc<dyn Disk>, metrics: Arc<Metrics>, lock: File) -> Self {
+        let run = Mutex::new(options.run);
         Self {
             room: Room::new(options.max_bytes),
             options,
@@ -64,8 +69,9 @@ impl Shared {
             closing: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             numbers: AtomicU64::new(1),
+            run,
             boot: folder::boot(),
-            _lock: lock,
+            lock_file: lock,
         }
     }
 
@@ -86,7 +92,7 @@ impl Shared {
     /// A new file with its header, of which nobody knows yet.
     pub(super) fn create(&self) -> io::Result<(Header, PathBuf, Arc<dyn DiskFile>)> {
         loop {
-            let header = Header::new(self.options.run, self.number(), self.boot);
+            let header = Header::new(*lock(&self.run), self.number(), self.boot);
             let path = self.options.folder.join(header.name());
             let file = match self.disk.create(&path) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,

@@ -1,7 +1,10 @@
-//! Runs of the gateway: who may hold units of a day, and what is left when a run was not ended.
+//! Runs of the gateway: which process may hold units of a day, and what is left when a run was not ended.
 //!
-//! A run's row stands from its start to its orderly end. A row of the same node that is found at the
-//! next start is of a run that was killed; a row that was silent for days is of a node that is gone.
+//! A run's row stands from its start to its orderly end, and is its licence: [`grant`](super::leases::grant)
+//! and [`beat`] refuse a run whose row is absent or fenced, and nothing enters it again. A run takes over
+//! the leases of another in three steps: [`fence`] its row, write what its spool still holds, [`close`] it.
+
+use uuid::Uuid;
 
 use super::{Db, StoreError, Tx};
 use crate::clock::Timestamp;
@@ -18,6 +21,22 @@ pub struct Run {
     pub boot: String,
     /// When it began.
     pub started_at: Timestamp,
+    /// Device and inode of its data folder and of the lock file that it holds as long as it lives. `None`: a
+    /// version before 0.2 entered it, or the file system does not tell.
+    pub folder: Option<String>,
+}
+
+/// A sign of life of a run: two that differ were taken while it was alive.
+#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
+pub struct Pulse {
+    /// The run.
+    pub id: RunId,
+    beats: i64,
+    beat_at: Timestamp,
+    /// Its last transaction on leases.
+    errand: Option<Uuid>,
+    /// Whether another run takes over its leases.
+    pub is_fenced: bool,
 }
 
 /// What becomes of the units of a run that was not ended.
@@ -29,45 +48,93 @@ pub enum Fate {
     Forfeited,
 }
 
-const BEAT: &str = "INSERT INTO runs (id, node, boot, started_at, beat_at) VALUES ($1, $2, $3, $4, $5)
-    ON CONFLICT (id) DO UPDATE SET beat_at = excluded.beat_at";
-const SWEEP: &str = "DELETE FROM leases WHERE run_id = $1 AND units = 0";
+const BEGIN: &str =
+    "INSERT INTO runs (id, node, boot, started_at, beat_at, folder) VALUES ($1, $2, $3, $4, $4, $5)";
 
 /// Enters a run.
 ///
 /// # Errors
 /// [`StoreError`], when the database does not do it.
 pub async fn begin(db: &Db, run: &Run) -> Result<(), StoreError> {
-    on!(db, write pool => sqlx::query(BEAT).bind(run.id).bind(&run.node).bind(&run.boot)
-        .bind(run.started_at).bind(run.started_at).execute(pool).await.map(|_| ()))?;
+    on!(db, write pool => sqlx::query(BEGIN).bind(run.id).bind(&run.node).bind(&run.boot)
+        .bind(run.started_at).bind(&run.folder).execute(pool).await.map(|_| ()))?;
     Ok(())
 }
 
-/// Says that a run is alive, enters it again if it was taken for dead, and forgets the leases that it
-/// has used up.
+const BEAT: &str = "UPDATE runs SET beat_at = $2, beats = beats + 1 WHERE id = $1 AND fenced_at IS NULL";
+const SWEEP: &str = "DELETE FROM leases WHERE run_id = $1 AND units = 0";
+
+/// Records that a run is alive. Whether it still may hold units: `false` when another run has fenced or
+/// closed it, which is final.
 ///
 /// # Errors
 /// [`StoreError`], when the database does not do it; the next time will do.
-pub async fn beat(db: &Db, run: &Run, now: Timestamp) -> Result<(), StoreError> {
-    on!(db, write pool => sqlx::query(BEAT).bind(run.id).bind(&run.node).bind(&run.boot)
-        .bind(run.started_at).bind(now).execute(pool).await.map(|_| ()))?;
-    on!(db, write pool => sqlx::query(SWEEP).bind(run.id).execute(pool).await.map(|_| ()))?;
+pub async fn beat(db: &Db, run: RunId, now: Timestamp) -> Result<bool, StoreError> {
+    let found =
+        on!(db, write pool => sqlx::query(BEAT).bind(run).bind(now).execute(pool).await?.rows_affected());
+    Ok(found > 0)
+}
+
+/// Forgets the leases that a run has used up.
+///
+/// # Errors
+/// [`StoreError`], when the database does not do it; the next time will do.
+pub async fn sweep(db: &Db, run: RunId) -> Result<(), StoreError> {
+    on!(db, write pool => sqlx::query(SWEEP).bind(run).execute(pool).await.map(|_| ()))?;
     Ok(())
 }
 
-const EARLIER: &str =
-    "SELECT id, node, boot, started_at FROM runs WHERE node = $1 AND id <> $2 ORDER BY started_at";
+const RENAME: &str = "UPDATE runs SET node = $2 WHERE id = $1";
 
-/// Runs of the same node that were not ended, the oldest first.
+/// Gives a run another node name.
+///
+/// # Errors
+/// [`StoreError`], when the database does not do it.
+pub async fn rename(db: &Db, run: RunId, node: &str) -> Result<(), StoreError> {
+    on!(db, write pool => sqlx::query(RENAME).bind(run).bind(node).execute(pool).await.map(|_| ()))?;
+    Ok(())
+}
+
+const PULSES: &str = "SELECT r.id, r.beats, r.beat_at, e.name AS errand, r.fenced_at IS NOT NULL AS is_fenced
+    FROM runs r LEFT JOIN errands e ON e.run_id = r.id";
+
+/// The signs of life of every run.
+///
+/// # Errors
+/// [`StoreError`], when the database does not answer.
+pub async fn pulses(db: &Db) -> Result<Vec<Pulse>, StoreError> {
+    Ok(on!(db, read pool => sqlx::query_as(PULSES).fetch_all(pool).await)?)
+}
+
+const FENCE: &str = "UPDATE runs SET fenced_at = $4
+    WHERE id = $1 AND beats = $2 AND beat_at = $3 AND fenced_at IS NULL";
+
+/// From the moment this returns `true`, a run is granted nothing and its heartbeat is refused. What it holds
+/// stays its own until [`close`], so that rows that its spool still has are charged to it. `false`: it has
+/// given a sign of life since that pulse, or is gone, and nothing was done.
+///
+/// # Errors
+/// [`StoreError`], when the database does not do it.
+pub async fn fence(db: &Db, pulse: &Pulse, now: Timestamp) -> Result<bool, StoreError> {
+    let found = on!(db, write pool => sqlx::query(FENCE).bind(pulse.id).bind(pulse.beats).bind(pulse.beat_at)
+        .bind(now).execute(pool).await?.rows_affected());
+    Ok(found > 0)
+}
+
+const EARLIER: &str = "SELECT id, node, boot, started_at, folder FROM runs
+    WHERE id <> $1 AND (node = $2 OR (boot = $3 AND folder = $4)) ORDER BY started_at";
+
+/// Runs of the same node, or on the same folder of this machine, that were not ended, the oldest first.
 ///
 /// # Errors
 /// [`StoreError`], when the database does not answer.
 pub async fn earlier(db: &Db, run: &Run) -> Result<Vec<Run>, StoreError> {
-    Ok(on!(db, read pool => sqlx::query_as(EARLIER).bind(&run.node).bind(run.id).fetch_all(pool).await)?)
+    Ok(on!(db, read pool => sqlx::query_as(EARLIER).bind(run.id).bind(&run.node)
+        .bind(&run.boot).bind(&run.folder).fetch_all(pool).await)?)
 }
 
-const SILENT: &str =
-    "SELECT id, node, boot, started_at FROM runs WHERE beat_at < $1 AND node <> $2 ORDER BY started_at";
+const SILENT: &str = "SELECT id, node, boot, started_at, folder FROM runs
+    WHERE beat_at < $1 AND node <> $2 ORDER BY started_at";
 
 /// Runs of other nodes than `node` that were last heard of before `since`.
 ///
@@ -99,7 +166,7 @@ const RETURN_SQLITE: &str = "UPDATE quota SET granted = granted - l.units FROM l
     WHERE l.run_id = $1 AND l.user_id = quota.user_id AND l.day = quota.day AND l.epoch = quota.epoch";
 const FORFEIT_SQLITE: &str = "UPDATE quota SET forfeited = forfeited + l.units FROM leases l
     WHERE l.run_id = $1 AND l.user_id = quota.user_id AND l.day = quota.day AND l.epoch = quota.epoch";
-// One statement each: a run that is not dead after all might be granted more between two.
+// One statement each: a run that is alive may give units back between two.
 const RETURN_POSTGRES: &str =
     "WITH gone AS (DELETE FROM leases WHERE run_id = $1 RETURNING user_id, day, epoch, units)
     UPDATE quota q SET granted = q.granted - g.units FROM gone g
@@ -108,6 +175,7 @@ const FORFEIT_POSTGRES: &str =
     "WITH gone AS (DELETE FROM leases WHERE run_id = $1 RETURNING user_id, day, epoch, units)
     UPDATE quota q SET forfeited = q.forfeited + g.units FROM gone g
     WHERE q.user_id = g.user_id AND q.day = g.day AND q.epoch = g.epoch";
+const HOLD: &str = "UPDATE runs SET fenced_at = COALESCE(fenced_at, 0) WHERE id = $1";
 const LET_GO: &str = "DELETE FROM leases WHERE run_id = $1";
 const FORGET: &str = "DELETE FROM runs WHERE id = $1";
 const FORGET_ERRAND: &str = "DELETE FROM errands WHERE run_id = $1";
@@ -119,6 +187,8 @@ const FORGET_ERRAND: &str = "DELETE FROM errands WHERE run_id = $1";
 /// [`StoreError`], when the database does not do it; then nothing was done.
 pub async fn close(db: &Db, run: RunId, fate: Fate) -> Result<i64, StoreError> {
     let mut tx = db.begin().await?;
+    // Holds the row, so that no grant under way adds to what is counted here.
+    on!(&mut tx, within conn => sqlx::query(HOLD).bind(run).execute(conn).await.map(|_| ()))?;
     let units: i64 = on!(&mut tx, within conn => sqlx::query_scalar(HELD).bind(run).fetch_one(conn).await)?;
     let text = match (&tx, fate) {
         (Tx::Sqlite(_), Fate::Returned) => RETURN_SQLITE,

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::audit::{Actor, Entry};
 use super::keys::NewKey;
 use super::leases::{Ask, Granted, grant};
+use super::runs::{self, Run};
 use super::users::NewUser;
 use super::{Db, users};
 use crate::clock::Timestamp;
@@ -172,7 +173,15 @@ impl Db {
 /// Grants [`RUN`] as many of a user's day as it needs, and no more; `None` when there is none left.
 pub(crate) async fn take(db: &Db, user: UserId, day: i64, plan_limit: i64, need: i64) -> Option<Granted> {
     let ask = Ask { user, day, plan_limit, need, most: 1 };
-    grant(db, RUN, &[ask]).await.unwrap().pop().filter(|granted| granted.units > 0)
+    granted(db, RUN, &[ask]).await.pop().filter(|granted| granted.units > 0)
+}
+
+/// Grants units to a run, which is entered first where it is not there.
+pub(crate) async fn granted(db: &Db, id: RunId, asks: &[Ask]) -> Vec<Granted> {
+    let run = Run { id, node: "node".into(), boot: "boot".into(), started_at: Timestamp(1), folder: None };
+    // It may be there already.
+    let _ = runs::begin(db, &run).await;
+    grant(db, id, asks).await.unwrap()
 }
 
 /// Columns of `quota`, and what runs hold of the row.

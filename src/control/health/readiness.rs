@@ -38,6 +38,8 @@ reasons! {
     Stopping = "stopping", "it is stopping";
     /// A write to the database failed or took too long, and none has succeeded since.
     DatabaseCannotWrite = "database_cannot_write", "the database takes no writes";
+    /// An earlier run of this node may be alive, such as that of the folder of which this one is a copy.
+    EarlierRunMayBeAlive = "earlier_run_may_be_alive", "an earlier run of this node may still be alive";
     /// The spool or its disk has no room for another conversation.
     MessageLogFull = "message_log_full", "the message log has no room";
     /// The machine's clock disagrees with the database's, or with the time that has passed, by more than a

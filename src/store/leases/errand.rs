@@ -39,18 +39,29 @@ pub enum LeaseError {
     /// Nothing was done; it may be tried again.
     #[error(transparent)]
     NotDone(#[from] StoreError),
+    /// Nothing was done, and never will be: another run has taken this one's leases over.
+    #[error("this run was ended by another one")]
+    Fenced,
     /// To try again might do it twice: the doubt must be cleared first.
     #[error("nobody knows whether it was done: {1}")]
     Unknown(Doubt, #[source] StoreError),
 }
 
-/// The beginning of an errand: `$1` is the run, `$2` the name. Without a row, it came too late.
+/// The beginning of an errand: `$1` is the run, `$2` the name. Without a row, it came too late, or the run is
+/// not in `alive`, where the statement says so.
 macro_rules! errand {
     () => {
-        "INSERT INTO errands (run_id, name) VALUES ($1, $2) ON CONFLICT (run_id) DO UPDATE
+        $crate::store::leases::errand::errand!("VALUES ($1, $2)")
+    };
+    ($values:literal) => {
+        concat!(
+            "INSERT INTO errands (run_id, name) ",
+            $values,
+            " ON CONFLICT (run_id) DO UPDATE
             SET name = excluded.name WHERE (errands.name IS NULL OR errands.name < excluded.name)
                 AND (errands.fence IS NULL OR errands.fence < excluded.name)
             RETURNING run_id"
+        )
     };
 }
 
@@ -110,7 +121,7 @@ mod tests {
     use super::super::grant::grant_once;
     use super::*;
     use crate::store::leases::Ask;
-    use crate::store::tests::{RUN, balances, fresh, user};
+    use crate::store::tests::{RUN, balances, fresh, granted, user};
 
     const TODAY: i64 = 20_000;
 
@@ -123,6 +134,7 @@ mod tests {
             return assert_eq!(found(Errand::new()).await, Cleared::default());
         };
         let ann = user(&world.db, "ann").await;
+        granted(&world.db, RUN, &[]).await;
         let ask = Ask { user: ann, day: TODAY, plan_limit: 10, need: 2, most: 1 };
         let units = Held { user: ann, day: TODAY, epoch: 0, units: 2 };
 
@@ -130,10 +142,10 @@ mod tests {
         assert_eq!(found(never).await, Cleared::default());
         assert_eq!(grant_once(pool, (RUN, never), &[ask]).await.unwrap(), []);
 
-        let granted = Errand::new();
-        assert_eq!(grant_once(pool, (RUN, granted), &[ask]).await.unwrap().len(), 1);
+        let done = Errand::new();
+        assert_eq!(grant_once(pool, (RUN, done), &[ask]).await.unwrap().len(), 1);
         for _ in 0..2 {
-            assert_eq!(found(granted).await, Cleared { is_done: true, brought: vec![units] });
+            assert_eq!(found(done).await, Cleared { is_done: true, brought: vec![units] });
         }
 
         let given = Errand::new();

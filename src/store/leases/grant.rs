@@ -24,7 +24,7 @@ struct DayRow {
 const TRIES: usize = 4;
 
 /// Grants units of many users' days to a run, in one transaction. `asks` names no user twice. Users
-/// that are not there have no answer.
+/// that are not there have no answer. A run without a row in `runs`, or with a fenced one, is granted nothing.
 ///
 /// # Errors
 /// [`LeaseError`], which says whether something may have been granted.
@@ -37,7 +37,7 @@ pub async fn grant(db: &Db, run: RunId, asks: &[Ask]) -> Result<Vec<Granted>, Le
     match db {
         Db::Sqlite { writer, .. } => {
             let tx = writer.begin_with("BEGIN IMMEDIATE").await.map_err(StoreError::from)?;
-            Ok(grant_sqlite(tx, run, &asks).await.map_err(StoreError::from)?)
+            grant_sqlite(tx, run, &asks).await.map_err(StoreError::from)?.ok_or(LeaseError::Fenced)
         }
         Db::Postgres(pool) => grant_postgres(pool, run, &asks).await,
     }
@@ -52,6 +52,8 @@ fn share(left: i64, ask: &Ask) -> i64 {
     let ahead = ask.most.min((left - ask.need + 1) / 8).max(1) - 1;
     (ask.need + ahead).min(left.max(0))
 }
+
+const ALIVE: &str = "SELECT CAST(1 AS BIGINT) FROM runs WHERE id = $1 AND fenced_at IS NULL";
 
 // The writer is alone, so what was read first is still so when it is raised. Lists travel as JSON.
 const STANDING_SQLITE: &str = "WITH asked AS (
@@ -73,7 +75,11 @@ async fn grant_sqlite(
     mut tx: Transaction<'static, Sqlite>,
     run: RunId,
     asks: &[Ask],
-) -> Result<Vec<Granted>, sqlx::Error> {
+) -> Result<Option<Vec<Granted>>, sqlx::Error> {
+    let alive: Option<i64> = sqlx::query_scalar(ALIVE).bind(run).fetch_optional(&mut *tx).await?;
+    if alive.is_none() {
+        return Ok(None);
+    }
     let by_user: BTreeMap<UserId, &Ask> = asks.iter().map(|ask| (ask.user, ask)).collect();
     let list = json(asks.iter().map(|ask| [ask.user.0, ask.day, ask.plan_limit]));
     let rows: Vec<DayRow> = sqlx::query_as(STANDING_SQLITE).bind(list).fetch_all(&mut *tx).await?;
@@ -86,15 +92,15 @@ async fn grant_sqlite(
         sqlx::query(HOLD_SQLITE).bind(run).bind(&list).execute(&mut *tx).await?;
         tx.commit().await?;
     }
-    Ok(standing)
+    Ok(Some(standing))
 }
 
-// One statement: rows that are there are locked in order, which shows them as they are then, and
+// One statement: the run's row is held, so that it is not fenced before this is done; rows that are there are locked in order, which shows them as they are then, and
 // raised by what that leaves; days that have not begun are begun. `ON CONFLICT DO NOTHING` is met when
 // another node has begun a day meanwhile: that user has no answer, and is asked for again.
 const GRANT_POSTGRES: &str = concat!(
-    "WITH errand AS (",
-    errand!(),
+    "WITH alive AS (SELECT id FROM runs WHERE id = $1 AND fenced_at IS NULL FOR SHARE), errand AS (",
+    errand!("SELECT id, $2::uuid FROM alive"),
     "), asked AS (
         SELECT u.id AS user_id, u.quota_epoch AS epoch, COALESCE(u.quota_reset, a.plan_limit) AS reset,
             GREATEST(a.day, (SELECT MAX(x.day) FROM quota x
@@ -137,20 +143,34 @@ async fn grant_postgres(pool: &PgPool, run: RunId, asks: &[Ask]) -> Result<Vec<G
     let mut answers: Vec<Granted> = Vec::with_capacity(asks.len());
     let mut open = asks.to_vec();
     let mut errands = Vec::new();
+    let mut is_alive = false;
     for attempt in 1..=TRIES {
         let errand = Errand::new();
         errands.push(errand);
         match grant_once(pool, (run, errand), &open).await {
-            Ok(found) => answers.extend(found),
+            Ok(found) => {
+                is_alive |= !found.is_empty();
+                answers.extend(found);
+            }
             Err(error) if attempt < TRIES && is_passing(&error) => continue,
             Err(error) => return Err(Errand::failed(errands, error)),
         }
         open.retain(|ask| answers.iter().all(|answer| answer.user_id != ask.user));
         if open.is_empty() {
-            break;
+            return Ok(answers);
+        }
+        if !is_alive && !alive(pool, run).await {
+            return Err(LeaseError::Fenced);
         }
     }
     Ok(answers)
+}
+
+/// Whether a run may be granted units. Asked only where a statement had no answers at all, so that nothing of
+/// it was done; a database that does not answer now leaves that as it is.
+async fn alive(pool: &PgPool, run: RunId) -> bool {
+    let found = sqlx::query_scalar::<_, i64>(ALIVE).bind(run).fetch_optional(pool).await;
+    !matches!(found, Ok(None))
 }
 
 pub(super) async fn grant_once(

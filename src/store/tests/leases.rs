@@ -3,11 +3,11 @@
 use futures_util::future::join_all;
 use uuid::Uuid;
 
-use super::{NOW, RUN, balances, entry, exchange, fresh, take, user};
+use super::{NOW, RUN, balances, entry, exchange, fresh, granted, take, user};
 use crate::clock::Timestamp;
 use crate::ids::{RunId, UserId};
 use crate::store::exchanges::{self, Exchange, UNSEEN, Verdict};
-use crate::store::leases::{Ask, Granted, Held, give_back, grant};
+use crate::store::leases::{Ask, Granted, Held, LeaseError, give_back, grant};
 use crate::store::runs::{self, Fate, Run};
 use crate::store::users::{self, QuotaChange, UserChange};
 use crate::store::{Db, StoreError, quota};
@@ -28,7 +28,7 @@ fn row(user: UserId, verdict: Verdict) -> Exchange {
 }
 
 fn run(id: RunId, node: &str, at: i64) -> Run {
-    Run { id, node: node.into(), boot: "boot".into(), started_at: Timestamp(at) }
+    Run { id, node: node.into(), boot: "boot".into(), started_at: Timestamp(at), folder: None }
 }
 
 async fn left(db: &Db, user: UserId, limit: i64) -> i64 {
@@ -44,10 +44,10 @@ async fn of_60_at_once_on_a_limit_of_10_exactly_10_pass() {
         let db = world.db.clone();
         // A run goes one errand at a time.
         let run = RunId(Uuid::from_u128(n));
-        tasks.spawn(async move { grant(&db, run, &[ask(ada, 10, 1, 1)]).await.unwrap()[0] });
+        tasks.spawn(async move { granted(&db, run, &[ask(ada, 10, 1, 1)]).await[0] });
     }
-    let granted: Vec<Granted> = tasks.join_all().await.into_iter().filter(|one| one.units > 0).collect();
-    let mut counts: Vec<i64> = granted.iter().map(|one| one.granted).collect();
+    let all: Vec<Granted> = tasks.join_all().await.into_iter().filter(|one| one.units > 0).collect();
+    let mut counts: Vec<i64> = all.iter().map(|one| one.granted).collect();
     counts.sort_unstable();
     assert_eq!(counts, (1..=10).collect::<Vec<_>>());
     assert_eq!(left(&world.db, ada, 10).await, 0);
@@ -65,7 +65,7 @@ async fn groups_of_many_users_from_two_nodes_at_once_grant_what_is_there_and_no_
         // Each in another order.
         let mut asks: Vec<Ask> = people.iter().map(|user| ask(*user, 15, 1, 1)).collect();
         asks.rotate_left(n * 7 % 60);
-        tasks.spawn(async move { grant(&db, run, &asks).await.unwrap() });
+        tasks.spawn(async move { granted(&db, run, &asks).await });
     }
     let answers: Vec<Granted> = tasks.join_all().await.concat();
     assert_eq!(answers.len(), 24 * 60);
@@ -91,7 +91,7 @@ async fn as_many_as_are_needed_an_eighth_of_what_is_left_and_never_more_than_tha
         ask(UserId(404), 9, 1, 32),
     ];
     let units = async || -> Vec<i64> {
-        let answers = grant(&world.db, RUN, &asks).await.unwrap();
+        let answers = granted(&world.db, RUN, &asks).await;
         people.iter().map(|user| answers.iter().find(|one| one.user_id == *user).unwrap().units).collect()
     };
     assert_eq!(units().await, [32, 12, 3, 2, 0, 0, 71], "some ahead, however many wait");
@@ -139,13 +139,13 @@ async fn a_run_that_was_killed_gives_back_what_it_held_or_forfeits_it() {
     }
     runs::begin(&world.db, &run(RunId(Uuid::from_u128(3)), "elsewhere", 1)).await.unwrap();
     assert_eq!(runs::earlier(&world.db, &new).await.unwrap(), [old]);
-    for (fate, granted, forfeited) in [(Fate::Returned, 1, 0), (Fate::Forfeited, 5, 3)] {
-        grant(&world.db, OTHER, &[ask(ada, 9, 3, 1)]).await.unwrap();
+    for (fate, left, forfeited) in [(Fate::Returned, 1, 0), (Fate::Forfeited, 5, 3)] {
+        granted(&world.db, OTHER, &[ask(ada, 9, 3, 1)]).await;
         take(&world.db, ada, TODAY, 9, 1).await.unwrap();
         assert_eq!(runs::close(&world.db, OTHER, fate).await.unwrap(), 3);
         assert_eq!(runs::close(&world.db, OTHER, fate).await.unwrap(), 0);
         let day = balances(&world.db).await.remove(0);
-        assert_eq!((day.granted, day.forfeited), (granted, forfeited), "{fate:?}");
+        assert_eq!((day.granted, day.forfeited), (left, forfeited), "{fate:?}");
     }
     assert_eq!(runs::earlier(&world.db, &new).await.unwrap(), []);
 }
@@ -208,7 +208,8 @@ async fn a_run_ends_when_it_holds_nothing_and_a_silent_one_is_found() {
     take(&world.db, ada, TODAY, 9, 1).await.unwrap();
     assert!(!runs::end(&world.db, RUN).await.unwrap(), "it holds something");
     exchanges::append(&world.db, RUN, &[row(ada, Verdict::Charged)]).await.unwrap();
-    runs::beat(&world.db, &ours, NOW).await.unwrap();
+    assert!(runs::beat(&world.db, RUN, NOW).await.unwrap());
+    runs::sweep(&world.db, RUN).await.unwrap();
     assert_eq!(runs::silent(&world.db, NOW, "other").await.unwrap(), []);
     let later = Timestamp(NOW.0 + 1);
     assert_eq!(runs::silent(&world.db, later, "node").await.unwrap(), [], "nobody gives up themselves");
@@ -216,6 +217,34 @@ async fn a_run_ends_when_it_holds_nothing_and_a_silent_one_is_found() {
     assert!(runs::end(&world.db, RUN).await.unwrap());
     assert_eq!(runs::silent(&world.db, later, "other").await.unwrap(), []);
     balances(&world.db).await;
+}
+
+#[tokio::test]
+async fn a_run_that_is_fenced_or_closed_is_granted_nothing_and_its_heartbeat_is_refused() {
+    let world = fresh().await;
+    let ada = user(&world.db, "ada").await;
+    let ours = run(RUN, "node", 1);
+    runs::begin(&world.db, &ours).await.unwrap();
+    take(&world.db, ada, TODAY, 9, 2).await.unwrap();
+    let pulse = |pulses: Vec<runs::Pulse>| pulses.into_iter().find(|pulse| pulse.id == RUN).unwrap();
+    let seen = pulse(runs::pulses(&world.db).await.unwrap());
+    assert!(runs::beat(&world.db, RUN, NOW).await.unwrap());
+    assert!(!runs::fence(&world.db, &seen, NOW).await.unwrap(), "it has given a sign of life since");
+    let seen = pulse(runs::pulses(&world.db).await.unwrap());
+    assert!(runs::fence(&world.db, &seen, NOW).await.unwrap());
+    let again = [ask(ada, 9, 1, 1)];
+    for _ in 0..2 {
+        assert!(!runs::beat(&world.db, RUN, NOW).await.unwrap());
+        assert!(matches!(grant(&world.db, RUN, &again).await, Err(LeaseError::Fenced)));
+        let day = balances(&world.db).await.remove(0);
+        assert_eq!((day.granted, day.allowance), (2, 9));
+        runs::close(&world.db, RUN, Fate::Forfeited).await.unwrap();
+    }
+    assert!(runs::pulses(&world.db).await.unwrap().is_empty(), "nothing has entered it again");
+    // What it recorded before is charged from what was forfeited.
+    exchanges::append(&world.db, RUN, &[row(ada, Verdict::Charged)]).await.unwrap();
+    let day = balances(&world.db).await.remove(0);
+    assert_eq!((day.granted, day.charged, day.forfeited), (2, 1, 1));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -231,7 +260,7 @@ async fn granting_giving_back_charging_and_editing_at_once_never_overspends() {
             return Ok::<_, StoreError>((0, 0));
         }
         let run = RunId(Uuid::from_u128(n));
-        let granted = grant(&world.db, run, &[ask(ada, 20, 1, 1)]).await.unwrap()[0];
+        let granted = granted(&world.db, run, &[ask(ada, 20, 1, 1)]).await[0];
         let one = Held { epoch: granted.epoch, ..held(ada, granted.units) };
         match n % 3 {
             0 => drop(give_back(&world.db, run, &[one]).await.unwrap()),

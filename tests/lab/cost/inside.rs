@@ -139,7 +139,8 @@ impl House {
         let database = config.database.clone();
         let db = background.run(async move { Db::connect(&database).await }).await.unwrap().unwrap();
         let id = RunId::generate();
-        let run = Run { id, node: "lab".to_owned(), boot: "lab".to_owned(), started_at: clock.now() };
+        let (node, boot) = ("lab".to_owned(), "lab".to_owned());
+        let run = Run { id, node, boot, started_at: clock.now(), folder: None };
         runs::begin(&db, &run).await.unwrap();
         let user = users::by_username(&db, &person.username).await.unwrap().unwrap().id;
         let folder: PathBuf = config.server.data_dir.join("spool");
@@ -152,9 +153,14 @@ impl House {
             metrics: Arc::clone(&metrics),
             run,
             earlier: Vec::new(),
+            alone: false,
+            heartbeat: Duration::from_secs(3),
+            renamed: Box::new(|_| {}),
             max_lease: config.limits.max_lease.into(),
         });
-        let sources = chatlog::Sources { db, spool, reader, run: id, poison, is_told: false };
+        let (decided, alive) = tokio::sync::oneshot::channel();
+        let _ = decided.send(Vec::new());
+        let sources = chatlog::Sources { db, spool, reader, alive, poison, is_told: false };
         let chatlog = Chatlog::start(&config.message_log, sources, &background, &clock, metrics);
         let said = |words: usize| "word ".repeat(words);
         let asked = format!(r#"{{"model":"m","messages":[{{"role":"user","content":"{}"}}]}}"#, said(397));
