@@ -1,7 +1,7 @@
 //! What was asked, read from a request's body for the log, with media replaced by their digest.
 
 use super::Call;
-use super::assembly::{list, message, most_text};
+use super::assembly::{MOST_PARTS, list, message, most_text};
 use super::copy::{append, copy, escape};
 use super::mend::mend;
 use super::raw::Raw;
@@ -105,11 +105,11 @@ impl Messages {
     }
 
     /// A text is a user message; of a list, each text is one, and objects are messages already. A list of
-    /// token numbers is one message.
+    /// token numbers is one message, and so is one of so many prompts that messages would be many times as long.
     fn prompts(&mut self, prompts: Option<Raw<'_>>) {
         let Some(prompts) = prompts else { return };
         let is_list = prompts.is_list() && !prompts.elements().any(Raw::is_number);
-        if !is_list {
+        if !is_list || prompts.elements().nth(MOST_PARTS).is_some() {
             return self.prompt(prompts);
         }
         for prompt in prompts.elements() {
