@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use tokio::runtime::Runtime;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::background::Background;
@@ -25,6 +26,7 @@ use crate::store::Db;
 use crate::store::runs::Run;
 use crate::telemetry::Metrics;
 
+mod descriptors;
 mod door;
 mod first_admin;
 mod preflight;
@@ -96,7 +98,8 @@ impl App {
         }
     }
 
-    async fn build(config: Config, clock: Clock, background: Background) -> anyhow::Result<Self> {
+    async fn build(mut config: Config, clock: Clock, background: Background) -> anyhow::Result<Self> {
+        let upstream_sockets = Arc::new(Semaphore::new(descriptors::fit(&mut config)?));
         let (stop, cut) = (Stop::default(), CancellationToken::new());
         let services = Services::build(&config, &clock, &background, stop.drain.clone()).await?;
         let jobs = Jobs::start(&background, services.sources(&clock), &config)?;
@@ -106,11 +109,13 @@ impl App {
         let acceptor = Acceptor::new(config.server.connections.clone(), tls, Arc::clone(&client_ips));
         let acceptor = Arc::new(acceptor);
         let started_at = clock.now();
-        let shared = Arc::new(services.shared(Arc::clone(&client_ips), clock, cut.clone()));
+        let shared = Arc::new(services.shared(Arc::clone(&client_ips), upstream_sockets, clock, cut.clone()));
         let hallway = |surface| Hallway {
             control: control::router(Arc::clone(&control), surface),
             background: background.clone(),
             client_ips: Arc::clone(&client_ips),
+            pace: config.server.connections.clone(),
+            limits: Arc::clone(&services.limits),
             claims_root: config.routes.iter().any(|route| route.prefix.is_empty()),
         };
 
@@ -128,7 +133,7 @@ impl App {
         if separate {
             workers.open(admin_sockets, Door::controlling(hallway(Surface::Admin))).await?;
         }
-        workers.count_into(Arc::clone(&services.metrics), &background);
+        workers.count_into(Arc::clone(&services.metrics), Arc::clone(&services.limits), &background);
         tracing::info!(listen = %local_addr, "the gate is open");
         let Services { readiness, db, quota, run: Run { id: run, .. }, metrics, undelivered, .. } = services;
         let drain_timeout = config.server.drain_timeout;

@@ -126,10 +126,16 @@ pub struct Connections {
     pub keep_alive_timeout: Duration,
     /// Longest silence inside a request body.
     pub body_idle_timeout: Duration,
-    /// Slowest acceptable request body in bytes per second, after the first 10 seconds.
+    /// Slowest acceptable request body in bytes per second, over any 20 seconds.
     pub body_min_rate: u64,
+    /// Longest time for a request body that is read whole before it is forwarded.
+    pub body_timeout: Duration,
+    /// Longest time for a request body that streams through.
+    pub upload_timeout: Duration,
     /// How long a client may refuse to read before it is cut.
     pub write_stall_timeout: Duration,
+    /// Slowest acceptable reader in bytes per second, over any 20 seconds in which bytes wait for it.
+    pub write_min_rate: u64,
     /// Largest request head in bytes.
     pub max_head_size: usize,
     /// Most header fields in a request.
@@ -180,6 +186,13 @@ pub struct Limits {
     pub burst: u32,
     /// Requests of all keys in flight at a time; more are answered 503.
     pub max_parallel: usize,
+    /// Requests of one user at a time, with all keys together, those whose body is still on its way
+    /// included; 0 for no limit.
+    pub max_parallel_per_user: u32,
+    /// Most bytes of request bodies in memory; beyond, requests are answered 503.
+    pub max_body_memory: u64,
+    /// Most bytes of one user's request bodies in memory; beyond, their requests are answered 429.
+    pub max_body_memory_per_user: u64,
     /// Most conversations that a node has in hand for one user, 1 and more.
     pub max_lease: u16,
     /// When a day begins.

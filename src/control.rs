@@ -32,6 +32,7 @@ use crate::telemetry::Metrics;
 mod audit;
 mod authz;
 mod backoff;
+mod body;
 mod caller;
 mod deleted;
 mod docs;
@@ -74,6 +75,7 @@ mod verify;
 mod violations;
 
 pub use backoff::Backoff;
+pub use body::Counted;
 pub use health::Vitals;
 pub use health::readiness::{Readiness, Reason};
 pub use ledger::{DayReport, LedgerDifference, LedgerEpoch, LedgerLine, LedgerReport, Whose};

@@ -13,23 +13,32 @@ use thiserror::Error;
 
 use crate::clock::Clock;
 use crate::config;
-use crate::ids::KeyId;
+use crate::ids::{KeyId, UserId};
 use crate::plan::{Plans, Rates};
 
+mod bodies;
 mod parallel;
 mod rate;
 
+pub use bodies::BodyBytes;
 pub use parallel::Slot;
 pub use rate::Standing;
 
-use parallel::PerKey;
+use bodies::Bodies;
+use parallel::Per;
 use rate::Buckets;
 
 /// Every limiter of the gateway, shared by all workers.
 pub struct Limits {
     addresses: Option<Buckets<IpAddr>>,
     keys: HashMap<Rates, Buckets<KeyId>>,
-    per_key: PerKey,
+    per_key: Per<KeyId>,
+    per_user: Per<UserId>,
+    max_per_user: u32,
+    bodies: Arc<Bodies<UserId>>,
+    /// Bodies of the control plane, counted by IP address since most senders are not known yet. They never take
+    /// room from the data plane's.
+    control_bodies: Arc<Bodies<IpAddr>>,
     in_flight: Arc<AtomicUsize>,
     max_in_flight: usize,
 }
@@ -48,10 +57,23 @@ pub enum LimitError {
     /// The key has as many requests in flight as its plan allows.
     #[error("{0} requests of this key are in flight already")]
     Parallel(u32),
+    /// The user has as many requests in flight, with all keys together, as the configuration allows.
+    #[error("{0} requests of this user are in flight already")]
+    ParallelOfUser(u32),
+    /// The request bodies of the user, or IP address, take as many bytes as the configuration allows.
+    #[error("request bodies of this sender take {0} bytes already")]
+    BodiesOfOne(u64),
+    /// All request bodies take as many bytes as the configuration allows.
+    #[error("request bodies take {0} bytes already")]
+    BodiesInAll(u64),
     /// The gateway has as many requests in flight as its configuration allows.
     #[error("the gateway has {0} requests in flight already")]
     Overloaded(usize),
 }
+
+/// Bytes that bodies of the control plane may have at least: all, and those of one IP address. A log-message has
+/// 1 MiB at most.
+const LEAST_CONTROL: (u64, u64) = (16 << 20, 4 << 20);
 
 // === impl Limits ===
 
@@ -72,7 +94,14 @@ impl Limits {
         Self {
             addresses: Buckets::new(of_addresses, config.max_tracked_addresses, clock.clone()),
             keys: keys.collect(),
-            per_key: PerKey::default(),
+            per_key: Per::default(),
+            per_user: Per::default(),
+            max_per_user: config.max_parallel_per_user,
+            bodies: Arc::new(Bodies::new(config.max_body_memory, config.max_body_memory_per_user)),
+            control_bodies: Arc::new(Bodies::new(
+                (config.max_body_memory / 4).max(LEAST_CONTROL.0),
+                (config.max_body_memory / 16).max(LEAST_CONTROL.1),
+            )),
             in_flight: Arc::new(AtomicUsize::new(0)),
             max_in_flight: config.max_parallel,
         }
@@ -88,18 +117,45 @@ impl Limits {
         self.addresses.as_ref().map(|buckets| buckets.take(&network_of(ip))).transpose()
     }
 
-    /// Takes one request of a key: from its bucket, and a place among those in flight until the
-    /// [`Slot`] is dropped. `by_address` is what [`Limits::address`] gave for the same request.
+    /// Takes one request of a key: from its bucket, and places among those of its user and of the key
+    /// until the [`Slot`] is dropped. `by_address` is what [`Limits::address`] gave for the same request.
+    /// The request's body may come now; a place among all requests is taken after it, by [`Limits::enter`].
     ///
     /// # Errors
     ///
     /// The first of the limits that is reached.
-    pub fn take(&self, rates: &Rates, key: KeyId, by_address: Option<Standing>) -> Result<Slot, LimitError> {
-        let of_gateway = parallel::enter(&self.in_flight, self.max_in_flight)
-            .ok_or(LimitError::Overloaded(self.max_in_flight))?;
+    pub fn take(
+        &self,
+        rates: &Rates,
+        (user, key): (UserId, KeyId),
+        by_address: Option<Standing>,
+    ) -> Result<Slot, LimitError> {
+        let max = self.max_per_user;
+        let of_user = self.per_user.enter(user, max).ok_or(LimitError::ParallelOfUser(max))?;
         let of_key = self.per_key.enter(key, rates.parallel).ok_or(LimitError::Parallel(rates.parallel))?;
         let by_key = self.key(rates, key)?;
-        Ok(Slot::new(of_gateway, of_key, by_key.or(by_address)))
+        Ok(Slot::new(of_user, of_key, by_key.or(by_address)))
+    }
+
+    /// Takes a place among all requests in flight.
+    ///
+    /// # Errors
+    ///
+    /// [`LimitError::Overloaded`].
+    pub fn enter(&self, slot: &mut Slot) -> Result<(), LimitError> {
+        let max = self.max_in_flight;
+        slot.enter(parallel::enter(&self.in_flight, max).ok_or(LimitError::Overloaded(max))?);
+        Ok(())
+    }
+
+    /// Counts the bytes of a body that `user` sends.
+    pub fn body(&self, user: UserId) -> BodyBytes<UserId> {
+        BodyBytes::new(Arc::clone(&self.bodies), user)
+    }
+
+    /// Counts the bytes of a body of the control plane that comes from `ip`. An IPv6 address shares its /64's.
+    pub fn control_body(&self, ip: IpAddr) -> BodyBytes<IpAddr> {
+        BodyBytes::new(Arc::clone(&self.control_bodies), network_of(ip))
     }
 
     /// Takes one request from a key's bucket, for a request that somebody else carries. `None` while the
@@ -115,6 +171,11 @@ impl Limits {
     /// Requests in flight now.
     pub fn in_flight(&self) -> usize {
         self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of request bodies in memory now.
+    pub fn body_bytes(&self) -> u64 {
+        self.bodies.held() + self.control_bodies.held()
     }
 }
 
@@ -138,7 +199,7 @@ mod tests {
     use super::{LimitError, Limits};
     use crate::clock::{Clock, Timestamp};
     use crate::config;
-    use crate::ids::KeyId;
+    use crate::ids::{KeyId, UserId};
     use crate::plan::{Allowance, Permitted, Plan, Plans, Rates};
 
     fn limits(addresses: u32, rates: Rates, max_parallel: usize) -> (Limits, Clock) {
@@ -153,6 +214,9 @@ mod tests {
             rate_limit_per_minute: addresses,
             burst: addresses,
             max_parallel,
+            max_parallel_per_user: 3,
+            max_body_memory: 4,
+            max_body_memory_per_user: 2,
             time_zone: Tz::UTC,
             max_body_size: 1,
             max_upload_size: 1,
@@ -196,13 +260,29 @@ mod tests {
     fn a_place_in_flight_is_free_again_when_its_slot_is_dropped() {
         let (limits, _) = limits(0, Rates { per_minute: 0, burst: 0, parallel: 2 }, 3);
         let rates = Rates { per_minute: 0, burst: 0, parallel: 2 };
-        let one = limits.take(&rates, KeyId(1), None).unwrap();
-        let _two = limits.take(&rates, KeyId(1), None).unwrap();
-        assert_eq!(limits.take(&rates, KeyId(1), None).err(), Some(LimitError::Parallel(2)));
-        let _three = limits.take(&rates, KeyId(2), None).unwrap();
-        assert_eq!(limits.take(&rates, KeyId(3), None).err(), Some(LimitError::Overloaded(3)));
+        let take = |user, key| {
+            let mut slot = limits.take(&rates, (UserId(user), KeyId(key)), None)?;
+            limits.enter(&mut slot).map(|()| slot)
+        };
+        let one = take(1, 1).unwrap();
+        let _two = take(1, 1).unwrap();
+        assert_eq!(take(1, 1).err(), Some(LimitError::Parallel(2)));
+        let _three = take(1, 2).unwrap();
+        assert_eq!(take(1, 3).err(), Some(LimitError::ParallelOfUser(3)), "all keys of a user together");
+        assert_eq!(take(2, 4).err(), Some(LimitError::Overloaded(3)));
         drop(one);
-        assert!(limits.take(&rates, KeyId(1), None).is_ok());
+        assert!(take(2, 4).is_ok());
         assert_eq!(limits.in_flight(), 2);
+    }
+
+    #[test]
+    fn a_request_whose_body_is_on_its_way_takes_no_place_from_others() {
+        let (limits, _) = limits(0, NO_RATES, 1);
+        let slots: Vec<_> =
+            (0..3).map(|key| limits.take(&NO_RATES, (UserId(1), KeyId(key)), None).unwrap()).collect();
+        assert_eq!(limits.in_flight(), 0);
+        let mut other = limits.take(&NO_RATES, (UserId(2), KeyId(9)), None).unwrap();
+        assert!(limits.enter(&mut other).is_ok());
+        drop(slots);
     }
 }

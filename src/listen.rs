@@ -7,17 +7,20 @@
 //!
 //! hyper speaks HTTP. What it leaves to its user is added here: caps ([`caps`]), write stalls and
 //! lingering close ([`wire`]), idle connections and slow heads ([`watch`]), the client's address
-//! behind proxies ([`ClientIps`]), certificates that change ([`TlsKeys`]). Whoever reads a request's
-//! body wraps it in [`Paced`], which ends one that comes too slowly.
+//! behind proxies ([`ClientIps`]), certificates that change ([`TlsKeys`]). The reader of a request's body
+//! wraps it in [`Paced`], which ends one that comes too slowly, and in [`Lingering`], which lets a client that
+//! still sends hear an early refusal.
 
 mod caps;
 mod client_ip;
+mod leftover;
 mod pace;
 mod protocol;
 mod reply;
 mod sockets;
 mod tls;
 mod watch;
+mod window;
 mod wire;
 
 use std::error::Error;
@@ -40,8 +43,9 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::Connections;
 
-pub use caps::{Admission, Connected};
+pub use caps::{Admission, Connected, NoPlace};
 pub use client_ip::{ClientIp, ClientIps, FromTrustedProxy, UnreadableAddress};
+pub use leftover::{Lingering, RequestBody, Rest, on_worker};
 pub use pace::{Paced, PacedError};
 pub use sockets::{WorkerSockets, bind};
 pub use tls::{TlsError, TlsKeys};
@@ -49,7 +53,8 @@ pub use tls::{TlsError, TlsKeys};
 use caps::Caps;
 use protocol::Connection;
 
-/// How long to let be after the kernel had no descriptor or memory for another connection.
+/// How long accepting pauses after the kernel had no descriptor or memory for another connection, or this
+/// server no place.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What a request is told of the connection it came over.
@@ -167,7 +172,9 @@ impl<S> Worker<S> {
             match accepted {
                 Ok((stream, peer)) => {
                     starved = false;
-                    self.welcome(stream, peer);
+                    if let Some(admission) = self.admitted(peer).await {
+                        self.welcome(stream, peer, admission);
+                    }
                 }
                 // The client left before it was met.
                 Err(error) if is_of_one_connection(&error) => {}
@@ -183,17 +190,39 @@ impl<S> Worker<S> {
         }
     }
 
-    /// Gives a new connection its task, or closes it when a cap is reached.
-    fn welcome<F, B>(&self, stream: TcpStream, peer: SocketAddr)
+    /// A place for a new connection; none when its address has all it may, or the server stops. While all
+    /// places are taken by connections in use nothing else is accepted here: clients wait in the kernel's queue.
+    async fn admitted(&self, peer: SocketAddr) -> Option<Admission> {
+        let mut paused = false;
+        loop {
+            match Admission::ask(&self.acceptor, peer.ip()) {
+                Ok(admission) => return Some(admission),
+                Err(NoPlace::Address) => return None,
+                Err(NoPlace::Full) if !paused => {
+                    paused = true;
+                    self.acceptor.connected.paused_full.fetch_add(1, Ordering::Relaxed);
+                    tracing::warn!(
+                        max = self.acceptor.limits.max,
+                        "all connections are in use; accepting pauses"
+                    );
+                }
+                Err(NoPlace::Full) => {}
+            }
+            self.stop.drain.run_until_cancelled(tokio::time::sleep(ACCEPT_PAUSE)).await?;
+        }
+    }
+
+    /// Gives a new connection its task.
+    fn welcome<F, B>(&self, stream: TcpStream, peer: SocketAddr, admission: Admission)
     where
         S: Fn(Rc<Conn>, Request<Incoming>) -> F + 'static,
         F: Future<Output = Response<B>> + 'static,
         B: Body<Data = Bytes> + Unpin + 'static,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
-        let Some(admission) = Admission::ask(&self.acceptor, peer.ip()) else { return };
-        // Both fail only on a socket that is already dead; its first read will tell.
+        // These fail only on a socket that is already dead; its first read will tell.
         let _ = stream.set_nodelay(true);
+        sockets::bound_unsent(&stream);
         let Ok(local) = stream.local_addr() else { return };
         let tls = self.acceptor.tls.as_ref().map(|keys| TlsAcceptor::from(keys.server_config()));
         let connection = Connection {
@@ -316,6 +345,41 @@ mod tests {
                 yield_now().await;
             }
             assert!(read_all(server.send(GET).await).await.ends_with("hello"));
+        };
+        LocalSet::new().run_until(story).await;
+    }
+
+    #[tokio::test]
+    async fn idle_connections_make_room_and_used_ones_are_waited_for() {
+        let story = async {
+            let server = Server::start(Connections { max: 3, max_per_address: 3, ..limits() });
+            let opened = async |count| {
+                while server.acceptor.connected().open.load(Ordering::Relaxed) != count {
+                    yield_now().await;
+                }
+            };
+            let _used = server.send(WAIT).await;
+            server.has_inside(1).await;
+            let silent = TcpStream::connect(server.address).await.unwrap();
+            opened(2).await;
+            let mut unused = server.send("GET / HTTP/1.1\r\nhost: x\r\n\r\n").await;
+            let mut got = Vec::new();
+            while !got.ends_with(b"hello") {
+                unused.read_buf(&mut got).await.unwrap();
+            }
+            let second = server.send(WAIT).await;
+            server.has_inside(2).await;
+            assert_eq!((read_all(silent).await, read_all(unused).await), (String::new(), String::new()));
+            let third = server.send(WAIT).await;
+            server.has_inside(3).await;
+
+            let waiting = server.send(GET).await;
+            while server.acceptor.connected().paused_full.load(Ordering::Relaxed) == 0 {
+                yield_now().await;
+            }
+            drop(second);
+            assert!(read_all(waiting).await.ends_with("hello"));
+            drop(third);
         };
         LocalSet::new().run_until(story).await;
     }

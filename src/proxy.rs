@@ -13,21 +13,23 @@ use http::{Request, Response, StatusCode, Uri};
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 mod ask;
 mod capture;
+mod collected;
 mod ending;
 mod entitled;
 mod headers;
-mod leftover;
 mod outgoing;
 mod presented;
 mod refusal;
 mod roots;
 mod route;
 mod send;
+mod sockets;
 mod tee;
 mod upgrade;
 mod upstream;
@@ -40,6 +42,7 @@ use ending::{Admitted, Meter, Open};
 use refusal::Refusal;
 use route::{Route, Routes};
 use send::Reply;
+use sockets::Sockets;
 use tee::{LastWords, Patience};
 use upstream::Upstream;
 
@@ -51,7 +54,7 @@ use crate::dialect::{Call, Dialect, Framing};
 use crate::identity::{Directory, Subject};
 use crate::ids::RequestId;
 use crate::limits::{Limits, Slot};
-use crate::listen::{ClientIps, Conn};
+use crate::listen::{self, ClientIps, Conn, RequestBody};
 use crate::quota::{Quota, Reservation};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::{Answer, Source};
@@ -70,6 +73,8 @@ pub struct Shared {
     pub chatlog: Chatlog,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// Permits for connections to upstreams.
+    pub sockets: Arc<Semaphore>,
     /// Time.
     pub clock: Clock,
     /// Cancelled when running answers can be waited for no longer.
@@ -123,7 +128,9 @@ impl Proxy {
             max_upload: config.limits.max_upload_size,
             pace: config.server.connections.clone(),
         };
-        let upstreams = config.upstreams.iter().cloned().map(Upstream::new);
+        let sockets = Sockets::new(Arc::clone(&shared.sockets));
+        let upstreams = config.upstreams.iter().cloned();
+        let upstreams = upstreams.map(|upstream| Upstream::new(upstream, Rc::clone(&sockets)));
         let scribe = shared.chatlog.scribe();
         Ok(Self {
             shared,
@@ -158,19 +165,15 @@ impl Proxy {
     async fn walk(
         &self,
         arrival: &Arrival<'_>,
-        mut req: Request<Incoming>,
+        req: Request<Incoming>,
     ) -> Result<Response<ProxyBody>, Refusal> {
-        let admission = match self.admit(arrival, &mut req).await {
-            Ok(admission) => admission,
-            Err(refusal) => {
-                let version = req.version();
-                leftover::discard(req.into_body(), version);
-                return Err(refusal);
-            }
-        };
-        let Admission { route, client, ip, subject, slot } = admission;
-        let (req, ask) = ask::read(req, route, &self.bounds).await?;
+        let version = req.version();
+        let mut req = req.map(|body| listen::on_worker(body, version));
+        let Admission { route, client, ip, subject, mut slot } = self.admit(arrival, &mut req).await?;
+        let room = self.shared.limits.body(subject.user);
+        let (req, ask) = ask::read(req, route, &self.bounds, room).await?;
         entitled::check(&subject, route, &ask)?;
+        self.shared.limits.enter(&mut slot)?;
         let place = if ask.recorded { Some(self.scribe.place()?) } else { None };
         let reservation = if ask.charged { Some(self.reserve(&subject).await?) } else { None };
         let admitted = Admitted { subject, route: Arc::clone(route), ip, slot, place, reservation };
@@ -188,7 +191,7 @@ impl Proxy {
     async fn admit(
         &self,
         arrival: &Arrival<'_>,
-        req: &mut Request<Incoming>,
+        req: &mut Request<RequestBody>,
     ) -> Result<Admission<'_>, Refusal> {
         let shared = &self.shared;
         let route = self.routes.find(req)?;
@@ -199,7 +202,10 @@ impl Proxy {
         let key = presented::take(req)?;
         let subject = shared.directory.identify(&key).await?;
         subject.permits(&route.config.scope, ip)?;
-        let slot = shared.limits.take(&subject.plan.rates, subject.key, standing)?;
+        let slot = shared.limits.take(&subject.plan.rates, (subject.user, subject.key), standing)?;
+        if route.charges(req.method(), req.uri().path()) {
+            shared.quota.peek(subject.user, &subject.allowance).await?;
+        }
         Ok(Admission { route, client, ip, subject, slot })
     }
 

@@ -28,6 +28,7 @@ mod account;
 mod holdings;
 mod keeper;
 mod lease;
+mod peek;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod rehearsal;

@@ -1,6 +1,7 @@
 //! One door for both planes: reserved paths go to the control plane, on the runtime behind; all
 //! others through the gate, on the worker itself.
 
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -8,14 +9,17 @@ use axum::Router;
 use axum::body::Body;
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode, header};
+use http_body::Body as _;
 use http_body_util::Either;
 use hyper::body::Incoming;
 use tower::ServiceExt;
 
 use crate::background::Background;
-use crate::config::Config;
+use crate::config::{Config, Connections};
+use crate::control;
 use crate::ids::RequestId;
-use crate::listen::{ClientIp, ClientIps, Conn, FromTrustedProxy};
+use crate::limits::Limits;
+use crate::listen::{ClientIp, ClientIps, Conn, FromTrustedProxy, Lingering, Paced, Rest};
 use crate::proxy::{self, Proxy, ProxyBody};
 
 /// What answers the requests of one worker.
@@ -30,6 +34,10 @@ pub(super) struct Hallway {
     pub(super) control: Router,
     pub(super) background: Background,
     pub(super) client_ips: Arc<ClientIps>,
+    /// How slowly a request's body may come.
+    pub(super) pace: Connections,
+    /// Where the bytes of bodies are counted.
+    pub(super) limits: Arc<Limits>,
     /// Whether a route takes `/`.
     pub(super) claims_root: bool,
 }
@@ -95,9 +103,24 @@ impl Hallway {
         believed.unwrap_or_else(RequestId::generate)
     }
 
+    /// The request with its body held to pace and memory.
+    fn bounded(&self, req: Request<Incoming>, ip: IpAddr) -> Request<Body> {
+        let (version, background) = (req.version(), self.background.clone());
+        let read_rest = move |rest: Rest<Incoming>| drop(background.spawn(rest.discard()));
+        req.map(|body| {
+            if body.is_end_stream() {
+                return Body::empty();
+            }
+            let body =
+                Paced::new(Lingering::new(body, version, read_rest), &self.pace, self.pace.body_timeout);
+            Body::new(control::Counted::new(body, self.limits.control_body(ip)))
+        })
+    }
+
     async fn control(&self, conn: &Conn, mut req: Request<Incoming>) -> Response<Body> {
         let id = self.name(conn, req.headers(), true);
-        match self.client_ips.resolve(conn.peer.ip(), req.headers()) {
+        let resolved = self.client_ips.resolve(conn.peer.ip(), req.headers());
+        match resolved {
             Ok(ip) => drop(req.extensions_mut().insert::<ClientIp>(ip)),
             Err(unreadable) => drop(req.extensions_mut().insert(unreadable)),
         }
@@ -105,7 +128,8 @@ impl Hallway {
         if self.client_ips.trusts(conn.peer.ip()) {
             req.extensions_mut().insert(FromTrustedProxy);
         }
-        let answer = self.control.clone().oneshot(req.map(Body::new));
+        let answer =
+            self.control.clone().oneshot(self.bounded(req, resolved.map_or(conn.peer.ip(), |ip| ip.0)));
         match self.background.run(answer).await {
             Ok(Ok(response)) => response,
             Err(_) => given_up(),
@@ -129,14 +153,21 @@ mod tests {
 
     use super::Hallway;
     use crate::background::Background;
+    use crate::clock::Clock;
+    use crate::config::{Config, Vars};
+    use crate::limits::Limits;
     use crate::listen::ClientIps;
 
     #[tokio::test]
     async fn reserved_paths_are_the_control_planes_and_no_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = Config::from_toml("", folder.path(), &Vars::default()).unwrap();
         let mut hallway = Hallway {
             control: Router::new(),
             background: Background::new(tokio::runtime::Handle::current()),
             client_ips: Arc::new(ClientIps::new(vec![])),
+            pace: config.server.connections.clone(),
+            limits: Arc::new(Limits::new(&config.limits, &config.plans, &Clock::system())),
             claims_root: false,
         };
         for ours in ["/", "/health", "/api/v1", "/api/v1/auth/login", "/metrics", "/docs/x", "/readyz"] {

@@ -161,6 +161,7 @@ impl Services {
     pub(super) fn shared(
         &self,
         client_ips: Arc<ClientIps>,
+        sockets: Arc<Semaphore>,
         clock: Clock,
         cut: CancellationToken,
     ) -> proxy::Shared {
@@ -171,6 +172,7 @@ impl Services {
             quota: self.quota.clone(),
             chatlog: self.chatlog.clone(),
             metrics: Arc::clone(&self.metrics),
+            sockets,
             clock,
             cut,
         }

@@ -4,15 +4,17 @@
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
+use prometheus_client::metrics::counter::Counter;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::LocalSet;
 
 use super::door::{Door, Doors};
 use crate::background::Background;
+use crate::limits::Limits;
 use crate::listen::{self, Acceptor, Stop, WorkerSockets};
 use crate::telemetry::Metrics;
 
@@ -60,7 +62,7 @@ impl Workers {
     }
 
     /// Keeps the connection gauges true, until the drain begins.
-    pub(super) fn count_into(&self, metrics: Arc<Metrics>, background: &Background) {
+    pub(super) fn count_into(&self, metrics: Arc<Metrics>, limits: Arc<Limits>, background: &Background) {
         let (acceptor, drain) = (Arc::clone(&self.acceptor), self.stop.drain.clone());
         background.spawn(async move {
             let mut tick = tokio::time::interval(COUNT_EVERY);
@@ -68,9 +70,10 @@ impl Workers {
                 let connected = acceptor.connected();
                 let open = connected.open.load(Ordering::Relaxed);
                 metrics.connections.set(i64::try_from(open).unwrap_or(i64::MAX));
-                let refused = [&connected.refused_full, &connected.refused_address];
-                let refused: u64 = refused.iter().map(|count| count.load(Ordering::Relaxed)).sum();
-                metrics.connections_refused.inc_by(refused.saturating_sub(metrics.connections_refused.get()));
+                raise(&metrics.connections_refused, connected.refused_address.load(Ordering::Relaxed));
+                raise(&metrics.connections_evicted, connected.evicted.load(Ordering::Relaxed));
+                raise(&metrics.connections_stalled, connected.stalled.load(Ordering::Relaxed));
+                metrics.body_memory.set(i64::try_from(limits.body_bytes()).unwrap_or(i64::MAX));
             }
         });
     }
@@ -80,6 +83,11 @@ impl Workers {
         self.alive = None;
         while self.all_gone.recv().await.is_some() {}
     }
+}
+
+/// Shows in a counter what another has counted.
+fn raise(shown: &Counter<u64, AtomicU64>, counted: u64) {
+    shown.inc_by(counted.saturating_sub(shown.get()));
 }
 
 /// A worker's life, on its own thread.

@@ -104,6 +104,14 @@ pub(super) fn sizes(tree: &Tree<'_>, limits: &Limits, log: &MessageLog) {
             "is larger than limits.max_upload_size: raise that one, or lower this",
         );
     }
+    for (key, given) in [
+        ("limits.max_body_memory", limits.max_body_memory),
+        ("limits.max_body_memory_per_user", limits.max_body_memory_per_user),
+    ] {
+        if given < limits.max_body_size {
+            tree.mistake(key, "has no room for one body of limits.max_body_size: raise this, or lower that");
+        }
+    }
     if log.content_retention > log.metadata_retention {
         let message =
             "is longer than metadata_retention, which removes the whole row: raise that one, or lower this";

@@ -169,7 +169,10 @@ fn connections(mut s: Section<'_>) -> Connections {
         keep_alive_timeout: s.value_or("keep_alive_timeout", forms::duration, seconds(60)),
         body_idle_timeout: s.value_or("body_idle_timeout", forms::duration, seconds(15)),
         body_min_rate: s.value_or("body_min_rate", forms::size, KIB),
-        write_stall_timeout: s.value_or("write_stall_timeout", forms::duration, seconds(30)),
+        body_timeout: s.value_or("body_timeout", forms::duration, seconds(5 * 60)),
+        upload_timeout: s.value_or("upload_timeout", forms::duration, seconds(60 * 60)),
+        write_stall_timeout: s.value_or("write_stall_timeout", forms::duration, seconds(20)),
+        write_min_rate: s.value_or("write_min_rate", forms::size, KIB),
         max_head_size: s.value_or("max_head_size", forms::memory_size, 32 << 10),
         max_headers: s.value_or("max_headers", forms::whole(1..=1_000), 64),
         max_uri_length: s.value_or("max_uri_length", forms::memory_size, 8 << 10),
@@ -228,6 +231,9 @@ fn access(mut s: Section<'_>) -> AccessDraft {
 /// The limits, and what plans take as `max_parallel_per_key` when they do not say.
 fn limits(mut s: Section<'_>) -> (Limits, u32) {
     let rate_limit_per_minute = s.value_or("rate_limit_per_minute", forms::whole(0..=MANY), 60);
+    let max_body_size = s.value_or("max_body_size", forms::size, 10 * MIB);
+    let max_body_memory = s.value_or("max_body_memory", forms::size, max_body_size.max(128 * MIB));
+    let per_user = max_body_size.max(max_body_memory / 4);
     let limits = Limits {
         rate_limit_per_minute,
         burst: match s.value_or("burst", forms::whole(0..=MANY), 0) {
@@ -235,9 +241,12 @@ fn limits(mut s: Section<'_>) -> (Limits, u32) {
             given => given,
         },
         max_parallel: s.value_or("max_parallel", forms::whole(1..=MANY), 1024),
+        max_parallel_per_user: s.value_or("max_parallel_per_user", forms::whole(0..=MANY), 64),
+        max_body_memory,
+        max_body_memory_per_user: s.value_or("max_body_memory_per_user", forms::size, per_user),
         max_lease: s.value_or("max_lease", forms::whole(1..=1000), 32),
         time_zone: s.value_or("time_zone", forms::zone, Tz::UTC),
-        max_body_size: s.value_or("max_body_size", forms::size, 10 * MIB),
+        max_body_size,
         max_upload_size: s.value_or("max_upload_size", forms::size, 512 * MIB),
         max_cached_keys: s.value_or("max_cached_keys", forms::whole(1..=MANY), 100_000),
         max_tracked_addresses: s.value_or("max_tracked_addresses", forms::whole(1..=MANY), 100_000),

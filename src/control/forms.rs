@@ -106,7 +106,7 @@ async fn read(body: axum::body::Body, most: usize) -> Result<Bytes, Problem> {
     match collected.map_err(|_| Problem::BodyTimeout)? {
         Ok(whole) => Ok(whole.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => Err(Problem::TooLarge(most)),
-        Err(_) => Err(Problem::BrokenBody),
+        Err(error) => Err(Problem::of_body(&*error)),
     }
 }
 

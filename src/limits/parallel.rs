@@ -2,38 +2,48 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::hash::Hash;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Standing;
-use crate::ids::KeyId;
+use crate::ids::{KeyId, UserId};
 
 /// One admitted request: it holds its places in flight and knows how its bucket stands. It lives as
 /// long as the answer's body.
 pub struct Slot {
-    _of_gateway: InFlight,
-    _of_key: Option<OfKey>,
+    /// Taken once the request's body is in, so that a slow one takes nothing from other users.
+    of_gateway: Option<InFlight>,
+    _of_user: Option<Of<UserId>>,
+    _of_key: Option<Of<KeyId>>,
     standing: Option<Standing>,
 }
 
 /// A place among the gateway's requests.
 pub(super) struct InFlight(Arc<AtomicUsize>);
 
-/// A place among a key's requests.
-pub(super) struct OfKey {
-    counts: Arc<Mutex<HashMap<KeyId, u32>>>,
-    key: KeyId,
+/// A place among the requests of a key or user.
+pub(super) struct Of<K: Hash + Eq + Copy> {
+    counts: Arc<Mutex<HashMap<K, u32>>>,
+    key: K,
 }
 
-/// Requests in flight of every key that has some.
-#[derive(Default)]
-pub(super) struct PerKey(Arc<Mutex<HashMap<KeyId, u32>>>);
+/// Requests in flight of every key or user that has some.
+pub(super) struct Per<K>(Arc<Mutex<HashMap<K, u32>>>);
 
 // === impl Slot ===
 
 impl Slot {
-    pub(super) fn new(of_gateway: InFlight, of_key: Option<OfKey>, standing: Option<Standing>) -> Self {
-        Self { _of_gateway: of_gateway, _of_key: of_key, standing }
+    pub(super) fn new(
+        of_user: Option<Of<UserId>>,
+        of_key: Option<Of<KeyId>>,
+        standing: Option<Standing>,
+    ) -> Self {
+        Self { of_gateway: None, _of_user: of_user, _of_key: of_key, standing }
+    }
+
+    pub(super) fn enter(&mut self, of_gateway: InFlight) {
+        self.of_gateway = Some(of_gateway);
     }
 
     /// How the bucket that bounds this request stands; `None` without a rate.
@@ -57,12 +67,18 @@ impl Drop for InFlight {
     }
 }
 
-// === impl PerKey ===
+// === impl Per ===
 
-impl PerKey {
-    /// A place among at most `max` of a key (`Some(None)` when `max` is 0: no limit), or `None`.
+impl<K> Default for Per<K> {
+    fn default() -> Self {
+        Self(Arc::default())
+    }
+}
+
+impl<K: Hash + Eq + Copy> Per<K> {
+    /// A place among at most `max` of a key or user (`Some(None)` when `max` is 0: no limit), or `None`.
     #[expect(clippy::option_option, reason = "unlimited and refused are different answers")]
-    pub(super) fn enter(&self, key: KeyId, max: u32) -> Option<Option<OfKey>> {
+    pub(super) fn enter(&self, key: K, max: u32) -> Option<Option<Of<K>>> {
         if max == 0 {
             return Some(None);
         }
@@ -72,13 +88,13 @@ impl PerKey {
             return None;
         }
         *count += 1;
-        Some(Some(OfKey { counts: Arc::clone(&self.0), key }))
+        Some(Some(Of { counts: Arc::clone(&self.0), key }))
     }
 }
 
-// === impl OfKey ===
+// === impl Of ===
 
-impl Drop for OfKey {
+impl<K: Hash + Eq + Copy> Drop for Of<K> {
     fn drop(&mut self) {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let Entry::Occupied(mut entry) = counts.entry(self.key) else { return };

@@ -1,14 +1,21 @@
 //! How many connections may be open: in all, and from one address. Shared by all workers.
+//!
+//! When all places are taken, idle connections of the address that has most make room, so that clients that
+//! connect and ask nothing cannot keep others out.
 
 use std::collections::HashMap;
 use std::collections::hash_map::{Entry, RandomState};
 use std::hash::BuildHasher;
 use std::net::{IpAddr, Ipv6Addr};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio_util::sync::CancellationToken;
 
 use super::Acceptor;
 
+/// Most connections of one address that make room at a time; the table is searched once for all of them.
+const EVICTED_AT_ONCE: usize = 32;
 /// Locks of the table of addresses; enough that workers seldom meet at one.
 const SHARDS: usize = 64;
 
@@ -19,10 +26,12 @@ pub struct Connected {
     pub open: AtomicUsize,
     /// Connections ever accepted, refused ones not counted.
     pub accepted: AtomicU64,
-    /// Connections closed at once because all the places were taken.
-    pub refused_full: AtomicU64,
+    /// How often accepting paused because all places were taken by connections in use.
+    pub paused_full: AtomicU64,
     /// Connections closed at once because their address held all the places it may.
     pub refused_address: AtomicU64,
+    /// Idle connections closed to make room for new ones.
+    pub evicted: AtomicU64,
     /// Failed calls of `accept`, such as for want of descriptors.
     pub accept_errors: AtomicU64,
     /// TLS handshakes that failed or took too long.
@@ -37,8 +46,27 @@ pub struct Connected {
 #[derive(Debug)]
 pub struct Admission {
     acceptor: Arc<Acceptor>,
+    seat: Arc<Seat>,
     /// Whose count to lower; `None` for addresses that are not counted.
     counted: Option<IpAddr>,
+}
+
+/// Why a connection has no place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoPlace {
+    /// All places are taken by connections in use.
+    Full,
+    /// Its address holds all the places it may.
+    Address,
+}
+
+/// What is known of a connection to those who look for one that may make room.
+#[derive(Debug, Default)]
+pub(super) struct Seat {
+    /// Whether an exchange runs, or a tunnel.
+    in_use: AtomicBool,
+    /// Cancelled when the connection is to be closed for want of room. Its place is free already.
+    pub(super) evicted: CancellationToken,
 }
 
 /// The table behind [`Admission`]. It has an entry only for addresses with open connections, so the
@@ -48,43 +76,66 @@ pub(super) struct Caps {
     max: usize,
     max_per_address: usize,
     hasher: RandomState,
-    shards: Vec<Mutex<HashMap<IpAddr, usize>>>,
+    /// Connections of each address, the oldest first.
+    shards: Vec<Mutex<HashMap<IpAddr, Vec<Arc<Seat>>>>>,
 }
 
 // === impl Admission ===
 
 impl Admission {
-    /// A place for a connection from `peer`; `None`, counted, when there is none.
-    #[must_use]
-    pub fn ask(acceptor: &Arc<Acceptor>, peer: IpAddr) -> Option<Self> {
+    /// A place for a connection from `peer`. Where all are taken, idle connections make room.
+    ///
+    /// # Errors
+    /// When there is no place.
+    pub fn ask(acceptor: &Arc<Acceptor>, peer: IpAddr) -> Result<Self, NoPlace> {
         let (caps, connected) = (&acceptor.caps, &acceptor.connected);
         if connected.open.fetch_add(1, Ordering::AcqRel) >= caps.max {
-            connected.open.fetch_sub(1, Ordering::AcqRel);
-            connected.refused_full.fetch_add(1, Ordering::Relaxed);
-            return None;
+            let evicted = caps.evict();
+            connected.open.fetch_sub(evicted, Ordering::AcqRel);
+            connected.evicted.fetch_add(evicted as u64, Ordering::Relaxed);
+            if evicted == 0 {
+                connected.open.fetch_sub(1, Ordering::AcqRel);
+                return Err(NoPlace::Full);
+            }
         }
         let counted = (!acceptor.proxies.trusts(peer)).then(|| network_of(peer));
-        if counted.is_some_and(|address| !caps.enter(address)) {
+        let seat = Arc::new(Seat::default());
+        if counted.is_some_and(|address| !caps.enter(address, &seat)) {
             connected.open.fetch_sub(1, Ordering::AcqRel);
             connected.refused_address.fetch_add(1, Ordering::Relaxed);
-            return None;
+            return Err(NoPlace::Address);
         }
         connected.accepted.fetch_add(1, Ordering::Relaxed);
-        Some(Self { acceptor: Arc::clone(acceptor), counted })
+        Ok(Self { acceptor: Arc::clone(acceptor), seat, counted })
     }
 
     /// The server this place is in.
     pub(super) fn acceptor(&self) -> &Arc<Acceptor> {
         &self.acceptor
     }
+
+    pub(super) fn seat(&self) -> &Arc<Seat> {
+        &self.seat
+    }
 }
 
 impl Drop for Admission {
     fn drop(&mut self) {
-        if let Some(address) = self.counted {
-            self.acceptor.caps.leave(address);
+        if self.counted.is_none_or(|address| self.acceptor.caps.leave(address, &self.seat)) {
+            self.acceptor.connected.open.fetch_sub(1, Ordering::AcqRel);
         }
-        self.acceptor.connected.open.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+// === impl Seat ===
+
+impl Seat {
+    pub(super) fn use_it(&self, in_use: bool) {
+        self.in_use.store(in_use, Ordering::Relaxed);
+    }
+
+    fn is_idle(&self) -> bool {
+        !self.in_use.load(Ordering::Relaxed)
     }
 }
 
@@ -96,27 +147,66 @@ impl Caps {
         Self { max, max_per_address, hasher: RandomState::new(), shards }
     }
 
-    fn enter(&self, address: IpAddr) -> bool {
+    fn enter(&self, address: IpAddr, seat: &Arc<Seat>) -> bool {
         let Some(mut shard) = self.shard(address) else { return false };
-        let count = shard.entry(address).or_insert(0);
-        if *count >= self.max_per_address {
-            return false;
+        let seats = shard.entry(address).or_default();
+        let fits = seats.len() < self.max_per_address;
+        if fits {
+            seats.push(Arc::clone(seat));
         }
-        *count += 1;
-        true
+        fits
     }
 
-    fn leave(&self, address: IpAddr) {
-        let Some(mut shard) = self.shard(address) else { return };
-        if let Entry::Occupied(mut entry) = shard.entry(address) {
-            *entry.get_mut() = entry.get().saturating_sub(1);
-            if *entry.get() == 0 {
-                entry.remove();
+    /// Whether the connection had a place still.
+    fn leave(&self, address: IpAddr, seat: &Arc<Seat>) -> bool {
+        let Some(mut shard) = self.shard(address) else { return true };
+        let Entry::Occupied(mut entry) = shard.entry(address) else { return false };
+        let found = entry.get().iter().position(|other| Arc::ptr_eq(other, seat));
+        if let Some(position) = found {
+            entry.get_mut().remove(position);
+        }
+        if entry.get().is_empty() {
+            entry.remove();
+        }
+        found.is_some()
+    }
+
+    /// Closes idle connections of the address that has most of all that have an idle one: the oldest half of
+    /// what it has at most. How many.
+    fn evict(&self) -> usize {
+        let mut most: Option<(usize, IpAddr)> = None;
+        for shard in &self.shards {
+            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            for (address, seats) in shard.iter() {
+                let is_more = most.is_none_or(|(count, _)| seats.len() > count);
+                if is_more && seats.iter().any(|seat| seat.is_idle()) {
+                    most = Some((seats.len(), *address));
+                }
             }
         }
+        let Some((count, address)) = most else { return 0 };
+        let Some(mut shard) = self.shard(address) else { return 0 };
+        let Entry::Occupied(mut entry) = shard.entry(address) else { return 0 };
+        let limit = count.div_ceil(2).min(EVICTED_AT_ONCE);
+        let mut chosen = Vec::with_capacity(limit);
+        entry.get_mut().retain(|seat| {
+            let goes = chosen.len() < limit && seat.is_idle();
+            if goes {
+                chosen.push(Arc::clone(seat));
+            }
+            !goes
+        });
+        if entry.get().is_empty() {
+            entry.remove();
+        }
+        drop(shard);
+        for seat in &chosen {
+            seat.evicted.cancel();
+        }
+        chosen.len()
     }
 
-    fn shard(&self, address: IpAddr) -> Option<MutexGuard<'_, HashMap<IpAddr, usize>>> {
+    fn shard(&self, address: IpAddr) -> Option<MutexGuard<'_, HashMap<IpAddr, Vec<Arc<Seat>>>>> {
         let hash = self.hasher.hash_one(address);
         let index = usize::try_from(hash % (SHARDS as u64)).ok()?;
         Some(self.shards.get(index)?.lock().unwrap_or_else(PoisonError::into_inner))
@@ -137,7 +227,7 @@ mod tests {
     use std::sync::Arc;
     use std::sync::atomic::Ordering;
 
-    use super::Admission;
+    use super::{Admission, NoPlace};
     use crate::config::Connections;
     use crate::listen::protocol::testing::limits;
     use crate::listen::{Acceptor, ClientIps};
@@ -149,7 +239,7 @@ mod tests {
     }
 
     fn ask(acceptor: &Arc<Acceptor>, ip: &str) -> Option<Admission> {
-        Admission::ask(acceptor, ip.parse::<IpAddr>().unwrap())
+        Admission::ask(acceptor, ip.parse::<IpAddr>().unwrap()).ok()
     }
 
     #[test]
@@ -180,10 +270,44 @@ mod tests {
     fn the_total_binds_everyone_and_proxies_only_by_the_total() {
         let acceptor = acceptor(3, 1);
         let held: Vec<_> = (0..3).map(|_| ask(&acceptor, "10.0.0.1").unwrap()).collect();
-        assert!(ask(&acceptor, "192.0.2.1").is_none());
-        assert_eq!(acceptor.connected().refused_full.load(Ordering::Relaxed), 1);
+        let refused = Admission::ask(&acceptor, "192.0.2.1".parse().unwrap());
+        assert_eq!(refused.err(), Some(NoPlace::Full), "connections of proxies never make room");
         drop(held);
         assert!(ask(&acceptor, "192.0.2.1").is_some());
+    }
+
+    #[test]
+    fn idle_connections_of_the_address_that_has_most_make_room() {
+        let acceptor = acceptor(12, 10);
+        let many: Vec<_> = (0..8).map(|_| ask(&acceptor, "192.0.2.1").unwrap()).collect();
+        let few: Vec<_> = (0..4).map(|_| ask(&acceptor, "192.0.2.2").unwrap()).collect();
+        for used in few.iter().chain(&many[..2]) {
+            used.seat().use_it(true);
+        }
+        let newcomer = ask(&acceptor, "192.0.2.3").unwrap();
+        let evicted =
+            |held: &[Admission]| held.iter().filter(|one| one.seat().evicted.is_cancelled()).count();
+        assert_eq!((evicted(&many), evicted(&few)), (4, 0));
+        assert!(many[2..6].iter().all(|one| one.seat().evicted.is_cancelled()), "the oldest idle ones");
+        let open = || acceptor.connected().open.load(Ordering::Relaxed);
+        assert_eq!(open(), 9);
+        drop(many);
+        assert_eq!(open(), 5, "a place is given back once");
+        drop((newcomer, few));
+        assert_eq!(open(), 0);
+        assert!(acceptor.caps.shards.iter().all(|shard| shard.lock().unwrap().is_empty()));
+    }
+
+    #[test]
+    fn connections_in_use_are_never_closed_for_others() {
+        let acceptor = acceptor(4, 4);
+        let held: Vec<_> = (0..4).map(|_| ask(&acceptor, "192.0.2.1").unwrap()).collect();
+        for one in &held {
+            one.seat().use_it(true);
+        }
+        assert_eq!(Admission::ask(&acceptor, "192.0.2.2".parse().unwrap()).err(), Some(NoPlace::Full));
+        held[3].seat().use_it(false);
+        assert!(ask(&acceptor, "192.0.2.2").is_some());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Request bodies that come too slowly: a silence has its limit, and so has a trickle.
+//! Request bodies that come too slowly: a silence has its limit, so has a trickle, and so has the whole.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -8,22 +8,18 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::window::Window;
 use crate::config::Connections;
 
-/// How long a body may come at any rate.
-const GRACE: Duration = Duration::from_secs(10);
-
 /// A request body that fails when the client makes us wait too long: in one silence longer than
-/// `body_idle_timeout`, or, when we waited for more than 10 seconds in all, at fewer than
-/// `body_min_rate` bytes for each second of waiting. Time in which nobody reads is not waiting.
+/// `body_idle_timeout`, at fewer than `body_min_rate` bytes for each second of any 20 seconds of waiting, or
+/// for longer than the given time in all. Time in which this side does not read is not waiting.
 #[derive(Debug)]
 pub struct Paced<B> {
     body: B,
     silence: Duration,
-    min_rate: u64,
-    received: u64,
-    /// Waiting that is over.
-    waited: Duration,
+    total: Duration,
+    window: Window,
     wait: Option<Wait>,
 }
 
@@ -47,22 +43,16 @@ struct Wait {
 // === impl Paced ===
 
 impl<B> Paced<B> {
-    /// Holds `body` to the pace that `limits` ask for.
-    pub fn new(body: B, limits: &Connections) -> Self {
-        Self {
-            body,
-            silence: limits.body_idle_timeout,
-            min_rate: limits.body_min_rate.max(1),
-            received: 0,
-            waited: Duration::ZERO,
-            wait: None,
-        }
+    /// Holds `body` to the pace that `limits` ask for, for at most `total`.
+    pub fn new(body: B, limits: &Connections, total: Duration) -> Self {
+        let window = Window::new(limits.body_min_rate);
+        Self { body, silence: limits.body_idle_timeout, total, window, wait: None }
     }
 
     /// When the wait that begins now would be too long.
     fn deadline(&self, now: Instant) -> Instant {
-        let earned = Duration::from_secs(self.received / self.min_rate).max(GRACE);
-        now + self.silence.min(earned.saturating_sub(self.waited))
+        let rest = self.total.saturating_sub(self.window.total());
+        now + self.silence.min(self.window.patience()).min(rest)
     }
 }
 
@@ -77,10 +67,10 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Paced<B> {
         let this = &mut *self;
         if let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) {
             if let Some(wait) = this.wait.take() {
-                this.waited += wait.since.elapsed();
+                this.window.waited(wait.since.elapsed());
             }
             let data = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref());
-            this.received += data.map_or(0, |data| data.len() as u64);
+            this.window.moved(data.map_or(0, |data| data.len() as u64));
             return Poll::Ready(frame.map(|frame| frame.map_err(PacedError::Body)));
         }
         let now = Instant::now();
@@ -114,6 +104,8 @@ mod tests {
     use super::{Paced, PacedError};
     use crate::listen::protocol::testing::limits;
 
+    const TOTAL: Duration = Duration::from_mins(5);
+
     /// `count` frames of `size` bytes, each after `pause`.
     fn body(count: u32, size: usize, pause: Duration) -> impl Body<Data = Bytes, Error = Infallible> + Unpin {
         let frames = unfold(0, move |sent| async move {
@@ -123,10 +115,21 @@ mod tests {
         Box::pin(StreamBody::new(frames))
     }
 
+    /// A first frame of `size` bytes at once, then a byte after each `pause`.
+    fn burst_then_drip(size: usize, pause: Duration) -> impl Body<Data = Bytes, Error = Infallible> + Unpin {
+        let frames = unfold(size, move |size| async move {
+            if size == 1 {
+                sleep(pause).await;
+            }
+            Some((Ok(Frame::data(Bytes::from(vec![b'x'; size]))), 1))
+        });
+        Box::pin(StreamBody::new(frames))
+    }
+
     /// Reads it all: bytes, or the second at which it was given up.
     async fn read(body: impl Body<Data = Bytes, Error = Infallible> + Unpin) -> Result<usize, u64> {
         let start = Instant::now();
-        match Paced::new(body, &limits()).collect().await {
+        match Paced::new(body, &limits(), TOTAL).collect().await {
             Ok(all) => Ok(all.to_bytes().len()),
             Err(PacedError::TooSlow) => Err(start.elapsed().as_secs()),
             Err(PacedError::Body(never)) => match never {},
@@ -137,18 +140,28 @@ mod tests {
     async fn a_steady_body_passes_and_a_trickle_or_a_silence_does_not() {
         assert_eq!(read(body(60, 2048, Duration::from_secs(1))).await, Ok(60 * 2048));
         assert_eq!(read(body(9, 1, Duration::from_millis(900))).await, Ok(9), "short ones may trickle");
-        assert_eq!(read(body(60, 100, Duration::from_secs(1))).await, Err(10));
-        // 64 KiB earn 64 seconds, but no silence of more than 15.
-        let fast_then_silent = unfold(false, |sent| async move {
-            sleep(Duration::from_secs(if sent { 100 } else { 1 })).await;
-            Some((Ok(Frame::data(Bytes::from(vec![b'x'; 65_536]))), true))
-        });
-        assert_eq!(read(Box::pin(StreamBody::new(fast_then_silent))).await, Err(1 + 15));
+        assert_eq!(read(body(60, 100, Duration::from_secs(1))).await, Err(20));
+        assert_eq!(read(burst_then_drip(65_536, Duration::from_secs(100))).await, Err(15));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_came_before_does_not_buy_time() {
+        for size in [2, 64 << 10, 9 << 20] {
+            for pause in [1, 7, 12, 14] {
+                let ended = read(burst_then_drip(size, Duration::from_secs(pause))).await;
+                assert_eq!(ended, Err(20), "{size} bytes, then one every {pause} s");
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_has_its_time_in_all() {
+        assert_eq!(read(body(2_000, 2048, Duration::from_secs(1))).await, Err(TOTAL.as_secs()));
     }
 
     #[tokio::test(start_paused = true)]
     async fn time_in_which_nobody_reads_is_not_the_clients() {
-        let mut paced = Paced::new(body(5, 10, Duration::from_secs(1)), &limits());
+        let mut paced = Paced::new(body(5, 10, Duration::from_secs(1)), &limits(), TOTAL);
         while let Some(frame) = paced.frame().await {
             assert!(frame.is_ok());
             sleep(Duration::from_mins(1)).await;

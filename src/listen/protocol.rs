@@ -92,13 +92,13 @@ where
     pub(super) async fn serve_tls(self, tls: TlsAcceptor, stream: TcpStream) {
         let acceptor = Arc::clone(self.admission.acceptor());
         let handshake = timeout(acceptor.limits.tls_handshake_timeout, tls.accept(stream));
-        let Some(shaken) = self.stop.drain.run_until_cancelled(handshake).await else { return };
+        let Some(shaken) = self.unless_over(handshake).await else { return };
         let Ok(Ok(stream)) = shaken else {
             acceptor.connected.failed_handshakes.fetch_add(1, Ordering::Relaxed);
             return;
         };
         let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-        let pulse = Pulse::new(Instant::now());
+        let pulse = Pulse::new(Instant::now(), Arc::clone(self.admission.seat()));
         if is_h2 {
             self.serve_h2(stream, Bytes::new(), pulse).await;
         } else {
@@ -112,9 +112,9 @@ where
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let acceptor = Arc::clone(self.admission.acceptor());
-        let pulse = Pulse::new(Instant::now());
+        let pulse = Pulse::new(Instant::now(), Arc::clone(self.admission.seat()));
         let first = timeout(acceptor.limits.head_timeout, first_bytes(&mut stream));
-        let Some(read) = self.stop.drain.run_until_cancelled(first).await else { return };
+        let Some(read) = self.unless_over(first).await else { return };
         let Ok(first) = read else {
             acceptor.connected.slow_heads.fetch_add(1, Ordering::Relaxed);
             return;
@@ -124,6 +124,12 @@ where
         } else if !first.is_empty() {
             self.serve_h1(stream, first, pulse).await;
         }
+    }
+
+    /// `None` when the server stops, or this connection has to make room.
+    async fn unless_over<T>(&self, begin: impl Future<Output = T>) -> Option<T> {
+        let begin = self.stop.drain.run_until_cancelled(begin);
+        self.admission.seat().evicted.run_until_cancelled(begin).await.flatten()
     }
 
     async fn serve_h1<T>(self, io: T, first: Bytes, pulse: Arc<Pulse>)
@@ -256,7 +262,7 @@ impl<F: Future<Output = ()> + 'static> Executor<F> for Streams {
         };
         let acceptor = Arc::clone(&self.acceptor);
         drop(self.tasks.spawn_local(async move {
-            if unless_stalled(future, handed, acceptor.limits.write_stall_timeout).await {
+            if unless_stalled(future, handed, &acceptor.limits).await {
                 acceptor.connected.stalled.fetch_add(1, Ordering::Relaxed);
             }
         }));
@@ -311,7 +317,10 @@ pub(super) mod testing {
             keep_alive_timeout: Duration::from_mins(1),
             body_idle_timeout: Duration::from_secs(15),
             body_min_rate: 1024,
-            write_stall_timeout: Duration::from_secs(30),
+            body_timeout: Duration::from_mins(5),
+            upload_timeout: Duration::from_hours(1),
+            write_stall_timeout: Duration::from_secs(20),
+            write_min_rate: 1024,
             max_head_size: 32 * 1024,
             max_headers: 64,
             max_uri_length: 8 * 1024,
@@ -539,22 +548,67 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_that_does_not_read_is_cut_after_thirty_seconds() {
-        let story = async {
-            let mut scene = Scene::open(1024);
-            scene.client.write_all(b"GET /endless HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
-            sleep(Duration::from_secs(29)).await;
-            assert_eq!(scene.open_connections(), 1);
-            let mut some = [0; 1024];
-            scene.client.read_exact(&mut some).await.unwrap();
-            sleep(Duration::from_secs(29)).await;
-            assert_eq!(scene.open_connections(), 1, "it read a little, so it has another thirty");
-            sleep(Duration::from_secs(2)).await;
-            assert_eq!(scene.open_connections(), 0);
-            assert_eq!(scene.acceptor.connected().stalled.load(Ordering::Relaxed), 1);
-            assert_eq!(scene.end().await.0.len(), 1024);
-        };
-        LocalSet::new().run_until(story).await;
+    async fn a_client_that_reads_nothing_or_next_to_nothing_is_cut_after_twenty_seconds() {
+        // Bytes, and seconds between them.
+        for (bytes, pause) in [(0, 1), (1, 1), (1, 12), (1024, 2), (1024, 19), (4096, 7), (9000, 10)] {
+            let story = async {
+                let mut scene = Scene::open(1024);
+                scene.client.write_all(b"GET /endless HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+                let mut some = vec![0; bytes];
+                while scene.open_connections() == 1 && scene.start.elapsed() < Duration::from_mins(2) {
+                    sleep(Duration::from_secs(pause)).await;
+                    let _ = scene.client.read_exact(&mut some).await;
+                }
+                let ended = scene.start.elapsed().as_secs();
+                assert!((20..20 + 2 * pause.max(1)).contains(&ended), "{bytes} in {pause} s: {ended} s");
+                assert_eq!(scene.acceptor.connected().stalled.load(Ordering::Relaxed), 1);
+            };
+            LocalSet::new().run_until(story).await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_reads_slowly_but_reads_is_served() {
+        for (bytes, pause) in [(2048, 1), (20_000, 9), (60_000, 18)] {
+            let story = async {
+                let mut scene = Scene::open(1024);
+                scene.client.write_all(b"GET /endless HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+                let mut some = vec![0; bytes];
+                while scene.start.elapsed() < Duration::from_mins(5) {
+                    sleep(Duration::from_secs(pause)).await;
+                    scene.client.read_exact(&mut some).await.unwrap();
+                }
+                assert_eq!(scene.open_connections(), 1);
+            };
+            LocalSet::new().run_until(story).await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_http_2_client_that_opens_its_window_a_little_at_a_time_is_cut_and_a_slow_one_is_not() {
+        for (pause, survives) in [(19, false), (12, true)] {
+            let story = async {
+                let scene = Scene::open(1024 * 1024);
+                let (mut sender, _ended) = h2(scene.client).await;
+                let mut body = sender.send_request(get("/endless")).await.unwrap().into_body();
+                let mut read = 0;
+                let served = loop {
+                    sleep(Duration::from_secs(pause)).await;
+                    let from = read;
+                    while read < from + if survives { 20_000 } else { 8_000 } {
+                        match body.frame().await {
+                            Some(Ok(frame)) => read += frame.into_data().unwrap().len(),
+                            _ => break,
+                        }
+                    }
+                    if read == from || scene.start.elapsed() > Duration::from_mins(5) {
+                        break read > from;
+                    }
+                };
+                assert_eq!(served, survives, "every {pause} s; {read} bytes");
+            };
+            LocalSet::new().run_until(story).await;
+        }
     }
 
     #[tokio::test(start_paused = true)]
@@ -597,7 +651,7 @@ mod tests {
                 assert!(got.starts_with(&format!("HTTP/1.1 {status} ")), "{status}: {got}");
                 assert!(got.contains("connection: close\r\n"), "{got}");
                 assert_eq!(ended, 0);
-                sleep(Duration::from_secs(2)).await;
+                sleep(Duration::from_secs(6)).await;
                 assert_eq!(scene.open_connections(), 0);
                 assert_eq!(scene.stage.inside.get(), 0);
             };
@@ -685,7 +739,7 @@ mod tests {
             let scene = Scene::open(1024 * 1024);
             let (mut sender, _ended) = h2(scene.client).await;
             let unread = sender.send_request(get("/endless")).await.unwrap();
-            sleep(Duration::from_secs(29)).await;
+            sleep(Duration::from_secs(19)).await;
             assert_eq!(scene.acceptor.connected().stalled.load(Ordering::Relaxed), 0);
             sleep(Duration::from_secs(2)).await;
             assert_eq!(scene.acceptor.connected().stalled.load(Ordering::Relaxed), 1);

@@ -3,10 +3,15 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 
+#[cfg(any(target_os = "android", target_os = "linux"))]
+use socket2::SockRef;
 use socket2::{Domain, Protocol, Socket, Type};
 
 /// Connections the kernel keeps for us while a worker is busy.
 const BACKLOG: i32 = 1024;
+/// Bytes of one connection that the kernel keeps beyond what is on its way to the client.
+#[cfg(any(target_os = "android", target_os = "linux"))]
+const UNSENT: u32 = 64 * 1024;
 
 /// The sockets of one worker, one for each address, listening.
 #[derive(Debug)]
@@ -66,6 +71,15 @@ fn socket(address: SocketAddr) -> io::Result<Socket> {
         socket.set_only_v6(true)?;
     }
     Ok(socket)
+}
+
+/// Keeps the kernel from taking much more than the client reads. A client that reads little is seen to do so
+/// in small steps, and pins little memory.
+pub(super) fn bound_unsent(stream: &tokio::net::TcpStream) {
+    #[cfg(any(target_os = "android", target_os = "linux"))]
+    let _ = SockRef::from(stream).set_tcp_notsent_lowat(UNSENT);
+    #[cfg(not(any(target_os = "android", target_os = "linux")))]
+    let _ = stream;
 }
 
 // === impl WorkerSockets ===

@@ -14,6 +14,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::Stop;
+use super::caps::Seat;
 use crate::config::Connections;
 
 /// What is known of a connection at the moment. Atomics only because hyper wants an upgradeable
@@ -30,6 +31,7 @@ pub(super) struct Pulse {
     idle_since: AtomicU64,
     write_stuck: AtomicBool,
     http: AtomicBool,
+    seat: Arc<Seat>,
 }
 
 /// One exchange; over when dropped.
@@ -58,6 +60,8 @@ pub(super) enum End {
     Unheeded,
     /// The server stopped.
     Stopped,
+    /// Unused, it made room for another.
+    Evicted,
 }
 
 /// What to do when the time is up.
@@ -79,13 +83,19 @@ pub(super) async fn drive<C: Future>(
     let mut conn = pin!(conn);
     let mut drain = pin!(stop.drain.cancelled());
     let mut hard = pin!(stop.hard.cancelled());
+    let mut evicted = pin!(pulse.seat.evicted.cancelled());
     let mut timer = pin!(sleep(patience.head.unwrap_or(patience.idle)));
     let mut closing = None;
     poll_fn(|cx| {
         loop {
             if conn.as_mut().poll(cx).is_ready() {
                 pulse.http.store(false, Ordering::Relaxed);
+                // What it became, if it was upgraded, is in use.
+                pulse.seat.use_it(true);
                 return Poll::Ready(End::Over);
+            }
+            if evicted.as_mut().poll(cx).is_ready() && pulse.running.load(Ordering::Relaxed) == 0 {
+                return Poll::Ready(End::Evicted);
             }
             if closing.is_none() && drain.as_mut().poll(cx).is_ready() {
                 closing = Some(Instant::now());
@@ -119,7 +129,7 @@ pub(super) async fn drive<C: Future>(
 
 impl Pulse {
     /// A connection accepted at `born`.
-    pub(super) fn new(born: Instant) -> Arc<Self> {
+    pub(super) fn new(born: Instant, seat: Arc<Seat>) -> Arc<Self> {
         Arc::new(Self {
             born,
             running: AtomicUsize::new(0),
@@ -127,6 +137,7 @@ impl Pulse {
             idle_since: AtomicU64::new(0),
             write_stuck: AtomicBool::new(false),
             http: AtomicBool::new(true),
+            seat,
         })
     }
 
@@ -134,6 +145,7 @@ impl Pulse {
     pub(super) fn begin(self: &Arc<Self>) -> Running {
         self.head_since.store(0, Ordering::Relaxed);
         self.running.fetch_add(1, Ordering::Relaxed);
+        self.seat.use_it(true);
         Running(Arc::clone(self))
     }
 
@@ -173,6 +185,7 @@ impl Drop for Running {
     fn drop(&mut self) {
         if self.0.running.fetch_sub(1, Ordering::Relaxed) == 1 {
             self.0.idle_since.store(self.0.now(), Ordering::Relaxed);
+            self.0.seat.use_it(false);
         }
     }
 }

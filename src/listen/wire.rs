@@ -13,16 +13,14 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use super::caps::Admission;
+use super::leftover::{LINGER, LINGER_SILENCE};
 use super::watch::Pulse;
-
-/// Longest wait, after our last byte, for a client that goes on sending.
-const LINGER: Duration = Duration::from_secs(5);
-/// Longest silence in that wait.
-const LINGER_SILENCE: Duration = Duration::from_secs(1);
+use super::window::Window;
 
 /// A client's byte stream. Holds the connection's place, so an upgraded connection keeps it too.
 ///
-/// - A write that stays pending for the stall timeout fails with `TimedOut`.
+/// - A write that stays pending for the stall timeout fails with `TimedOut`, and so does one of a client that
+///   takes fewer than `write_min_rate` bytes for each second of any 20 seconds in which writes were pending.
 /// - Shutting down, while this is HTTP, waits for the client's end and throws away what still comes.
 ///   Closing a socket with unread bytes makes the kernel reset it, and the client may never see the
 ///   413 or 431 that explains why (RFC 9112 §9.6).
@@ -32,12 +30,19 @@ pub(super) struct Wire<T> {
     replay: Bytes,
     pulse: Arc<Pulse>,
     stall_timeout: Duration,
+    /// What the client took, against the time in which writes were pending.
+    taken: Window,
     /// Set while a write is pending.
-    stall: Option<Pin<Box<Sleep>>>,
+    stall: Option<Stall>,
     read_ended: bool,
     shut: bool,
     linger: Option<Linger>,
     admission: Admission,
+}
+
+struct Stall {
+    since: Instant,
+    timer: Pin<Box<Sleep>>,
 }
 
 struct Linger {
@@ -50,12 +55,14 @@ struct Linger {
 impl<T> Wire<T> {
     /// `replay` is read before anything of `io`.
     pub(super) fn new(io: T, replay: Bytes, pulse: Arc<Pulse>, admission: Admission) -> Self {
-        let stall_timeout = admission.acceptor().limits.write_stall_timeout;
+        let limits = &admission.acceptor().limits;
+        let (stall_timeout, taken) = (limits.write_stall_timeout, Window::new(limits.write_min_rate));
         Self {
             io,
             replay,
             pulse,
             stall_timeout,
+            taken,
             stall: None,
             read_ended: false,
             shut: false,
@@ -67,21 +74,32 @@ impl<T> Wire<T> {
     /// Passes on what a write came to, keeping the time of one that is pending.
     fn timed<R>(&mut self, cx: &mut Context<'_>, write: Poll<io::Result<R>>) -> Poll<io::Result<R>> {
         if write.is_ready() {
-            if self.stall.take().is_some() {
+            if let Some(stall) = self.stall.take() {
+                self.taken.waited(stall.since.elapsed());
                 self.pulse.write_went_on();
             }
             return write;
         }
-        let timeout = self.stall_timeout;
-        let stall = self.stall.get_or_insert_with(|| Box::pin(sleep(timeout)));
+        let timeout = self.stall_timeout.min(self.taken.patience());
+        let start = || Stall { since: Instant::now(), timer: Box::pin(sleep(timeout)) };
+        let stall = self.stall.get_or_insert_with(start);
         self.pulse.write_is_stuck();
-        ready!(stall.as_mut().poll(cx));
+        ready!(stall.timer.as_mut().poll(cx));
         self.admission.acceptor().connected.stalled.fetch_add(1, Ordering::Relaxed);
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not read")))
     }
 }
 
 impl<T: AsyncRead + Unpin> Wire<T> {
+    /// [`Self::timed`] for a write that says how much was taken.
+    fn counted(&mut self, cx: &mut Context<'_>, write: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        let write = ready!(self.timed(cx, write));
+        if let Ok(bytes) = &write {
+            self.taken.moved(*bytes as u64);
+        }
+        Poll::Ready(write)
+    }
+
     /// Reads and forgets until the client ends or the time is up.
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let now = Instant::now();
@@ -133,7 +151,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Wire<T> {
 impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let write = Pin::new(&mut self.io).poll_write(cx, buf);
-        self.timed(cx, write)
+        self.counted(cx, write)
     }
 
     fn poll_write_vectored(
@@ -142,7 +160,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<T> {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let write = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
-        self.timed(cx, write)
+        self.counted(cx, write)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -1,21 +1,23 @@
 //! What a request asks, as far as admission needs to know: the body is scanned, not parsed, and goes
 //! on byte for byte.
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
-use http::{HeaderMap, Method, Request, Version};
+use http::{HeaderMap, Method, Request};
 use http_body::Body;
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 
-use super::leftover;
+use super::collected::Collected;
 use super::outgoing::Outgoing;
+use super::refusal::Refusal;
 use super::route::Route;
 use crate::chatlog::Asked;
 use crate::config::{Capture, Connections};
 use crate::dialect::Call;
 use crate::dialect::scan::{self, ScanError};
-use crate::listen::{Paced, PacedError};
+use crate::ids::UserId;
+use crate::limits::BodyBytes;
+use crate::listen::{Paced, PacedError, RequestBody};
 use crate::plan::any_matches;
 
 /// What a body may take, in space and time.
@@ -65,12 +67,13 @@ pub(super) enum AskError {
 /// The fields that admission, rows and entitlements look at.
 const FIELDS: [&str; 4] = ["model", "stream", "r_type", "research_model"];
 
-/// Reads what is needed of a request's body.
+/// Reads what is needed of a request's body. What is held in memory is counted in `room`.
 pub(super) async fn read(
-    req: Request<Incoming>,
+    req: Request<RequestBody>,
     route: &Route,
     bounds: &Bounds,
-) -> Result<(Request<Outgoing>, Ask), AskError> {
+    room: BodyBytes<UserId>,
+) -> Result<(Request<Outgoing>, Ask), Refusal> {
     let (parts, body) = req.into_parts();
     let path = parts.uri.path();
     let call = route.call(&parts.method, path);
@@ -85,23 +88,18 @@ pub(super) async fn read(
     }
     let passes =
         !(charged || call != Call::Other) && is_opaque(&parts.headers) || is_multipart(&parts.headers);
-    let refused = if passes {
-        refuse_announced(&parts.headers, bounds.max_upload)
-    } else if parts.headers.get(CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
-        Err(AskError::Encoded)
-    } else {
-        refuse_announced(&parts.headers, bounds.max_body)
-    };
-    if let Err(error) = refused {
-        leftover::discard(body, parts.version);
-        return Err(error);
-    }
-    let body = Paced::new(body, &bounds.pace);
     if passes {
+        refuse_announced(&parts.headers, bounds.max_upload)?;
+        let body = Paced::new(body, &bounds.pace, bounds.pace.upload_timeout);
         let body = Outgoing::through(body, bounds.max_upload, charged);
         return Ok((Request::from_parts(parts, body), unread));
     }
-    let bytes = collect(body, bounds.max_body, parts.version).await?;
+    if parts.headers.get(CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
+        return Err(AskError::Encoded.into());
+    }
+    let announced = refuse_announced(&parts.headers, bounds.max_body)?;
+    let body = Paced::new(body, &bounds.pace, bounds.pace.body_timeout);
+    let bytes = collect(body, bounds.max_body, Collected::new(announced, room)).await?;
     let must_be_json = call != Call::Other || is_json(&parts.headers);
     let ask = look(&bytes, unread, route, must_be_json)?;
     Ok((Request::from_parts(parts, Outgoing::whole(bytes)), ask))
@@ -153,31 +151,21 @@ fn flag(raw: Option<&[u8]>, field: &'static str) -> Result<Option<bool>, AskErro
 }
 
 /// The whole body, within its bounds.
-async fn collect(mut body: Paced<Incoming>, max: u64, version: Version) -> Result<Bytes, AskError> {
-    let mut first = Bytes::new();
-    let mut rest = BytesMut::new();
+async fn collect(mut body: Paced<RequestBody>, max: u64, mut held: Collected) -> Result<Bytes, Refusal> {
     while let Some(frame) = body.frame().await {
-        let Ok(data) = frame?.into_data() else { continue };
-        if (first.len() + rest.len() + data.len()) as u64 > max {
-            leftover::discard(body, version);
-            return Err(AskError::TooLarge { max });
+        let Ok(data) = frame.map_err(AskError::from)?.into_data() else { continue };
+        if (held.len() + data.len()) as u64 > max {
+            return Err(AskError::TooLarge { max }.into());
         }
-        // Most bodies are one piece; then nothing is copied.
-        if first.is_empty() && rest.is_empty() {
-            first = data;
-            continue;
-        }
-        if !first.is_empty() {
-            rest.extend_from_slice(&std::mem::take(&mut first));
-        }
-        rest.extend_from_slice(&data);
+        held.push(data)?;
     }
-    Ok(if rest.is_empty() { first } else { rest.freeze() })
+    Ok(held.into_bytes())
 }
 
-fn refuse_announced(headers: &HeaderMap, max: u64) -> Result<(), AskError> {
+/// How long the body will be, if its head says so.
+fn refuse_announced(headers: &HeaderMap, max: u64) -> Result<Option<u64>, AskError> {
     let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    if announced.is_some_and(|length| length > max) { Err(AskError::TooLarge { max }) } else { Ok(()) }
+    if announced.is_some_and(|length| length > max) { Err(AskError::TooLarge { max }) } else { Ok(announced) }
 }
 
 fn essence(headers: &HeaderMap) -> &str {

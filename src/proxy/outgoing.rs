@@ -7,11 +7,10 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::ask::AskError;
-use crate::listen::Paced;
+use crate::listen::{Paced, RequestBody};
 
 /// A request body on its way.
 pub(super) enum Outgoing {
@@ -23,7 +22,7 @@ pub(super) enum Outgoing {
 
 /// A client's body passed on unread.
 pub(super) struct Through {
-    inner: Paced<Incoming>,
+    inner: Paced<RequestBody>,
     passed: u64,
     max: u64,
     /// Until its first byte that is no white space was seen.
@@ -59,7 +58,7 @@ impl Outgoing {
     }
 
     /// `refuse_json`: the request is charged by what its JSON says, so it may not come in disguise.
-    pub(super) fn through(inner: Paced<Incoming>, max: u64, refuse_json: bool) -> Self {
+    pub(super) fn through(inner: Paced<RequestBody>, max: u64, refuse_json: bool) -> Self {
         Self::Through(Box::new(Through { inner, passed: 0, max, refuse_json, progress: Progress::new() }))
     }
 

@@ -41,6 +41,7 @@ pub(super) enum Refusal {
     UsedUp { limit: i64, resets_at: Timestamp, zone: Tz },
     Unavailable(&'static str),
     LogFull,
+    Overloaded,
     UpgradeNotAllowed,
     Unreachable,
     CredentialRefused,
@@ -127,7 +128,10 @@ impl Refusal {
             Self::ModelMissing => row(StatusCode::BAD_REQUEST, "model_missing", INVALID, INVALID, "Name the model: your plan includes only some."),
             Self::Limit(LimitError::Rate { .. }) => row(StatusCode::TOO_MANY_REQUESTS, "rate_limit_exceeded", "requests", "rate_limit_error", "Rate limit reached; try again after the time in Retry-After."),
             Self::Limit(LimitError::Parallel(_)) => row(StatusCode::TOO_MANY_REQUESTS, "too_many_parallel_requests", "requests", "rate_limit_error", "Too many requests of this key are running; wait for one to end."),
-            Self::Limit(LimitError::Overloaded(_)) => row(StatusCode::SERVICE_UNAVAILABLE, "overloaded", "api_error", "overloaded_error", "The gateway is busy; try again in a moment."),
+            Self::Limit(LimitError::ParallelOfUser(_)) => row(StatusCode::TOO_MANY_REQUESTS, "too_many_parallel_requests", "requests", "rate_limit_error", "Too many requests of this account are running; wait for one to end."),
+            Self::Limit(LimitError::BodiesOfOne(_)) => row(StatusCode::TOO_MANY_REQUESTS, "rate_limit_exceeded", "requests", "rate_limit_error", "The request bodies of this account that are under way are too large together; wait for one to end."),
+            Self::Limit(LimitError::BodiesInAll(_)) => row(StatusCode::SERVICE_UNAVAILABLE, "service_unavailable", "api_error", "overloaded_error", "The gateway has no room for another request body; try again in a moment."),
+            Self::Overloaded | Self::Limit(LimitError::Overloaded(_)) => row(StatusCode::SERVICE_UNAVAILABLE, "overloaded", "api_error", "overloaded_error", "The gateway is busy; try again in a moment."),
             Self::Ask(AskError::TooLarge { .. }) => row(StatusCode::PAYLOAD_TOO_LARGE, "request_too_large", INVALID, INVALID, "The request body is larger than this gateway accepts."),
             Self::Ask(AskError::NotJson) => row(StatusCode::BAD_REQUEST, UNCODED, INVALID, INVALID, "The request body is not a valid JSON object."),
             Self::Ask(AskError::TooDeep) => row(StatusCode::BAD_REQUEST, UNCODED, INVALID, INVALID, "The request body is nested deeper than 64 levels."),
@@ -212,7 +216,9 @@ impl Refusal {
                 let millis = u64::try_from(retry_after.as_millis()).unwrap_or(u64::MAX).max(1);
                 headers.insert(RETRY_AFTER_MS, millis.into());
             }
-            Self::Limit(LimitError::Parallel(_)) => {
+            Self::Limit(
+                LimitError::Parallel(_) | LimitError::ParallelOfUser(_) | LimitError::BodiesOfOne(_),
+            ) => {
                 headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
             }
             // A body still on its way is not read to its end.

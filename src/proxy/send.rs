@@ -75,8 +75,9 @@ async fn forward(
     let tunnel = upgrade::is_wanted(req.headers());
     let Some(open) = meter.open() else { return Err(Failure::NotSent) };
     let req = address(req, upstream, open, tls);
-    let lent = if tunnel { upstream.connect_for_tunnel().await } else { upstream.lend().await };
-    let lent = lent.map_err(Failure::Connect)?;
+    let patience = upstream.config.first_byte_timeout;
+    let connect = async || if tunnel { upstream.connect_for_tunnel().await } else { upstream.lend().await };
+    let lent = upstream.sockets.patiently(patience, connect).await.map_err(Failure::Connect)?;
     meter.dispatched().map_err(|_| Failure::NotRecorded)?;
     let sent_at = meter.elapsed();
     let (response, lent) = await_head(upstream, lent, req, meter).await?;
@@ -137,7 +138,9 @@ async fn await_head(
         };
         meter.returned();
         drop(lent);
-        lent = upstream.connect().await.map_err(Failure::Connect)?;
+        let patience = upstream.config.first_byte_timeout;
+        let connected = upstream.sockets.patiently(patience, || upstream.connect()).await;
+        lent = connected.map_err(Failure::Connect)?;
         meter.sent_again();
     }
     match attempt(upstream, &mut lent, req, &progress).await? {
@@ -239,6 +242,7 @@ impl Failure {
     fn ending(&self) -> Ending {
         match self {
             Self::Connect(ConnectError::TimedOut(_)) => Ending::TimedOut(Waited::Connect),
+            Self::Connect(ConnectError::NoDescriptor) => Ending::Refused,
             Self::Connect(_) | Self::NotSent => Ending::Unreachable,
             Self::NoAnswer(_) | Self::Unasked => Ending::UpstreamCut,
             Self::TooLate => Ending::TimedOut(Waited::FirstByte),
@@ -251,6 +255,7 @@ impl Failure {
     fn refusal(&self) -> Refusal {
         match self {
             Self::Connect(ConnectError::TimedOut(_)) | Self::TooLate => Refusal::UpstreamTimeout,
+            Self::Connect(ConnectError::NoDescriptor) => Refusal::Overloaded,
             Self::Connect(_) | Self::NotSent => Refusal::Unreachable,
             Self::NoAnswer(_) | Self::Unasked => Refusal::UpstreamBroke,
             Self::Body(error) => Refusal::Ask(*error),
@@ -263,6 +268,9 @@ impl Failure {
     fn tell(&self, upstream: &Upstream, meter: &Meter) {
         let name = upstream.config.name.as_str();
         match self {
+            Self::Connect(error @ ConnectError::NoDescriptor) => {
+                tracing::warn!(upstream = name, %error, "request refused");
+            }
             Self::Connect(error) => {
                 meter.metrics.reached(name, false);
                 tracing::warn!(upstream = name, %error, "the upstream cannot be reached");

@@ -18,13 +18,13 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 
 use super::outgoing::Outgoing;
 use super::roots;
+use super::sockets::Sockets;
 use crate::config;
 
 mod streams;
@@ -34,6 +34,7 @@ use streams::{Stream, Streams};
 /// One worker's connections to one upstream.
 pub(super) struct Upstream {
     pub(super) config: config::Upstream,
+    pub(super) sockets: Rc<Sockets>,
     tls: Option<TlsConnector>,
     /// Offers HTTP/1.1 only: a WebSocket needs a connection to itself.
     tunnel_tls: Option<TlsConnector>,
@@ -85,6 +86,9 @@ pub(super) enum ConnectError {
     Http(#[from] hyper::Error),
     #[error("the host is no name that TLS could verify")]
     Name,
+    /// There may be one in a moment.
+    #[error("no descriptor for a socket")]
+    NoDescriptor,
 }
 
 /// What became of a request that was sent.
@@ -108,7 +112,7 @@ const MARGIN: Duration = Duration::from_secs(1);
 impl Upstream {
     /// # Errors
     /// When the CA bundle cannot be used.
-    pub(super) fn new(config: config::Upstream) -> anyhow::Result<Rc<Self>> {
+    pub(super) fn new(config: config::Upstream, sockets: Rc<Sockets>) -> anyhow::Result<Rc<Self>> {
         let secure = config.scheme == Scheme::HTTPS;
         let tls = secure.then(|| roots::client_config(config.ca_file.as_deref())).transpose()?;
         let tunnel_tls = tls.clone().map(|mut tls| {
@@ -117,6 +121,7 @@ impl Upstream {
         });
         Ok(Rc::new(Self {
             config,
+            sockets,
             tls: tls.map(|tls| TlsConnector::from(Arc::new(tls))),
             tunnel_tls,
             idle: RefCell::default(),
@@ -194,8 +199,7 @@ impl Upstream {
         let authority = &self.config.authority;
         let port = if tls.is_some() { 443 } else { 80 };
         let host = authority.host().trim_start_matches('[').trim_end_matches(']');
-        let tcp = TcpStream::connect((host, authority.port_u16().unwrap_or(port))).await?;
-        tcp.set_nodelay(true)?;
+        let tcp = self.sockets.connect(host, authority.port_u16().unwrap_or(port)).await?;
         let Some(tls) = tls else { return self.http1(tcp).await };
         let name = host.to_owned().try_into().map_err(|_| ConnectError::Name)?;
         let stream = tls.connect(name, tcp).await?;
@@ -283,7 +287,8 @@ impl Lent {
         let Sender::Http1 { sender, driver } = &mut self.sender else { return };
         let Some(sender) = sender.take().filter(|sender| !sender.is_closed()) else { return };
         let mut idle = upstream.idle.borrow_mut();
-        if idle.len() < upstream.config.pool_max_idle && !idle_for.is_zero() {
+        let has_room = idle.len() < upstream.config.pool_max_idle && !upstream.sockets.are_scarce();
+        if has_room && !idle_for.is_zero() {
             idle.push(Idle { sender, driver: driver.clone(), until: Instant::now() + idle_for });
         } else {
             driver.abort();

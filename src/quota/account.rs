@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use chrono_tz::Tz;
 use tokio::sync::oneshot;
 
+use super::holdings::Peeked;
 use super::lease::{Lease, Moment};
 use super::{Left, QuotaError, Reservation, Window};
 use crate::clock::Timestamp;
@@ -113,6 +114,20 @@ impl Account {
             left: lease.left().max(0),
             refunded: refunds.map_or(0, |refunds| refunds.total),
         })
+    }
+
+    /// Whether a unit could be taken, as far as this can be told without asking.
+    pub(super) fn peek(&self, terms: &Allowance, moment: Moment) -> Peeked {
+        let lease = self.lease.as_ref().filter(|lease| lease.holds(terms.zone, moment));
+        let lease = lease.filter(|_| self.waiters.is_empty() && self.terms.per_day == terms.per_day);
+        match lease {
+            Some(lease) if lease.spendable() > 0 => Peeked::Free,
+            Some(lease) if lease.left() <= 0 && !self.asking && lease.is_new(moment) => {
+                let (limit, resets_at) = (lease.allowance, lease.window.resets_at);
+                Peeked::UsedUp(QuotaError::UsedUp { limit, resets_at, zone: terms.zone })
+            }
+            _ => Peeked::Unknown,
+        }
     }
 
     pub(super) fn wait(&mut self, waiter: Waiter) {

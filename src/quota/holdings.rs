@@ -44,6 +44,16 @@ pub(super) enum Tried {
     Waiting(oneshot::Receiver<Result<Reservation, QuotaError>>),
 }
 
+/// What is known here of a reservation that is yet to be made.
+pub(super) enum Peeked {
+    /// A unit is free here.
+    Free,
+    /// None is left of the day.
+    UsedUp(QuotaError),
+    /// The database has to be asked.
+    Unknown,
+}
+
 /// How a user's day stands, and since when.
 pub(super) struct Look {
     pub(super) standing: Standing,
@@ -82,6 +92,12 @@ impl Holdings {
         account.wait(waiter);
         self.call(account, user);
         Tried::Waiting(word)
+    }
+
+    /// Whether a unit could be taken now.
+    pub(super) fn peek(&self, user: UserId, terms: &Allowance) -> Peeked {
+        let moment = self.moment();
+        self.shard(user).accounts.get(&user).map_or(Peeked::Unknown, |account| account.peek(terms, moment))
     }
 
     /// A unit that nobody used comes back.

@@ -43,6 +43,9 @@ pub(super) struct Moment {
 /// Knowledge this young is used without asking: so soon does another node's, or a command's, change of a
 /// limit take hold.
 const FRESH: Duration = Duration::from_secs(5);
+/// Knowledge this young is enough to refuse without asking: a refused request is cheap, and one that is
+/// refused by mistake is not.
+const NEW: Duration = Duration::from_secs(1);
 /// Knowledge this old is used only while the database is away.
 const STALE: Duration = Duration::from_mins(1);
 /// Units that nobody took for so long go back, for other nodes to use.
@@ -102,6 +105,11 @@ impl Lease {
     pub(super) fn holds(&self, zone: Tz, moment: Moment) -> bool {
         let is_fresh = moment.is_within(FRESH, self.asked_at);
         self.is_today(zone, moment) && (is_fresh || moment.elapsed < self.excused_until)
+    }
+
+    /// Whether it was asked for just now.
+    pub(super) fn is_new(&self, moment: Moment) -> bool {
+        moment.is_within(NEW, self.asked_at)
     }
 
     /// Whether its day is not over: a clock that was set back stays in the day.

@@ -94,6 +94,12 @@ pub struct Metrics {
     pub connections: Gauge,
     /// `tollgate_connections_refused_total`
     pub connections_refused: Counter<u64, AtomicU64>,
+    /// `tollgate_connections_evicted_total`: idle connections closed to make room for new ones.
+    pub connections_evicted: Counter<u64, AtomicU64>,
+    /// `tollgate_connections_stalled_total`: connections and streams of clients that read too slowly.
+    pub connections_stalled: Counter<u64, AtomicU64>,
+    /// `tollgate_body_memory_bytes`: request bodies in memory.
+    pub body_memory: Gauge,
 }
 
 /// One answered request of the data plane.
@@ -186,6 +192,9 @@ impl Metrics {
             credential_refused: Family::default(),
             connections: Gauge::default(),
             connections_refused: Counter::default(),
+            connections_evicted: Counter::default(),
+            connections_stalled: Counter::default(),
+            body_memory: Gauge::default(),
         };
         metrics.register_data_plane();
         metrics.register_quota();
@@ -294,6 +303,12 @@ impl Metrics {
         r.register_with_unit("clock_lead", help, Unit::Seconds, self.clock_lead.clone());
         let help = "Whether this machine's clock is trusted";
         r.register("clock_trusted", help, self.clock_trusted.clone());
+        let help = "Idle client connections closed to make room for new ones";
+        r.register("connections_evicted", help, self.connections_evicted.clone());
+        let help = "Client connections and streams closed because the client read too slowly";
+        r.register("connections_stalled", help, self.connections_stalled.clone());
+        let help = "Request bodies in memory";
+        r.register_with_unit("body_memory", help, Unit::Bytes, self.body_memory.clone());
     }
 }
 

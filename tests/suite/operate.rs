@@ -2,6 +2,7 @@
 
 pub(crate) mod child;
 pub(crate) mod demo;
+mod descriptors;
 
 mod canaries;
 mod check;

@@ -15,6 +15,7 @@ mod operator;
 mod rates;
 mod refusals;
 mod routes;
+mod slow;
 mod tls;
 mod untouched;
 mod upgrade;

@@ -85,6 +85,10 @@ impl Child {
         text.clone()
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.pid
+    }
+
     /// `INT`, `TERM` or `KILL`.
     pub(crate) fn signal(&self, name: &str) {
         let sent = Command::new("kill").args([format!("-{name}"), self.pid.to_string()]).status().unwrap();
