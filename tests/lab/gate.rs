@@ -271,6 +271,7 @@ database.url = \"{database}\"
 security.bcrypt_rounds = 4
 limits.rate_limit_per_minute = 0
 limits.max_parallel = 100000
+limits.max_parallel_per_user = 0
 limits.time_zone = \"{}\"
 [[upstreams]]
 name = \"model\"

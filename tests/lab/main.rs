@@ -26,7 +26,7 @@ mod proof;
 use proof::gate::Plan;
 use proof::postgres::Server;
 use proof::report::Report;
-use proof::{away, backlog, damage, disk, kill, power, race};
+use proof::{away, backlog, damage, disk, flood, kill, power, race};
 
 /// Experiments that prove, or break, what the README promises.
 #[derive(Parser)]
@@ -109,6 +109,14 @@ enum Experiment {
         #[arg(long, default_value_t = 16)]
         note: usize,
     },
+    /// Hostile users do everything at once that costs a gateway more than it costs them; a good user works.
+    Flood {
+        #[arg(long, default_value_t = 120)]
+        seconds: u64,
+        /// Connections that ask nothing; the number of everything else follows it.
+        #[arg(long, default_value_t = 1250)]
+        idle: usize,
+    },
     /// CPU of counting and keeping, next to nginx and to SQL for each request.
     Cost {
         #[arg(long, default_value_t = 5)]
@@ -160,6 +168,11 @@ async fn run(lab: &Lab, plan: &Plan) -> Report {
         Experiment::Damage { spools } => damage::damage(plan, spools, lab.seed).await,
         Experiment::Cost { rounds, requests } => cost::cost(plan, cost::Size { rounds, requests }).await,
         Experiment::Backlog { mebibytes, note } => backlog::backlog(plan, (mebibytes, note), lab.seed).await,
+        Experiment::Flood { seconds, idle } => {
+            let time = Duration::from_secs(seconds);
+            let size = flood::Size { time, idle, body: 10 << 20, bcrypt_rounds: 12 };
+            flood::flood(plan, size).await
+        }
         Experiment::Kill { rounds } => kill::kill(plan, rounds, lab.seed).await,
     }
 }

@@ -20,6 +20,7 @@ pub(crate) mod crash;
 pub(crate) mod damage;
 pub(crate) mod dice;
 pub(crate) mod disk;
+pub(crate) mod flood;
 pub(crate) mod gate;
 pub(crate) mod kill;
 pub(crate) mod load;
