@@ -9,11 +9,15 @@ use std::hash::BuildHasher;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Acceptor;
 
+/// A connection this young is not closed for others: its first request may be on its way.
+const YOUNG: Duration = Duration::from_secs(1);
 /// Most connections of one address that make room at a time; the table is searched once for all of them.
 const EVICTED_AT_ONCE: usize = 32;
 /// Locks of the table of addresses; enough that workers seldom meet at one.
@@ -61,8 +65,9 @@ pub enum NoPlace {
 }
 
 /// What is known of a connection to those who look for one that may make room.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Seat {
+    taken: Instant,
     /// Whether an exchange runs, or a tunnel.
     in_use: AtomicBool,
     /// Cancelled when the connection is to be closed for want of room. Its place is free already.
@@ -99,7 +104,7 @@ impl Admission {
             }
         }
         let counted = (!acceptor.proxies.trusts(peer)).then(|| network_of(peer));
-        let seat = Arc::new(Seat::default());
+        let seat = Arc::new(Seat::new());
         if counted.is_some_and(|address| !caps.enter(address, &seat)) {
             connected.open.fetch_sub(1, Ordering::AcqRel);
             connected.refused_address.fetch_add(1, Ordering::Relaxed);
@@ -130,12 +135,16 @@ impl Drop for Admission {
 // === impl Seat ===
 
 impl Seat {
+    fn new() -> Self {
+        Self { taken: Instant::now(), in_use: AtomicBool::new(false), evicted: CancellationToken::new() }
+    }
+
     pub(super) fn use_it(&self, in_use: bool) {
         self.in_use.store(in_use, Ordering::Relaxed);
     }
 
     fn is_idle(&self) -> bool {
-        !self.in_use.load(Ordering::Relaxed)
+        !self.in_use.load(Ordering::Relaxed) && self.taken.elapsed() >= YOUNG
     }
 }
 
@@ -227,7 +236,7 @@ mod tests {
     use std::sync::Arc;
     use std::sync::atomic::Ordering;
 
-    use super::{Admission, NoPlace};
+    use super::{Admission, NoPlace, YOUNG};
     use crate::config::Connections;
     use crate::listen::protocol::testing::limits;
     use crate::listen::{Acceptor, ClientIps};
@@ -276,14 +285,17 @@ mod tests {
         assert!(ask(&acceptor, "192.0.2.1").is_some());
     }
 
-    #[test]
-    fn idle_connections_of_the_address_that_has_most_make_room() {
+    #[tokio::test(start_paused = true)]
+    async fn idle_connections_of_the_address_that_has_most_make_room() {
         let acceptor = acceptor(12, 10);
         let many: Vec<_> = (0..8).map(|_| ask(&acceptor, "192.0.2.1").unwrap()).collect();
         let few: Vec<_> = (0..4).map(|_| ask(&acceptor, "192.0.2.2").unwrap()).collect();
         for used in few.iter().chain(&many[..2]) {
             used.seat().use_it(true);
         }
+        let early = Admission::ask(&acceptor, "192.0.2.3".parse().unwrap());
+        assert_eq!(early.err(), Some(NoPlace::Full), "a young connection may be about to ask something");
+        tokio::time::advance(YOUNG).await;
         let newcomer = ask(&acceptor, "192.0.2.3").unwrap();
         let evicted =
             |held: &[Admission]| held.iter().filter(|one| one.seat().evicted.is_cancelled()).count();
@@ -298,13 +310,14 @@ mod tests {
         assert!(acceptor.caps.shards.iter().all(|shard| shard.lock().unwrap().is_empty()));
     }
 
-    #[test]
-    fn connections_in_use_are_never_closed_for_others() {
+    #[tokio::test(start_paused = true)]
+    async fn connections_in_use_are_never_closed_for_others() {
         let acceptor = acceptor(4, 4);
         let held: Vec<_> = (0..4).map(|_| ask(&acceptor, "192.0.2.1").unwrap()).collect();
         for one in &held {
             one.seat().use_it(true);
         }
+        tokio::time::advance(YOUNG).await;
         assert_eq!(Admission::ask(&acceptor, "192.0.2.2".parse().unwrap()).err(), Some(NoPlace::Full));
         held[3].seat().use_it(false);
         assert!(ask(&acceptor, "192.0.2.2").is_some());

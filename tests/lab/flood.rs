@@ -29,6 +29,8 @@ pub(crate) struct Size {
     pub(crate) idle: usize,
     /// Bytes of a large body.
     pub(crate) body: usize,
+    /// What the good user may wait for an answer, of a hundred the slowest left out.
+    pub(crate) p99: Duration,
     /// Cost of a password's hash.
     pub(crate) bcrypt_rounds: u32,
 }
@@ -67,8 +69,6 @@ const KINDS: [&str; 8] = [
     "idle connections",
 ];
 
-/// What the good user may wait for an answer, of a hundred the slowest left out.
-const P99: Duration = Duration::from_secs(2);
 const MOST_MEMORY: u64 = 512 << 10;
 /// The good user's address.
 const GOOD: u8 = 1;
@@ -139,7 +139,7 @@ async fn judge(gate: &mut Gate, (size, hostile): (&Size, &Hostile), mut met: Met
     if met.took.len() < 10 {
         report.broken(format!("only {} calls of the good user came to an end", met.took.len()));
     }
-    if of(99) > P99 {
+    if of(99) > size.p99 {
         report.broken(format!("p99 of the good user is {:?}", of(99)));
     }
     report.all_broken(met.refused.into_iter().map(|how| format!("the good user was refused: {how}")));

@@ -170,7 +170,8 @@ async fn run(lab: &Lab, plan: &Plan) -> Report {
         Experiment::Backlog { mebibytes, note } => backlog::backlog(plan, (mebibytes, note), lab.seed).await,
         Experiment::Flood { seconds, idle } => {
             let time = Duration::from_secs(seconds);
-            let size = flood::Size { time, idle, body: 10 << 20, bcrypt_rounds: 12 };
+            let size =
+                flood::Size { time, idle, body: 10 << 20, p99: Duration::from_secs(2), bcrypt_rounds: 12 };
             flood::flood(plan, size).await
         }
         Experiment::Kill { rounds } => kill::kill(plan, rounds, lab.seed).await,

@@ -16,13 +16,13 @@ use std::time::Duration;
 use hyper::client::conn::http2;
 use hyper::rt::Executor;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::task::spawn_local;
 use tokio::time::Instant;
 use tokio_rustls::client::TlsStream;
 
 use super::super::outgoing::Outgoing;
+use super::super::sockets::Socket;
 use super::ConnectError;
 
 /// The open connections, and those that are being opened.
@@ -75,7 +75,7 @@ struct Peer {
 #[derive(Clone)]
 struct Watching(Weak<Peer>);
 
-type Driver = http2::Connection<TokioIo<TlsStream<TcpStream>>, Outgoing, Watching>;
+type Driver = http2::Connection<TokioIo<TlsStream<Socket>>, Outgoing, Watching>;
 
 /// Most streams of one connection.
 const MAX_STREAMS: usize = 100;
@@ -135,7 +135,7 @@ impl Streams {
 
     /// Begins HTTP/2 on a connection and takes its first stream, once the peer has said how many
     /// there may be.
-    pub(super) async fn begin(&self, stream: TlsStream<TcpStream>) -> Result<Stream, ConnectError> {
+    pub(super) async fn begin(&self, stream: TlsStream<Socket>) -> Result<Stream, ConnectError> {
         let changed = Rc::clone(&self.changed);
         let peer = Rc::new(Peer { driver: RefCell::new(None), max_streams: Cell::new(0), changed });
         let (sender, driver) = http2::Builder::new(Watching(Rc::downgrade(&peer)))
