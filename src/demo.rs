@@ -69,6 +69,7 @@ pub async fn run(options: DemoOptions) -> anyhow::Result<()> {
     let config = Config::from_toml(&text, &folder.path, &Vars::default())
         .context("the demo's own configuration is wrong")?;
     let (security, clock) = (config.security.clone(), Clock::system());
+    tracing::info!(configuration = "the demo's own", database = %config.database.location, "starting");
 
     let app = App::start(config, clock.clone()).await.with_context(in_use)?;
     add_user(app.db(), &folder.account, &security, clock.now()).await?;

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
 
-use crate::config::{Config, Finding, Upstream};
+use crate::config::{Config, Finding, Tls, Upstream};
+use crate::listen::TlsKeys;
 
 use super::preflight;
 
@@ -28,6 +29,9 @@ pub fn weaknesses(config: &Config) -> Vec<Finding> {
             warn(format!("upstreams[{at}].url"), message);
         }
     }
+    if let Some(message) = config.server.tls.as_ref().and_then(certificate) {
+        warn("server.tls.certificate".to_owned(), message);
+    }
     if let Some((setting, error)) = preflight::unwritable(config) {
         warn(setting.to_owned(), format!("{error:#}"));
     }
@@ -37,6 +41,11 @@ pub fn weaknesses(config: &Config) -> Vec<Finding> {
         warn("authz.charge".to_owned(), message.to_owned());
     }
     found
+}
+
+/// What is wrong with the certificate of a listener.
+fn certificate(files: &Tls) -> Option<String> {
+    TlsKeys::load(files).err().map(|error| error.to_string())
 }
 
 /// The address on which the gate would meet its own requests.
@@ -132,6 +141,26 @@ mod tests {
         if probe.connect("192.0.2.1:9").is_ok() {
             let ip = probe.local_addr().unwrap().ip();
             assert_eq!(warned(&gate("0.0.0.0:18080", &format!("http://{ip}:18080"))), ["upstreams[0].url"]);
+        }
+    }
+
+    #[test]
+    fn a_certificate_of_another_key_is_warned_of() {
+        let folder = tempfile::tempdir().unwrap();
+        let pair = || rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        let (one, other) = (pair(), pair());
+        let file = |name: &str, text: String| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path.display().to_string()
+        };
+        let certificate = file("cert.pem", one.cert.pem());
+        let app = gate("127.0.0.1:18080", "http://192.0.2.7");
+        for (key, paths) in [(&one, &[][..]), (&other, &["server.tls.certificate"])] {
+            let key = file("key.pem", key.signing_key.serialize_pem());
+            let tls =
+                format!("{app}[server.tls]\ncertificate = \"{certificate}\"\nprivate_key = \"{key}\"\n");
+            assert_eq!(warned(&tls), paths);
         }
     }
 

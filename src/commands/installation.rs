@@ -1,6 +1,7 @@
 //! Which installation a command means, and whether there is one. Only `serve`, `demo`, `migrate` and `user
 //! add` make one; every other command refuses a folder without, and changes nothing there.
 
+use std::io::Write;
 use std::path::Path;
 
 use tollgate::app;
@@ -45,6 +46,13 @@ pub(super) fn configuration(at: &ConfigFile, missing: Missing) -> anyhow::Result
     let config = read_only(file)?;
     if missing == Missing::Made {
         app::folders(&config)?;
+        if !at.json && (!config.notes.is_empty() || found(&config).is_err()) {
+            let (source, database) = (config.source(), &config.database.location);
+            writeln!(
+                std::io::stderr(),
+                "making an installation: configuration: {source}; database: {database}"
+            )?;
+        }
         return Ok(Config::load(file, &Vars::from_process(), &Options::default())?);
     }
     found(&config)?;
