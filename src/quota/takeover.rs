@@ -84,7 +84,9 @@ impl Quota {
     fn look_failed(&self, open: &mut [Watched], error: &StoreError) {
         self.metrics.store_errors.inc();
         tracing::error!(%error, "reading the heartbeats of earlier runs failed; trying again");
-        open.iter_mut().for_each(|one| one.seen = None);
+        for one in open {
+            one.seen = None;
+        }
     }
 
     fn tell_of(&self, open: &[Watched]) {
