@@ -43,14 +43,12 @@ pub(crate) fn serve(file: Option<&Path>, accept_lost_keys: bool) -> anyhow::Resu
             app.run_until(signals).await;
             return Ok(());
         }
-        match tokio::time::timeout(LAST_STEPS, starting).await {
-            Ok(app) => app?.shutdown().await,
+        let Ok(app) = tokio::time::timeout(LAST_STEPS, starting).await else {
             // As if they were not caught; the next start finds what it finds after a kill.
-            Err(_) => {
-                telemetry::flush(LAST_STEPS);
-                std::process::exit(STOPPED_EARLY)
-            }
-        }
+            telemetry::flush(LAST_STEPS);
+            std::process::exit(STOPPED_EARLY)
+        };
+        app?.shutdown().await;
         Ok(())
     })
 }
