@@ -7,6 +7,7 @@
 //! Relative paths, of the file and of the environment, count from the working directory.
 
 mod check;
+mod database;
 mod env;
 mod file;
 mod forms;
@@ -29,8 +30,8 @@ use chrono_tz::Tz;
 use http::header::{HeaderName, HeaderValue};
 use http::uri::{Authority, Scheme};
 use ipnet::IpNet;
-use secrecy::{ExposeSecret, SecretString};
 
+pub use self::database::{Database, DatabaseLocation};
 pub use self::env::Vars;
 pub use self::load::{ConfigError, Options, locate};
 pub use self::mail::{Delivery, Mail, Smtp, SmtpEncryption};
@@ -156,32 +157,6 @@ pub enum Environment {
     Development,
     /// Refused.
     Production,
-}
-
-/// `[database]`
-#[derive(Clone, Debug)]
-pub struct Database {
-    /// Which engine, and where.
-    pub location: DatabaseLocation,
-    /// Most connections (readers, with SQLite).
-    pub max_connections: u32,
-    /// Longest wait for a free connection.
-    pub acquire_timeout: Duration,
-    /// Longest run of one statement.
-    pub statement_timeout: Duration,
-    /// Of `max_connections`, those of lists, sums and walks.
-    pub max_slow_reads: u32,
-    /// Longest run of one of their statements.
-    pub slow_read_timeout: Duration,
-}
-
-/// Which engine, and where.
-#[derive(Clone, Debug)]
-pub enum DatabaseLocation {
-    /// A file, made when absent.
-    Sqlite(PathBuf),
-    /// A `postgres://` URL; secret because it may hold a password.
-    Postgres(SecretString),
 }
 
 /// `[limits]`
@@ -374,27 +349,6 @@ impl Config {
             },
             |file| std::path::absolute(file).unwrap_or_else(|_| file.clone()).display().to_string(),
         )
-    }
-}
-
-// === impl DatabaseLocation ===
-
-/// For people, without a password.
-impl fmt::Display for DatabaseLocation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Sqlite(path) => {
-                let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
-                write!(f, "sqlite {}", path.display())
-            }
-            Self::Postgres(url) => {
-                let url = url.expose_secret();
-                let place = url.split_once("://").map_or("", |(_, rest)| rest);
-                let place = place.rsplit_once('@').map_or(place, |(_, place)| place);
-                // Parameters may hold a password too.
-                write!(f, "postgres {}", place.split('?').next().unwrap_or_default())
-            }
-        }
     }
 }
 

@@ -110,14 +110,12 @@ impl Reader {
         }
     }
 
-    /// Leaves files of these runs alone, those that were there at the start: they stay for another start.
-    /// `None`: those of every run. How many.
+    /// Leaves the old files of these runs, or with `None` of all runs, to another start. Returns their number.
     pub fn spare(&mut self, runs: Option<&[RunId]>) -> usize {
         let before = self.old.len();
         self.old.retain(|old| {
             let name = old.path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            let is_spared = |run: &RunId| name.starts_with(&run.0.simple().to_string());
-            runs.is_some_and(|runs| !runs.iter().any(is_spared))
+            runs.is_some_and(|runs| !runs.iter().any(|run| name.starts_with(&run.0.simple().to_string())))
         });
         before - self.old.len()
     }
