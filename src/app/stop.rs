@@ -87,8 +87,10 @@ impl App {
         if timeout(LAST_ROWS, self.quota.close()).await.is_err() {
             tracing::error!("the conversations in hand could not be given back in time");
         }
-        let run = self.quota.run();
-        let Self { background, db, slow_reads, runtime, .. } = self;
+        let Self { background, db, slow_reads, quota, runtime, .. } = self;
+        let run = quota.run();
+        // It holds the spool, whose task ends with the last who does.
+        drop(quota);
         if timeout(LAST_ROWS, background.finish()).await.is_err() {
             tracing::error!("the last rows could not be written in time");
         }

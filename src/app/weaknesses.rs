@@ -3,15 +3,16 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
 
+use crate::clock::Timestamp;
 use crate::config::{Config, Finding, Tls, Upstream};
-use crate::listen::TlsKeys;
+use crate::listen::{self, EXPIRES_SOON_DAYS, Validity};
 
 use super::preflight;
 
 /// Looks at the configuration and at the machine; nothing is made. A host name of an upstream is looked up,
 /// which may take as long as the resolver does.
 #[must_use]
-pub fn weaknesses(config: &Config) -> Vec<Finding> {
+pub fn weaknesses(config: &Config, now: Timestamp) -> Vec<Finding> {
     let mut found = Vec::new();
     let mut warn = |path: String, message: String| found.push(Finding { path, message });
     if config.file.is_none() {
@@ -29,7 +30,7 @@ pub fn weaknesses(config: &Config) -> Vec<Finding> {
             warn(format!("upstreams[{at}].url"), message);
         }
     }
-    if let Some(message) = config.server.tls.as_ref().and_then(certificate) {
+    if let Some(message) = config.server.tls.as_ref().and_then(|files| certificate(files, now)) {
         warn("server.tls.certificate".to_owned(), message);
     }
     if let Some((setting, error)) = preflight::unwritable(config) {
@@ -44,8 +45,20 @@ pub fn weaknesses(config: &Config) -> Vec<Finding> {
 }
 
 /// What is wrong with the certificate of a listener.
-fn certificate(files: &Tls) -> Option<String> {
-    TlsKeys::load(files).err().map(|error| error.to_string())
+fn certificate(files: &Tls, now: Timestamp) -> Option<String> {
+    let validity = match listen::inspect_tls(files) {
+        Err(error) => return Some(error.to_string()),
+        Ok(validity) => validity?,
+    };
+    let Validity { not_before, not_after } = validity;
+    if not_after <= now {
+        return Some(format!("has expired at {not_after}, and clients refuse it: renew it"));
+    }
+    if not_before > now {
+        return Some(format!("is not valid before {not_before}, and clients refuse it: is the clock right?"));
+    }
+    let days = validity.days_left(now);
+    (days < EXPIRES_SOON_DAYS).then(|| format!("expires at {not_after}, in {days} days: renew it"))
 }
 
 /// The address on which the gate would meet its own requests.
@@ -89,7 +102,11 @@ mod tests {
     use std::net::UdpSocket;
 
     use super::weaknesses;
+    use crate::clock::Timestamp;
     use crate::config::{Config, Options, Secrets, Vars};
+
+    /// 2026-09-21
+    const NOW: Timestamp = Timestamp(1_790_000_000_000);
 
     /// Where warnings are given, of a file in a folder of its own.
     fn warned(text: &str) -> Vec<String> {
@@ -97,7 +114,7 @@ mod tests {
         std::fs::write(folder.path().join("gateway.toml"), text).unwrap();
         let options = Options { base_dir: folder.path().to_owned(), secrets: Secrets::ReadOnly };
         let config = Config::load(None, &Vars::default(), &options).unwrap();
-        let found = weaknesses(&config);
+        let found = weaknesses(&config, NOW);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "something was made");
         found.into_iter().map(|finding| finding.path).collect()
     }
@@ -145,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_of_another_key_is_warned_of() {
+    fn a_certificate_that_clients_refuse_or_soon_will_is_warned_of() {
         let folder = tempfile::tempdir().unwrap();
         let pair = || rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
         let (one, other) = (pair(), pair());
@@ -161,6 +178,23 @@ mod tests {
             let tls =
                 format!("{app}[server.tls]\ncertificate = \"{certificate}\"\nprivate_key = \"{key}\"\n");
             assert_eq!(warned(&tls), paths);
+        }
+        let periods = [
+            ((2026, 1, 1), (2027, 1, 1), false),
+            ((2025, 1, 1), (2026, 9, 20), true),
+            ((2026, 9, 25), (2027, 1, 1), true),
+            ((2026, 1, 1), (2026, 10, 5), true),
+        ];
+        for ((year, month, day), end, is_warned) in periods {
+            let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+            params.not_before = rcgen::date_time_ymd(year, month, day);
+            params.not_after = rcgen::date_time_ymd(end.0, end.1, end.2);
+            let key = rcgen::KeyPair::generate().unwrap();
+            let certificate = file("dated.pem", params.self_signed(&key).unwrap().pem());
+            let key = file("dated.key", key.serialize_pem());
+            let tls =
+                format!("{app}[server.tls]\ncertificate = \"{certificate}\"\nprivate_key = \"{key}\"\n");
+            assert_eq!(!warned(&tls).is_empty(), is_warned, "until {end:?}");
         }
     }
 
@@ -182,7 +216,7 @@ mod tests {
         let options = Options { base_dir: folder.path().to_owned(), secrets: Secrets::ReadOnly };
         let none = Config::load(None, &Vars::default(), &options).unwrap();
         if none.file.is_none() {
-            let paths: Vec<String> = weaknesses(&none).into_iter().map(|finding| finding.path).collect();
+            let paths: Vec<String> = weaknesses(&none, NOW).into_iter().map(|finding| finding.path).collect();
             assert_eq!(paths, ["configuration", "routes"]);
         }
     }

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::fmt::Write;
 use std::fs;
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -89,7 +90,13 @@ impl FreeBytes {
 
     fn put(&self, text: &str) -> io::Result<()> {
         let fresh = self.path.with_extension("new");
-        fs::write(&fresh, text)?;
+        // One may be left of a process that was killed here.
+        match fs::remove_file(&fresh) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh)?;
+        io::Write::write_all(&mut file, text.as_bytes())?;
         fs::rename(&fresh, &self.path)
     }
 }

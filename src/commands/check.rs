@@ -5,6 +5,7 @@ use std::path::Path;
 
 use tokio::runtime::Runtime;
 use tollgate::app;
+use tollgate::clock::Clock;
 use tollgate::config::{Config, ConfigError, Finding, Options, Secrets, Vars};
 use tollgate::secrets::{self, SecretsError};
 use tollgate::store::{Db, StoreError};
@@ -17,7 +18,7 @@ pub(crate) fn check(file: Option<&Path>, json: bool) -> anyhow::Result<()> {
     let loaded = Config::load(file, &Vars::from_process(), &options);
     let config = match loaded.and_then(against_the_database) {
         Ok(mut config) => {
-            config.warnings.extend(app::weaknesses(&config));
+            config.warnings.extend(app::weaknesses(&config, Clock::system().now()));
             config
         }
         Err(error) if json => {

@@ -48,10 +48,10 @@ pub(super) fn configuration(at: &ConfigFile, missing: Missing) -> anyhow::Result
         app::folders(&config)?;
         if !at.json && (!config.notes.is_empty() || found(&config).is_err()) {
             let (source, database) = (config.source(), &config.database.location);
-            writeln!(
+            let _ = writeln!(
                 std::io::stderr(),
                 "making an installation: configuration: {source}; database: {database}"
-            )?;
+            );
         }
         return Ok(Config::load(file, &Vars::from_process(), &Options::default())?);
     }

@@ -26,7 +26,7 @@ fn bring_up_to_date(file: Option<&Path>, json: bool) -> anyhow::Result<()> {
     let mut config = Config::load(file, &Vars::from_process(), &Options::default())?;
     if !json {
         let (source, database) = (config.source(), &config.database.location);
-        writeln!(std::io::stderr(), "configuration: {source}; database: {database}")?;
+        let _ = writeln!(std::io::stderr(), "configuration: {source}; database: {database}");
     }
     Runtime::new()?.block_on(async {
         let db = Db::connect(&config.database).await?;

@@ -57,7 +57,7 @@ pub(crate) fn serve(file: Option<&Path>, accept_lost_keys: bool) -> anyhow::Resu
 /// up the start.
 fn warn_beside(config: Config) {
     std::thread::spawn(move || {
-        for weakness in app::weaknesses(&config) {
+        for weakness in app::weaknesses(&config, Clock::system().now()) {
             tracing::warn!("{weakness}");
         }
     });

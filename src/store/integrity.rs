@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{Connection, SqliteConnection, SqlitePool};
 
-use super::{STEPS, StoreError};
+use super::StoreError;
 
 /// What of a file is not checked yet.
 #[derive(Debug)]
@@ -45,6 +45,8 @@ pub struct Watch<'a> {
     pub stop: Arc<AtomicBool>,
 }
 
+/// Pages, or steps of SQLite's program, between two looks at the clock: far less than a second on a slow disk.
+const STEPS: i32 = 100;
 /// How often a table that takes long is told of.
 const EVERY: Duration = Duration::from_secs(5);
 // The log of conversations is mostly all of the file, so it comes last.

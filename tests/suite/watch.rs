@@ -50,7 +50,13 @@ const LOOKS: [Look; 5] = [
         name: "a password's hash",
         begins: "$2b$",
         more: 3,
-        home: &["users.password_hash", "staff.password_hash", "admins.password_hash"],
+        home: &[
+            "users.password_hash",
+            "staff.password_hash",
+            "admins.password_hash",
+            // Of what is derived from a secret, never of a password.
+            "secret_fingerprints.fingerprint",
+        ],
     },
 ];
 /// Members of bodies that hold a secret, or a list of them.

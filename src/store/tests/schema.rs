@@ -89,6 +89,7 @@ async fn both_engines_are_migrated_to_the_same_tables_and_columns() {
             "refresh_tokens",
             "runs",
             "second_factors",
+            "secret_fingerprints",
             "sessions",
             "staff",
             "usage_daily",

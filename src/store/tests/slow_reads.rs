@@ -16,6 +16,7 @@ const EXCEPTIONS: &[(&str, &str)] = &[
     ("admins.rs count", "a handful of admins"),
     ("job_runs.rs ended_since", "runs of one job since it was due"),
     ("ledger/trail.rs announce_removal", "counts one row at most"),
+    ("users.rs are_free", "two unique keys"),
     ("quota.rs used_since", "a user's own days, from the primary key"),
     ("mail_tokens.rs is_verified", "one user's row"),
     ("deleted.rs lives", "one user's row"),
