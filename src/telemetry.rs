@@ -26,7 +26,11 @@ const LAST_LINES: Duration = Duration::from_secs(1);
 ///
 /// Nothing that logs waits for standard error or fails because of it; see [`flush`].
 pub fn init(debug: bool, terminal: bool) {
-    let fallback = if debug { "info,tollgate=debug" } else { "info" };
+    let fallback = if debug {
+        "info,tollgate=debug,tokio_cron_scheduler=warn"
+    } else {
+        "info,tokio_cron_scheduler=warn"
+    };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(fallback));
     // The subscriber would report its own errors by `eprintln!`, which blocks and panics.
     let builder =

@@ -150,11 +150,7 @@ async fn in_strict_mode_the_last_byte_waits_for_the_disk() {
     slowly.args([env!("CARGO_BIN_EXE_tollgate"), "serve"]).current_dir(site.folder.path()).env_clear();
     slowly.env("PATH", std::env::var("PATH").unwrap()).envs(ADMIN);
     let mut child = Child::start(slowly);
-    let begun = Instant::now();
-    while reqwest::get(site.url("/livez")).await.is_err() {
-        assert!(child.runs() && begun.elapsed() < PATIENCE, "does not serve:\n{}", child.said());
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    site.is_ready(&mut child).await;
     let (_, key) = site.user("ann").await;
     for streamed in [false, true] {
         let gate = Gate::closed();

@@ -64,7 +64,9 @@ async fn a_gate_is_alive_while_another_process_migrates_its_file_and_opens_when_
 async fn a_second_gate_on_the_same_folder_answers_nobody() {
     let site = Site::new("");
     let _first = site.serve(&[]).await;
-    let mut second = Child::tollgate(site.folder.path(), &["serve"], &[]);
+    let elsewhere = [("GATEWAY__SERVER__LISTEN", free_port().to_string())];
+    let elsewhere = elsewhere.each_ref().map(|(name, value)| (*name, value.as_str()));
+    let mut second = Child::tollgate(site.folder.path(), &["serve"], &elsewhere);
     let (code, said) = second.ends();
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("another gateway runs") && !said.contains("listening"), "{said}");
