@@ -7,7 +7,7 @@ use super::commands::{ENV, Place};
 use crate::upstream::{Answer, Upstream};
 
 /// A gateway, and ann, who had two conversations and one that failed.
-async fn talked_to(place: &Place, upstream: &Upstream) -> super::child::Child {
+async fn talked_to(place: &Place, upstream: &Upstream) -> Child {
     let made = place.done(&["user", "add", "ann", "--email", "ann@example.com"]);
     let key = made["api_key"].as_str().unwrap().to_owned();
     let gateway = place.site.serve(&ENV).await;
