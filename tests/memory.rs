@@ -9,9 +9,9 @@ use tollgate::dialect::{Call, Framing, assembler};
 #[global_allocator]
 static HEAP: PeakAlloc = PeakAlloc;
 
-const SIZE: usize = 128 << 10;
+const SIZE: usize = 256 << 10;
 /// What does not grow with the bytes: up to 1,024 parts that are told apart, and stacks of levels.
-const FIXED: usize = 128 << 10;
+const FIXED: usize = 384 << 10;
 
 /// A piece, as often as it takes to make [`SIZE`] bytes.
 fn many(piece: &str) -> String {
