@@ -115,7 +115,7 @@ pub struct Usage {
 }
 
 /// Puts an answer together from its bytes. Any split of the same bytes gives the same result; no
-/// input makes it panic; at no time does it take more than four times what it was fed, and some 256 KiB.
+/// input makes it panic; at no time does it take more than four times what it was fed, and some 384 KiB.
 pub trait Assembler: Send {
     /// The next bytes of the answer.
     fn feed(&mut self, bytes: &[u8]);

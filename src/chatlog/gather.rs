@@ -137,12 +137,13 @@ impl Gatherer {
         while batch.rows.len() < BATCH_ROWS
             && bytes < BATCH_BYTES
             && !is_alone
-            && let Some(found) = self.next(run, batch.names.is_empty())
+            && let Some(found) = self.next(run, batch.names.is_empty(), &mut batch.share)
         {
             is_alone = self.handling.deaths(found.id) > 0;
             batch.names.push(found.id);
             self.handling.begin(&batch.names);
-            let texts = self.texts(&found, &mut batch.share);
+            let is_first = batch.names.len() == 1;
+            let texts = self.texts(&found, is_first, &mut batch.share);
             match build::row(&self.reader, &found, texts) {
                 Ok(row) => {
                     bytes += text_bytes(&row);
@@ -160,10 +161,13 @@ impl Gatherer {
         Some(batch)
     }
 
-    /// The next one of this run; one whose handling the process did not survive comes alone.
-    fn next(&mut self, run: RunId, is_first: bool) -> Option<Found> {
+    /// The next one of this run; one whose handling the process did not survive comes alone, and one that
+    /// memory does not allow for beside those before it comes in the next batch.
+    fn next(&mut self, run: RunId, is_first: bool, share: &mut Share) -> Option<Found> {
         let handling = &self.handling;
-        self.ended.pop_front_if(|found| found.run == run && (is_first || handling.deaths(found.id) == 0))
+        self.ended.pop_front_if(|found| {
+            found.run == run && (is_first || handling.deaths(found.id) == 0 && found.claim(share))
+        })
     }
 
     /// Their rows are in the database, or never will be: their files may go.
@@ -254,18 +258,17 @@ impl Gatherer {
         self.aside.keep_pieces(found.id, "records", found.bytes(), payloads);
     }
 
-    /// What is to be done with the texts of a conversation.
-    fn texts(&mut self, found: &Found, share: &mut Share) -> Texts {
+    /// What is to be done with the texts of a conversation; memory for the first of a batch is not claimed yet.
+    fn texts(&mut self, found: &Found, is_first: bool, share: &mut Share) -> Texts {
         if self.handling.deaths(found.id) >= MOST_DEATHS {
             tracing::error!(id = %found.id, "texts quarantined: the process died twice while it handled this record");
             self.backlog.0.metrics.drop_from_log("quarantined");
             self.keep_records(found);
             return Texts::Leave;
         }
-        let bytes = found.bytes();
-        // Where memory is short, with what it has: most records take less than four times their bytes.
-        if bytes >= HEAVY && !share.try_grow(bytes.saturating_mul(MOST_TIMES)) && !share.grow(bytes) {
-            tracing::warn!(id = %found.id, bytes, "texts not kept: message_log.max_memory does not allow for them");
+        if is_first && !found.claim(share) {
+            self.backlog.0.metrics.drop_from_log("memory");
+            tracing::warn!(id = %found.id, bytes = found.bytes(), "texts not kept: message_log.max_memory does not allow for them");
             return Texts::Leave;
         }
         Texts::Keep
@@ -300,6 +303,13 @@ impl Found {
     /// Bytes of its records.
     fn bytes(&self) -> u64 {
         self.records().map(|at| at.bytes()).sum()
+    }
+
+    /// Takes the memory for it. Where that is short, with what it has: most records take less than four times
+    /// their bytes.
+    fn claim(&self, share: &mut Share) -> bool {
+        let bytes = self.bytes();
+        bytes < HEAVY || share.try_grow(bytes.saturating_mul(MOST_TIMES)) || share.try_grow(bytes)
     }
 
     fn records(&self) -> impl Iterator<Item = Location> + '_ {

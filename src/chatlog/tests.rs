@@ -20,6 +20,7 @@ use crate::store::tests::{Fresh, NOW, exchange, fresh, user};
 use crate::telemetry::Metrics;
 
 mod budgets;
+mod deaths;
 mod forgotten;
 mod replayed;
 

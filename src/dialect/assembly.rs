@@ -153,7 +153,7 @@ const MAX_WORD: usize = 1024;
 /// Most bytes that a text of so many bytes may take as JSON: control characters and what is not UTF-8 are
 /// longer there.
 pub(super) fn most_text(bytes: usize) -> usize {
-    (bytes + bytes / 2).max(64 << 10)
+    (bytes + bytes / 8 * 3).max(64 << 10)
 }
 
 /// A message; its content is appended by `content`.

@@ -9,10 +9,32 @@ use super::raw::Raw;
 
 /// Appends with little to spare: doubling would take twice what is kept.
 pub(super) fn append(to: &mut Vec<u8>, bytes: &[u8]) {
-    if to.capacity() - to.len() < bytes.len() {
-        to.reserve_exact(bytes.len().max(to.len() / 4));
-    }
+    make_room(to, bytes.len());
     to.extend_from_slice(bytes);
+}
+
+/// For the few bytes that come after a text: an end of line, a bracket.
+const SPARE: usize = 64;
+
+/// What comes in many pieces has its room at once: to grow takes the old bytes and the new.
+fn make_room(to: &mut Vec<u8>, bytes: usize) {
+    if to.capacity() - to.len() < bytes {
+        to.reserve_exact(bytes.max(to.len() / 8));
+    }
+}
+
+/// Bytes of `text` as it is written between quotes.
+fn escaped(text: &[u8]) -> usize {
+    let length = |byte: &u8| match byte {
+        b'"' | b'\\' | b'\n' | b'\r' | b'\t' => 2,
+        0..b' ' => 6,
+        _ => 1,
+    };
+    let lengths = |chunk: std::str::Utf8Chunk<'_>| {
+        let bad = if chunk.invalid().is_empty() { 0 } else { 3 };
+        chunk.valid().as_bytes().iter().map(length).sum::<usize>() + bad
+    };
+    text.utf8_chunks().map(lengths).sum()
 }
 
 /// Appends a copy of `value`.
@@ -30,6 +52,7 @@ pub(super) fn copy_text(written: &[u8], to: &mut Vec<u8>) {
     if let Some(omitted) = media::data_url(written) {
         return append(to, omitted.as_bytes());
     }
+    make_room(to, written.len() + 2);
     append(to, b"\"");
     clean(written, to);
     append(to, b"\"");
@@ -39,6 +62,7 @@ pub(super) fn copy_text(written: &[u8], to: &mut Vec<u8>) {
 /// is not UTF-8 becomes U+FFFD.
 pub(super) fn escape(text: &[u8], most: usize, to: &mut Vec<u8>) -> bool {
     let end = to.len().saturating_add(most);
+    make_room(to, escaped(text).min(most) + SPARE);
     for chunk in text.utf8_chunks() {
         let mut rest = chunk.valid();
         while !rest.is_empty() {

@@ -8,6 +8,8 @@ use std::mem::take;
 
 use memchr::{memchr, memchr2};
 
+use super::copy::append;
+
 /// The most bytes of one event or line that are held; a longer one is skipped.
 pub const MAX_EVENT: usize = 16 * 1024 * 1024;
 
@@ -123,7 +125,7 @@ impl Sse {
             self.skip(part);
             return;
         }
-        self.line.extend_from_slice(part);
+        append(&mut self.line, part);
     }
 
     /// Bytes left under the cap. What counts is what is held: data, name, and the line begun.
@@ -176,9 +178,9 @@ impl Sse {
         match name {
             b"data" => {
                 if self.has_data {
-                    self.data.push(b'\n');
+                    append(&mut self.data, b"\n");
                 }
-                self.data.extend_from_slice(value);
+                append(&mut self.data, value);
                 self.has_data = true;
             }
             b"event" => self.name = String::from_utf8_lossy(value).into_owned(),
@@ -246,7 +248,7 @@ impl Ndjson {
             self.cut += 1;
             return;
         }
-        self.line.extend_from_slice(part);
+        append(&mut self.line, part);
     }
 
     fn end_line(&mut self, each: &mut impl FnMut(Event<'_>)) {

@@ -47,11 +47,11 @@ pub fn asked(call: Call, body: &[u8]) -> Asked {
 }
 
 /// Messages, written one behind the other.
-#[derive(Default)]
 struct Messages(Vec<u8>);
 
 fn messages(call: Call, body: Raw<'_>) -> String {
-    let mut to = Messages::default();
+    // Never grows much beyond the body, and so never stands in memory twice.
+    let mut to = Messages(Vec::with_capacity(body.bytes().len() + 256));
     match call {
         Call::ChatCompletions | Call::OllamaChat => to.all(body.get("messages")),
         Call::Messages => {
@@ -79,7 +79,10 @@ fn messages(call: Call, body: Raw<'_>) -> String {
     if to.0.is_empty() {
         to.says("user", Some(body));
     }
-    list(to.0)
+    let mut messages = to.0;
+    append(&mut messages, b"]");
+    messages.shrink_to_fit();
+    String::from_utf8(messages).unwrap_or_default()
 }
 
 // === impl Messages ===

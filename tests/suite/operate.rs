@@ -13,6 +13,7 @@ mod first_start;
 mod json;
 mod kill;
 mod ledger;
+mod little_memory;
 mod log_output;
 mod restart;
 mod secrecy;

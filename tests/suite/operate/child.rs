@@ -116,6 +116,13 @@ impl Child {
         (status.code(), self.said())
     }
 
+    /// What it has in memory, in KiB.
+    pub(crate) fn resident(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches("kB").trim().parse().unwrap()
+    }
+
     /// Whether it is still running.
     pub(crate) fn runs(&mut self) -> bool {
         self.ended = self.ended.or_else(|| self.gone.try_recv().ok());
