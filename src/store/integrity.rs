@@ -51,7 +51,7 @@ const STEPS: i32 = 100;
 const EVERY: Duration = Duration::from_secs(5);
 // The log of conversations is mostly all of the file, so it comes last.
 const TABLES: &str = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'
-    ORDER BY name IN ('audit', 'usage_daily'), name = 'exchanges', name";
+    ORDER BY name = 'exchanges', name IN ('audit', 'usage_daily'), name";
 const CHECK_TABLE: &str = "SELECT * FROM pragma_quick_check($1)";
 
 /// Checks the whole file for as long as `limit`; what is left of it.
