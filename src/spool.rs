@@ -54,7 +54,7 @@ pub struct Spool {
 pub struct Options {
     /// The spool's own folder; made, with mode 0700, when it is not there.
     pub folder: PathBuf,
-    /// This run; its files carry it, until [`Spool::begin_run`].
+    /// This run; its files carry it, until [`Spool::begins_run`].
     pub run: RunId,
     /// Most bytes of all files together, those of earlier runs too.
     pub max_bytes: u64,
@@ -250,10 +250,15 @@ impl Spool {
         self.owner.0.room.bytes()
     }
 
-    /// Everything that is begun from now on is of another run. What is under way stays its own run's.
-    pub fn begin_run(&self, run: RunId) {
-        *lock(&self.owner.0.run) = run;
-        self.seal();
+    /// By calling what this returns, everything that is begun from then on is of another run. What is under way
+    /// stays its own run's. It does not keep the spool open.
+    pub fn begins_run(&self) -> impl Fn(RunId) + Send + Sync + use<> {
+        let owner = Arc::downgrade(&self.owner);
+        move |run| {
+            let Some(owner) = owner.upgrade() else { return };
+            *lock(&owner.0.run) = run;
+            Self { owner }.seal();
+        }
     }
 
     /// Every file of this run ends here; the next record begins a new one. Then the reader can

@@ -55,7 +55,6 @@ pub(super) async fn enter(
     if is_new {
         warn_of_new_folder(data_dir, others);
     }
-    let records = spool.clone();
     let quota = Quota::start(quota::Sources {
         db: db.clone(),
         background: background.clone(),
@@ -65,7 +64,7 @@ pub(super) async fn enter(
         earlier,
         alone: presence.is_alone(),
         heartbeat: HEARTBEAT,
-        renamed: Box::new(move |run| records.begin_run(run)),
+        renamed: Box::new(spool.begins_run()),
         max_lease: config.limits.max_lease.into(),
     });
     Ok(Entered { run, quota, presence })

@@ -87,10 +87,8 @@ impl App {
         if timeout(LAST_ROWS, self.quota.close()).await.is_err() {
             tracing::error!("the conversations in hand could not be given back in time");
         }
-        let Self { background, db, slow_reads, quota, runtime, .. } = self;
-        let run = quota.run();
-        // It holds the spool, whose task ends with the last who does.
-        drop(quota);
+        let run = self.quota.run();
+        let Self { background, db, slow_reads, runtime, .. } = self;
         if timeout(LAST_ROWS, background.finish()).await.is_err() {
             tracing::error!("the last rows could not be written in time");
         }
