@@ -1,5 +1,7 @@
 //! A file that was not closed properly is checked: as a whole in time, or beside.
 
+use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -20,17 +22,21 @@ async fn left_open(damage: bool) -> Option<(tempfile::TempDir, Database)> {
     let Db::Sqlite { writer, .. } = &world.db else { return None };
     sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(writer).await.unwrap();
     user(&world.db, "last").await;
-    let mut file = std::fs::read(path).unwrap();
+    std::fs::copy(path, &copy).unwrap();
     if damage {
-        // A leaf of the table of users, which nothing of a start reads.
-        let needle = b"user200 O'Brien";
-        let at = file.windows(needle.len()).position(|bytes| bytes == needle).unwrap();
-        let page = at / 4096 * 4096;
-        file[page..page + 64].fill(0xa5);
+        ruin(&copy);
     }
-    std::fs::write(&copy, file).unwrap();
     std::fs::copy(path.with_extension("db-wal"), copy.with_extension("db-wal")).unwrap();
     Some((folder, Database { location: DatabaseLocation::Sqlite(copy), ..world.settings.clone() }))
+}
+
+/// Damages a leaf of the table of users, which nothing of a start reads.
+fn ruin(path: &Path) {
+    let needle = b"user200 O'Brien";
+    let file = std::fs::read(path).unwrap();
+    let at = file.windows(needle.len()).position(|bytes| bytes == needle).unwrap();
+    let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+    file.write_all_at(&[0xa5; 64], (at / 4096 * 4096) as u64).unwrap();
 }
 
 async fn open(database: &Database, check_for: Duration) -> Result<(Db, Option<Unchecked>), StoreError> {
@@ -52,8 +58,12 @@ async fn a_small_file_is_checked_before_anything_uses_it() {
 #[tokio::test]
 async fn what_was_not_checked_in_time_is_checked_beside_table_by_table() {
     for damage in [false, true] {
-        let Some((_folder, database)) = left_open(damage).await else { return };
+        let Some((folder, database)) = left_open(false).await else { return };
         let (db, unchecked) = open(&database, NO_TIME).await.unwrap();
+        if damage {
+            // Only now, so that the short look before cannot find it.
+            ruin(&folder.path().join("tollgate.db"));
+        }
         let tables = std::sync::Mutex::new(Vec::new());
         let told = |progress: crate::store::CheckProgress<'_>| {
             tables.lock().unwrap().push(progress.table.to_owned());
