@@ -73,7 +73,10 @@ const BOTH: [Name; 2] = [Name::EncryptionKey, Name::SecretKey];
 /// # Errors
 /// [`StoreError`], when the database does not answer.
 pub async fn strangers(db: &Db, security: &Security) -> Result<Vec<Stranger>, StoreError> {
-    let known = secrets::known(db).await?;
+    strangers_to(db, secrets::known(db).await?, security).await
+}
+
+async fn strangers_to(db: &Db, known: Vec<Known>, security: &Security) -> Result<Vec<Stranger>, StoreError> {
     let evidence = secrets::evidence(db).await?;
     let security = security.clone();
     let judged = tokio::task::spawn_blocking(move || {
@@ -94,12 +97,13 @@ pub async fn settle(
     accept_lost: bool,
     now: Timestamp,
 ) -> Result<(), SecretsError> {
-    let strange = strangers(db, security).await?;
+    let known = secrets::known(db).await?;
+    let strange = strangers_to(db, known.clone(), security).await?;
     if !strange.is_empty() && !accept_lost {
         return Err(SecretsError::Strangers(strange));
     }
     let made = security.make_missing().map_err(|(file, error)| SecretsError::Make { file, error })?;
-    let settled = remember(db, security, &strange, now).await;
+    let settled = remember(db, security, (&known, &strange), now).await;
     if let Err(SecretsError::Strangers(strange)) = &settled {
         // Another node was first: what was made here was never used.
         let unused = made.iter().filter(|(name, _)| strange.iter().any(|one| one.name.as_str() == *name));
@@ -110,14 +114,14 @@ pub async fn settle(
     settled
 }
 
+/// `known` is what the secrets were judged by: another node may have entered its own since.
 async fn remember(
     db: &Db,
     security: &Security,
-    strange: &[Stranger],
+    (known, strange): (&[Known], &[Stranger]),
     now: Timestamp,
 ) -> Result<(), SecretsError> {
-    let before = secrets::known(db).await?;
-    let unknown = |name: &Name| !before.iter().any(|known| known.secret == name.as_str());
+    let unknown = |name: &Name| !known.iter().any(|known| known.secret == name.as_str());
     let replaced: Vec<Name> = strange.iter().map(|stranger| stranger.name).collect();
     let entered: Vec<Name> =
         BOTH.into_iter().filter(|name| unknown(name) && !replaced.contains(name)).collect();

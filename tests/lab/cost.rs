@@ -23,6 +23,7 @@ use super::proof::canary::{Act, Canary};
 use super::proof::gate::{Gate, Plan};
 use super::proof::origin::Origin;
 use super::proof::people::{Person, register};
+use super::proof::ports::free_port;
 use super::proof::report::Report;
 use super::proof::trace;
 
@@ -331,7 +332,7 @@ async fn one_by_one(addr: SocketAddr, person: &Person, number: u32) {
 impl Nginx {
     async fn start(origin: SocketAddr) -> Self {
         let folder = TempDir::with_prefix("tollgate-lab-").unwrap();
-        let addr = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let addr = free_port();
         let config = format!(
             "daemon off; master_process off; worker_processes 1; pid nginx.pid; error_log stderr error;
              events {{ worker_connections 1024; }}

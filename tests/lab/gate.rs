@@ -1,7 +1,7 @@
 //! The gate as it is run: the binary, a folder, a configuration.
 
 use std::fs::File;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use sqlx::{Connection, Executor, PgConnection};
 use tempfile::TempDir;
+
+use super::ports::free_port;
 
 /// Where the gate keeps its rows.
 #[derive(Clone, Debug)]
@@ -65,7 +67,7 @@ impl Gate {
     /// A folder with a configuration, in front of a model at `upstream`. Nothing runs yet.
     pub(crate) async fn new(plan: &Plan, upstream: &str) -> Self {
         let folder = TempDir::with_prefix("tollgate-lab-").unwrap();
-        let addr = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let addr = free_port();
         let database = Database::make(plan, folder.path()).await;
         let url = database.url(plan.through);
         let text = configuration(addr, &url, upstream) + &plan.more;

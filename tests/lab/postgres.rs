@@ -1,12 +1,14 @@
 //! A PostgreSQL of the laboratory's own, which may be stopped at any moment.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
+
+use super::ports::free_port;
 
 /// A server on a free port of 127.0.0.1. Stopped, and its folder removed, when dropped.
 pub(crate) struct Server {
@@ -28,7 +30,7 @@ impl Server {
             let given = Command::new("chown").arg("postgres").arg(folder.path()).status().unwrap();
             assert!(given.success(), "the user postgres cannot be given a folder");
         }
-        let addr = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let addr = free_port();
         let server = Self { addr, folder, programs: programs() };
         let settled = ["--username=postgres", "--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=C"];
         assert!(server.run("initdb", &settled), "initdb fails");

@@ -27,6 +27,7 @@ pub(crate) mod kill;
 pub(crate) mod load;
 pub(crate) mod origin;
 pub(crate) mod people;
+pub(crate) mod ports;
 pub(crate) mod postgres;
 pub(crate) mod power;
 pub(crate) mod race;

@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::operate::child::{self, Child, Site, free_port, post, route_to};
+use crate::operate::child::{self, Child, Site, post, route_to};
 use crate::operate::demo;
+use crate::proof::ports::free_port;
 
 /// What a script is told, see `tests/sdk/stage.py`.
 struct Stage {

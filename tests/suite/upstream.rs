@@ -19,6 +19,8 @@ use bytes::Bytes;
 use serde_json::Value;
 use tokio::sync::watch;
 
+use crate::proof::ports::free_port;
+
 mod answer;
 mod frames;
 mod server;
@@ -90,9 +92,9 @@ impl Upstream {
         Self { addr, shared, stop, thread: Some(thread) }
     }
 
-    /// An address where nobody listens.
+    /// An address where nothing listens.
     pub(crate) fn nowhere() -> SocketAddr {
-        TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+        free_port()
     }
 
     /// `http://127.0.0.1:PORT`

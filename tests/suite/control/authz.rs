@@ -2,7 +2,8 @@
 
 use serde_json::json;
 
-use crate::operate::child::{Child, free_port};
+use crate::operate::child::Child;
+use crate::proof::ports::free_port;
 use crate::upstream::Upstream;
 use crate::world::World;
 

@@ -1,7 +1,7 @@
 //! The binary as an operator runs it: a process with a folder, an environment, and something to say.
 
 use std::io::Read;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -9,6 +9,8 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+
+use crate::proof::ports::free_port;
 
 /// How long a process may take to start, or to stop.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -238,11 +240,6 @@ pub(crate) async fn post(url: &str, token: Option<&str>, body: &Value) -> (u16, 
     }
     let answer = call.send().await.unwrap();
     (answer.status().as_u16(), answer.json().await.unwrap_or_default())
-}
-
-/// An address nobody listens on now.
-pub(crate) fn free_port() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
 /// One usual upstream at `url` and a route to it, as `gateway.toml` says it.

@@ -7,8 +7,9 @@ use std::path::Path;
 
 use sqlx::{Connection, Executor, SqliteConnection};
 
-use super::child::{Child, Site, free_port};
+use super::child::{Child, Site};
 use super::commands::Place;
+use crate::proof::ports::free_port;
 
 /// What a command does where there is no installation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

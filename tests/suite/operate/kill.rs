@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::child::{Child, PATIENCE, Site, free_port, route_to};
+use super::child::{Child, PATIENCE, Site, route_to};
+use crate::proof::ports::free_port;
 use crate::upstream::{Answer, Gate, Upstream};
 
 const ADMIN: [(&str, &str); 1] = [("ADMIN_PASSWORD", "correct-horse-7")];

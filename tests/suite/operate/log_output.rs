@@ -7,7 +7,8 @@ use std::process::{Command, Stdio};
 
 use serde_json::json;
 
-use super::child::{Child, Site, free_port, route_to};
+use super::child::{Child, Site, route_to};
+use crate::proof::ports::free_port;
 use crate::upstream::Upstream;
 
 /// What may become of standard error.

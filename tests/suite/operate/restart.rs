@@ -10,7 +10,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
-use super::child::{Child, PATIENCE, Site, free_port, route_to};
+use super::child::{Child, PATIENCE, Site, route_to};
+use crate::proof::ports::free_port;
 use crate::upstream::{Answer, Gate, Upstream};
 
 /// Longer than any story.

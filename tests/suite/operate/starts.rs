@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::child::{Child, PATIENCE, Site, free_port};
+use super::child::{Child, PATIENCE, Site};
+use crate::proof::ports::free_port;
 
 /// The answer to a path, once somebody listens.
 async fn asked(site: &Site, path: &str) -> (u16, Option<String>, Value) {
