@@ -35,6 +35,7 @@ pub use self::database::{Database, DatabaseLocation};
 pub use self::env::Vars;
 pub use self::load::{ConfigError, Options, locate};
 pub use self::mail::{Delivery, Mail, Smtp, SmtpEncryption};
+pub use self::matching::{Target, Unrouted, route_for};
 pub use self::secrets::{MissingSecret, RequireTotp, Secrets, Security};
 pub use self::webhooks::{Authz, WebhookEvent, Webhooks};
 use crate::dialect::Dialect;
@@ -317,7 +318,8 @@ pub struct Route {
     pub keep_upstream_headers: bool,
 }
 
-/// One entry of `charge`: a method and a path, matched whole; `*` at the path's end matches the rest.
+/// One entry of `charge`: a method and a path, compared whole and in canonical form; `*` at the path's end
+/// matches the rest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Charge {
     /// Method.

@@ -21,6 +21,7 @@
 pub mod background;
 pub mod clock;
 pub mod ids;
+pub mod path;
 pub mod roots;
 pub mod telemetry;
 

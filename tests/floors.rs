@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 /// From the ground up. A module imports from floors below its own; only the top floor meets itself.
 const FLOORS: [&[&str]; 7] = [
-    &["ids", "clock", "telemetry", "background", "roots"],
+    &["ids", "path", "clock", "telemetry", "background", "roots"],
     &["credential", "plan", "dialect"],
     &["config"],
     &["store", "limits", "listen", "notify", "spool"],

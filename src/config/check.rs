@@ -21,6 +21,7 @@ use super::{
     Upstream, forms, secrets,
 };
 use crate::dialect::Dialect;
+use crate::path;
 use crate::plan::AddressRules;
 
 /// What costs a conversation where a route does not say.
@@ -213,7 +214,7 @@ pub(super) fn routes(
     let mut routes = Vec::with_capacity(drafts.len());
     for draft in drafts {
         if let Some(route) = &draft.ready
-            && let Some(first) = seen.insert((route.host.clone(), route.prefix.clone()), draft.path.clone())
+            && let Some(first) = seen.insert(claim(route), draft.path.clone())
         {
             let message = format!("{first} has the same prefix and host: change or remove one of them");
             tree.mistake(&format!("{}.prefix", draft.path), message);
@@ -221,6 +222,11 @@ pub(super) fn routes(
         routes.push(route(tree, draft, &names));
     }
     routes.into_iter().collect()
+}
+
+/// What no other route may have: host and prefix, as requests are compared with them.
+fn claim(route: &Route) -> (Option<String>, String) {
+    (route.host.clone(), path::Path::new(&route.prefix).canonical().to_owned())
 }
 
 fn route(tree: &Tree<'_>, draft: RouteDraft, names: &[&str]) -> Option<Route> {
@@ -270,9 +276,10 @@ fn default_charge(route: &Route) -> Vec<Charge> {
 
 /// Whether a request below `prefix` can be what `charge` says.
 fn may_apply(charge: &Charge, prefix: &str) -> bool {
-    match charge.path.strip_suffix('*') {
-        Some(stem) => stem.starts_with(prefix) || prefix.starts_with(stem),
-        None => forms::lies_under(&charge.path, prefix),
+    let prefix = path::Path::new(prefix);
+    match charge.path.strip_suffix('*').map(str::to_ascii_lowercase) {
+        Some(stem) => stem.starts_with(prefix.canonical()) || prefix.canonical().starts_with(&stem),
+        None => path::Path::new(&charge.path).lies_under(&prefix),
     }
 }
 

@@ -247,10 +247,11 @@ pub(super) fn lies_under(path: &str, prefix: &str) -> bool {
 
 /// A path without anything that a client and an upstream could read differently.
 fn plain_path(path: &str) -> Result<(), String> {
-    let plain =
-        |b: u8| b.is_ascii_graphic() && !matches!(b, b'%' | b'?' | b'#' | b'\\' | b'*' | b'"' | b'<' | b'>');
+    let plain = |b: u8| {
+        b.is_ascii_graphic() && !matches!(b, b'%' | b'?' | b'#' | b'\\' | b';' | b'*' | b'"' | b'<' | b'>')
+    };
     if !path.bytes().all(plain) {
-        return Err("must be a plain path: no blanks, no \"%\", \"?\", \"#\", \"*\" or \"\\\"".into());
+        return Err("must be a plain path: no blanks, no \"%\", \"?\", \"#\", \";\", \"*\" or \"\\\"".into());
     }
     if path.contains("//") || path.split('/').any(|segment| matches!(segment, "." | "..")) {
         return Err("must not have \"//\", \".\" or \"..\"".into());
@@ -280,7 +281,7 @@ pub(super) fn charge(given: &Given) -> Result<Charge, String> {
         return Err(way_out());
     }
     plain_path(path.strip_suffix('*').unwrap_or(path)).map_err(|_| {
-        "its path must be plain: no blanks, \"%\", \"?\", \"#\", \"//\" or \"..\"; \"*\" only at its end"
+        "its path must be plain: no blanks, \"%\", \"?\", \"#\", \";\", \"//\" or \"..\"; \"*\" only at its end"
             .to_owned()
     })?;
     let method = http::Method::try_from(method).map_err(|_| way_out())?;

@@ -283,6 +283,7 @@ mod tests {
             ("prefix = \"/a//b\"", "prefix"),
             ("prefix = \"/a/../b\"", "prefix"),
             ("prefix = \"/a%2fb\"", "prefix"),
+            ("prefix = \"/a;b\"", "prefix"),
             ("prefix = \"/v1\"\nhost = \"h:80\"", "host"),
             ("prefix = \"/v1\"\ndialect = \"gemini\"", "dialect"),
             ("prefix = \"/v1\"\ncharge = [\"/v1/x\"]", "charge[0]"),
@@ -547,7 +548,7 @@ mod tests {
                 .unwrap()
                 .charge
                 .iter()
-                .any(|charge| charge.applies(&http::Method::POST, path))
+                .any(|charge| charge.applies(&http::Method::POST, &crate::path::Path::new(path)))
         };
         assert!(charged("prefix = \"/v1\"", "/v1/chat/completions"));
         assert!(!charged("prefix = \"/v1\"", "/v1/embeddings"));

@@ -21,6 +21,7 @@ use super::verify;
 use crate::identity::Subject;
 use crate::limits::LimitError;
 use crate::listen::FromTrustedProxy;
+use crate::path::Path;
 
 /// The request that the app behind the asking proxy is about to get. Known only where the proxy is one
 /// we trust: anybody else may write the headers as they like.
@@ -183,7 +184,7 @@ fn tell(headers: &mut HeaderMap, subject: &Subject, day: &Day) {
 impl Asked {
     fn is_charged(&self, control: &Control) -> bool {
         let Some((method, path)) = &self.0 else { return false };
-        control.authz.charge.iter().any(|charge| charge.applies(method, path))
+        control.authz.charge.iter().any(|charge| charge.applies(method, &Path::new(path)))
     }
 
     fn of(headers: &HeaderMap) -> Option<(Method, String)> {

@@ -16,10 +16,11 @@ use super::forms::Body;
 use super::openapi::refused;
 use super::problem::Problem;
 use crate::clock::Timestamp;
-use crate::config::Route;
+use crate::config::{Route, Target, Unrouted, route_for};
 use crate::credential::key::PlainKey;
 use crate::dialect::{Call, Dialect};
 use crate::identity::{AddressRule, Examined, IdentifyError, Subject};
+use crate::path::Path;
 use crate::plan::Permitted;
 
 mod form;
@@ -169,16 +170,23 @@ impl Walk {
             self.skip("route", "no path was given");
             return None;
         };
-        let takes = control.routes.iter().filter(|route| route.takes(&question.host, path));
-        let route = takes.min_by_key(|route| route.precedence());
-        match route {
-            Some(route) => {
+        let path = Path::new(path);
+        let target = Target { method: &question.method, host: &question.host, path: &path };
+        match route_for(control.routes.iter(), &target).map(|found| control.routes.get(found)) {
+            Ok(Some(route)) => {
                 let prefix = if route.prefix.is_empty() { "/" } else { &route.prefix };
                 self.allow("route", format!("the route {prefix} takes it, scope \"{}\"", route.scope));
+                return Some(route);
             }
-            None => self.deny("route", "unknown_path", "no route takes this host and path".to_owned()),
+            Err(Unrouted::Doubtful) => {
+                let detail = "servers may disagree on what this path names".to_owned();
+                self.deny("route", "doubtful_path", detail);
+            }
+            Err(Unrouted::Nothing) | Ok(None) => {
+                self.deny("route", "unknown_path", "no route takes this host and path".to_owned());
+            }
         }
-        route
+        None
     }
 
     fn account(&mut self, examined: &Examined) {
@@ -291,7 +299,7 @@ impl Walk {
 impl Question {
     fn is_charged(&self, route: Option<&Route>) -> bool {
         let Some((route, path)) = route.zip(self.path.as_deref()) else { return true };
-        route.charge.iter().any(|charge| charge.applies(&self.method, path))
+        route.charges(&self.method, &Path::new(path))
     }
 
     /// Whether the call is one whose body names a model.

@@ -120,3 +120,45 @@ async fn our_own_paths_are_never_forwarded() {
     assert_eq!(world.get("/anything/else").bearer(&ann.key).send().await.status, 200);
     assert_eq!(world.upstream.last().target, "/anything/else");
 }
+
+#[tokio::test]
+async fn another_spelling_of_a_charged_path_is_charged_or_refused() {
+    let world = World::with(|setup| {
+        setup.add(
+            "[plans.free]\nconversation_limit = 1000\n[[upstreams]]\nname = \"app\"\nurl = \"UPSTREAM\"\n\
+             [[routes]]\nprefix = \"/v1\"\nupstream = \"app\"\ncharge = [\"POST /v1/chat/completions\"]\n\
+             [[routes]]\nprefix = \"/\"\nupstream = \"app\"\ncharge = []",
+        );
+    })
+    .await;
+    let ann = world.user("ann").await;
+    let (mut hits, mut left) = (0, 1000);
+    for (path, is_served) in [
+        ("/v1/chat/completions", true),
+        ("/V1/chat/completions", true),
+        ("/v1/Chat/Completions/", true),
+        ("/V1/CHAT/COMPLETIONS.json", true),
+        ("/v1/chat/completion%C5%BF", true),
+        ("/v1/chat/completions%3Fx", false),
+        ("/V1/chat/completions%23", false),
+        ("/v1/chat/completions%20", false),
+        ("/v1/chat/completions%0a", false),
+        ("/v1/chat/completions%3Bx", false),
+        ("/v1/%63hat/completions", false),
+        ("/V1%2Fchat/completions", false),
+    ] {
+        let body = json!({"model": "m", "messages": []}).to_string();
+        let request = format!(
+            "POST {path} HTTP/1.1\r\nhost: gate\r\nx-api-key: {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            ann.key,
+            body.len(),
+        );
+        let status = exchange(world.addr, request).await.status();
+        assert_eq!(status, if is_served { 200 } else { 400 }, "{path}");
+        hits += usize::from(is_served);
+        left -= i64::from(is_served);
+        assert_eq!((world.upstream.hits(), world.left(&ann).await), (hits, left), "{path}");
+    }
+    assert_eq!(world.get("/files/a%20b").bearer(&ann.key).send().await.status, 200);
+    assert_eq!((world.upstream.last().target.as_str(), world.left(&ann).await), ("/files/a%20b", left));
+}
