@@ -88,6 +88,7 @@ pub use passwords::Passwords;
 pub use paths::Listed;
 pub use register::{is_username, newcomer};
 pub use starting::starting;
+pub use usage::date;
 pub use violations::is_email;
 
 use paths::{Paths, delete, get, post, put};

@@ -9,14 +9,18 @@ use tollgate::config::ConfigError;
 use tollgate::control::{DayReport, LedgerDifference, LedgerEpoch, LedgerReport, Whose};
 use tollgate::quota::Window;
 use tollgate::store::SlowRead;
-use tollgate::store::ledger::{self, Asked, Question};
+use tollgate::store::ledger::{self, Asked, Question, Verified};
 use tollgate::store::users::{self, User};
 
 use super::desk::{Desk, Told, at_the_desk};
 use super::{ConfigFile, NoInstallation};
 
-/// What everybody's conversations were spent on. Nothing is changed, and a running gateway is not kept
-/// from its work.
+mod repair;
+
+use repair::repair;
+
+/// Compare every user's balances with the message log, explain them, and repair them. A running gateway
+/// goes on with its work.
 #[derive(clap::Subcommand)]
 pub(crate) enum LedgerCommand {
     /// Compute every balance again from the rows it is made of; exit code 1 when one differs, 2 when it
@@ -25,6 +29,18 @@ pub(crate) enum LedgerCommand {
         /// The balances of this user only.
         #[arg(long, value_name = "NAME")]
         user: Option<String>,
+        #[command(flatten)]
+        at: ConfigFile,
+    },
+    /// Show what `verify` finds and what can be done about it; with `--apply` do it, recorded in the audit
+    /// trail. Exit code 1 when the ledger does not hold (afterwards), 2 when it cannot be told.
+    Repair {
+        /// The balances of this user only.
+        #[arg(long, value_name = "NAME")]
+        user: Option<String>,
+        /// Change the balances that have a remedy, one transaction each.
+        #[arg(long)]
+        apply: bool,
         #[command(flatten)]
         at: ConfigFile,
     },
@@ -56,9 +72,14 @@ impl LedgerCommand {
         let mut holds = true;
         let done = match &self {
             Self::Verify { user, at } => at_the_desk(at, async |desk| {
-                let report = verify(desk, user.as_deref()).await?;
+                let report = LedgerReport::of(&found(desk, user.as_deref()).await?);
                 holds = report.ok;
                 Ok(Told { json: serde_json::to_value(&report)?, text: verified(&report)? })
+            }),
+            Self::Repair { user, apply, at } => at_the_desk(at, async |desk| {
+                let done = repair(desk, user.as_deref(), *apply).await?;
+                holds = done.holds();
+                done.told()
             }),
             Self::Explain { username, day, at } => at_the_desk(at, async |desk| {
                 let (report, zone) = explain(desk, username, *day).await?;
@@ -76,13 +97,13 @@ impl LedgerCommand {
     }
 }
 
-async fn verify(desk: &Desk, username: Option<&str>) -> anyhow::Result<LedgerReport> {
+async fn found(desk: &Desk, username: Option<&str>) -> anyhow::Result<Verified> {
     let only = match username {
         Some(username) => Some(named(desk, username).await?.id),
         None => None,
     };
     let question = Question { only, after: None, patience: None, now: desk.now };
-    Ok(LedgerReport::of(&ledger::verify(&SlowRead::alone(&desk.db), &question).await?))
+    Ok(ledger::verify(&SlowRead::alone(&desk.db), &question).await?)
 }
 
 async fn explain(desk: &Desk, username: &str, day: Option<i64>) -> anyhow::Result<(DayReport, Tz)> {
@@ -133,6 +154,11 @@ fn verified(report: &LedgerReport) -> Result<String, fmt::Error> {
     if untold > 0 {
         write!(text, "\n… and {untold} more.")?;
     }
+    if report.differences.iter().any(|difference| difference.remedy.is_some()) {
+        text.push_str(
+            "\n\n`tollgate ledger repair` shows what it would change, and changes it with `--apply`.",
+        );
+    }
     Ok(text)
 }
 
@@ -142,14 +168,25 @@ fn differences(text: &mut String, differences: &[LedgerDifference]) -> fmt::Resu
     }
     write!(
         text,
-        "\n\n{:<30}  {:<10}  {:>5}  {:>8}  {:>8}  what",
-        "user", "day", "epoch", "expected", "found"
+        "\n\n{:<30}  {:<10}  {:>5}  {:>8}  {:>8}  {:<8}  what",
+        "user", "day", "epoch", "expected", "found", "remedy"
     )?;
-    for LedgerDifference { user_id, username, day, epoch, what, expected, found } in differences {
+    for difference in differences {
+        let LedgerDifference { user_id, username, day, epoch, what, expected, found, remedy } = difference;
         let user = username.clone().unwrap_or_else(|| format!("(number {user_id})"));
         let (day, epoch) = (day.as_deref().unwrap_or("none"), shown(*epoch));
-        let meant = meaning(what);
-        write!(text, "\n{user:<30}  {day:<10}  {epoch:>5}  {expected:>8}  {found:>8}  {what}: {meant}")?;
+        let (meant, remedy) = (meaning(what), remedy.unwrap_or("none"));
+        write!(
+            text,
+            "\n{user:<30}  {day:<10}  {epoch:>5}  {expected:>8}  {found:>8}  {remedy:<8}  {what}: {meant}"
+        )?;
+    }
+    text.push('\n');
+    let mut remedies: Vec<_> = differences.iter().map(|difference| difference.remedy).collect();
+    remedies.sort_unstable();
+    remedies.dedup();
+    for remedy in remedies {
+        write!(text, "\n{:<8}  {}", remedy.unwrap_or("none"), done_by(remedy))?;
     }
     Ok(())
 }
@@ -167,6 +204,20 @@ fn meaning(what: &str) -> &'static str {
         "charged_without_balance" => "charged rows of the log whose day quota has no row of",
         "refunded_without_balance" => "refunded rows of the log whose day quota has no row of",
         _ => "a number of units is below zero",
+    }
+}
+
+/// What a remedy changes.
+fn done_by(remedy: Option<&str>) -> &'static str {
+    match remedy {
+        Some("recount") => "set charged and refunded to the numbers of rows of the log, and granted to match",
+        Some("regrant") => "set granted to charged + leases + forfeited",
+        Some("restore") => "make the balance of a day that is over again from its rows",
+        Some("remove") => "remove the balance and the leases of a user who is not there",
+        _ => {
+            "there is no remedy: what was granted beyond an allowance was used, what the log has forgotten \
+             cannot be counted, and a day that is not over first needs its next conversation"
+        }
     }
 }
 

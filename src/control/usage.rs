@@ -236,7 +236,7 @@ fn named(group: &str, usage: &Usage) -> Group {
 }
 
 /// The date of a day's number.
-pub(super) fn date(day: i64) -> String {
+pub fn date(day: i64) -> String {
     let date = NaiveDate::default().checked_add_signed(TimeDelta::try_days(day).unwrap_or_default());
     date.unwrap_or_default().format("%F").to_string()
 }

@@ -18,6 +18,7 @@ mod retention;
 
 pub use append::{Appended, append};
 pub use retention::forget;
+pub(super) use retention::{Lock, read_mark};
 
 /// The outcome of a conversation whose end nobody saw, because the gateway was killed.
 pub const UNSEEN: &str = "gateway_stopped";

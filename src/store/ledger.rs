@@ -27,10 +27,12 @@ use crate::ids::UserId;
 mod book;
 mod day;
 mod page;
+mod repair;
 pub(super) mod trail;
 
-pub use book::{Column, What};
+pub use book::{Balance, Column, Remedy, What};
 pub use day::{Asked, Day, Epoch, Line, explain};
+pub use repair::{BalanceKey, Repaired, repair};
 
 #[cfg(test)]
 pub(super) use {day::COUNT, day::LINES, page::COUNTS};
@@ -91,6 +93,8 @@ pub struct Difference {
     pub expected: i64,
     /// What it is.
     pub found: i64,
+    /// What [`repair`] does about it; `None`: nothing can be done.
+    pub remedy: Option<Remedy>,
 }
 
 /// Differences told one by one.

@@ -9,7 +9,7 @@ use crate::clock::Timestamp;
 use crate::control::usage::date;
 use crate::ids::{ExchangeId, UserId};
 use crate::quota::Window;
-use crate::store::ledger::{Day, Difference, Epoch, Line, Verified};
+use crate::store::ledger::{Day, Difference, Epoch, Line, Remedy, Verified};
 
 /// What a walk through the ledger found.
 #[derive(Debug, Serialize, ToSchema)]
@@ -62,6 +62,10 @@ pub struct LedgerDifference {
     pub expected: i64,
     /// What it is.
     pub found: i64,
+    /// What `tollgate ledger repair` does about it: `recount`, `regrant`, `restore` or `remove`; `null`: there
+    /// is no remedy.
+    #[schema(required = true)]
+    pub remedy: Option<&'static str>,
 }
 
 /// Whose day is told.
@@ -206,6 +210,7 @@ impl LedgerDifference {
             what: difference.what.as_str(),
             expected: difference.expected,
             found: difference.found,
+            remedy: difference.remedy.map(Remedy::as_str),
         }
     }
 }

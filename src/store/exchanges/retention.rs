@@ -73,7 +73,7 @@ const MOVE_MARK: &str = "UPDATE log_removed SET highest = $1 WHERE one = 1";
 
 /// What a transaction is going to do after it read the mark.
 #[derive(Clone, Copy)]
-pub(super) enum Lock {
+pub(in crate::store) enum Lock {
     /// Insert rows: the mark stays where it is until the transaction ends. Others may insert too.
     ToInsert,
     /// Remove rows and move the mark.
@@ -81,7 +81,7 @@ pub(super) enum Lock {
 }
 
 /// The highest name of a row that was ever removed. SQLite has one writer at a time and needs no lock.
-pub(super) async fn read_mark(tx: &mut Tx, lock: Lock) -> Result<ExchangeId, sqlx::Error> {
+pub(in crate::store) async fn read_mark(tx: &mut Tx, lock: Lock) -> Result<ExchangeId, sqlx::Error> {
     let text = match (&*tx, lock) {
         (Tx::Sqlite(_), _) => MARK,
         (Tx::Postgres(_), Lock::ToInsert) => MARK_TO_HOLD,

@@ -1,5 +1,7 @@
 //! One balance and the rows it is made of, held against each other.
 
+use serde::Serialize;
+
 use super::Difference;
 use super::trail::Reach;
 use crate::ids::UserId;
@@ -18,14 +20,19 @@ pub(super) struct Book {
     pub(super) held: Held,
 }
 
-/// The columns of a quota row that are held against something.
-#[derive(Clone, Copy, Debug, sqlx::FromRow)]
-pub(super) struct Balance {
-    pub(super) allowance: i64,
-    pub(super) granted: i64,
-    pub(super) charged: i64,
-    pub(super) refunded: i64,
-    pub(super) forfeited: i64,
+/// The columns of a quota row that are compared with something.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, sqlx::FromRow)]
+pub struct Balance {
+    /// Conversations of the day.
+    pub allowance: i64,
+    /// Of them, given out.
+    pub granted: i64,
+    /// Used.
+    pub charged: i64,
+    /// Given back.
+    pub refunded: i64,
+    /// Lost with a run that never came back.
+    pub forfeited: i64,
 }
 
 /// Rows of the log by their verdict.
@@ -76,6 +83,20 @@ pub enum What {
     RefundedWithoutBalance,
 }
 
+/// What a repair does about a difference. Only what follows from rows that are there has a remedy: what was
+/// granted beyond an allowance was granted, and what the log has forgotten cannot be counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Remedy {
+    /// `charged` and `refunded` become the numbers of rows of the log, and `granted` follows.
+    Recount,
+    /// `granted` becomes `charged`, what runs hold, and `forfeited`, added up.
+    Regrant,
+    /// The balance of a day that is over is made again from its rows, with what was granted as its allowance.
+    Restore,
+    /// The balance, and its leases, of a user who is not there are removed.
+    Remove,
+}
+
 /// A number of units.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Column {
@@ -97,6 +118,7 @@ pub enum Column {
 struct Findings<'a> {
     key: Key,
     owner: Option<&'a Owner>,
+    reach: &'a Reach,
     found: Vec<Difference>,
 }
 
@@ -105,14 +127,14 @@ struct Findings<'a> {
 impl Book {
     /// What of this does not add up, whatever the audit trail may explain of it.
     pub(super) fn differences(&self, key: Key, owner: Option<&Owner>, reach: &Reach) -> Vec<Difference> {
-        let mut findings = Findings { key, owner, found: Vec::new() };
+        let mut findings = Findings { key, owner, reach, found: Vec::new() };
         match (owner, &self.balance) {
             (None, balance) => {
                 // Rows of the log outlive who is deleted; nothing else does.
                 findings.differ(What::NoUser, 0, i64::from(balance.is_some() || self.is_held()));
             }
-            (Some(owner), Some(balance)) => self.held_against(*balance, owner, reach, &mut findings),
-            (Some(_), None) => self.without_balance(reach, &mut findings),
+            (Some(owner), Some(balance)) => self.held_against(*balance, owner, &mut findings),
+            (Some(_), None) => self.without_balance(&mut findings),
         }
         findings.found
     }
@@ -122,7 +144,7 @@ impl Book {
         u64::try_from(self.counted.charged + self.counted.refunded).unwrap_or(0)
     }
 
-    fn held_against(&self, balance: Balance, owner: &Owner, reach: &Reach, findings: &mut Findings<'_>) {
+    fn held_against(&self, balance: Balance, owner: &Owner, findings: &mut Findings<'_>) {
         let Balance { allowance, granted, charged, refunded, forfeited } = balance;
         let columns = [
             (Column::Allowance, allowance),
@@ -144,7 +166,7 @@ impl Book {
         if granted > allowance {
             findings.differ(What::AboveAllowance, allowance, granted);
         }
-        let whole = day.is_some_and(|day| reach.has_every_row_of(day));
+        let whole = day.is_some_and(|day| findings.reach.has_every_row_of(day));
         let counts = [
             (What::Charged, self.counted.charged, charged),
             (What::Refunded, self.counted.refunded, refunded),
@@ -155,9 +177,9 @@ impl Book {
         }
     }
 
-    fn without_balance(&self, reach: &Reach, findings: &mut Findings<'_>) {
+    fn without_balance(&self, findings: &mut Findings<'_>) {
         findings.differ(What::LeaseWithoutBalance, 0, self.held.units);
-        if findings.key.1.is_some_and(|day| !reach.has_every_balance_of(day)) {
+        if findings.key.1.is_some_and(|day| !findings.reach.has_every_balance_of(day)) {
             return;
         }
         findings.differ(What::ChargedWithoutBalance, self.counted.charged, 0);
@@ -178,7 +200,27 @@ impl Findings<'_> {
             return;
         }
         let ((user, day, epoch), username) = (self.key, self.owner.map(|owner| owner.username.clone()));
-        self.found.push(Difference { user, username, day, epoch, what, expected, found });
+        let remedy = self.remedy(what);
+        self.found.push(Difference { user, username, day, epoch, what, expected, found, remedy });
+    }
+
+    fn remedy(&self, what: What) -> Option<Remedy> {
+        use Column::{Allowance, Charged, Forfeited, Granted, Lease, Refunded};
+        let (day, epoch) = (self.key.1?, self.key.2?);
+        let is_counted = self.reach.has_every_row_of(day);
+        let is_over = self.reach.is_over(day) || self.owner.is_some_and(|owner| epoch < owner.quota_epoch);
+        match what {
+            What::Charged | What::Refunded | What::Negative(Charged | Refunded) => {
+                is_counted.then_some(Remedy::Recount)
+            }
+            What::Granted | What::Negative(Granted) => Some(Remedy::Regrant),
+            // The balance of a day that is not over is made by its next conversation, and recounted then.
+            What::ChargedWithoutBalance | What::RefundedWithoutBalance | What::LeaseWithoutBalance => {
+                (is_counted && is_over).then_some(Remedy::Restore)
+            }
+            What::NoUser => Some(Remedy::Remove),
+            What::AboveAllowance | What::LaterEpoch | What::Negative(Allowance | Forfeited | Lease) => None,
+        }
     }
 }
 
@@ -204,6 +246,21 @@ impl What {
             Self::LeaseWithoutBalance => "lease_without_balance",
             Self::ChargedWithoutBalance => "charged_without_balance",
             Self::RefundedWithoutBalance => "refunded_without_balance",
+        }
+    }
+}
+
+// === impl Remedy ===
+
+impl Remedy {
+    /// The word by which programs tell it from others.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Recount => "recount",
+            Self::Regrant => "regrant",
+            Self::Restore => "restore",
+            Self::Remove => "remove",
         }
     }
 }

@@ -84,6 +84,11 @@ impl Page {
         self.owners.get(&user)
     }
 
+    /// One balance and its rows, where there is any of it.
+    pub(super) fn book_of(&self, key: Key) -> Option<&Book> {
+        self.books.get(&key)
+    }
+
     /// How many users there are.
     pub(super) fn users(&self) -> usize {
         self.owners.len()

@@ -11,6 +11,7 @@ use crate::store::ledger::{MOST_TOLD, Question, Verified, verify};
 mod explained;
 mod plans;
 mod removed;
+mod repaired;
 mod tampered;
 mod under_way;
 

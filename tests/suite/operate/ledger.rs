@@ -57,6 +57,19 @@ async fn verify_is_0_beside_a_running_gateway_1_on_a_difference_and_2_when_nobod
         ["DOES NOT HOLD: 2 differences", "quota.charged against charged rows", "the ledger does not hold"];
     assert!(wanted.iter().all(|words| said.contains(words)), "{said}");
 
+    let planned = place.run(&["ledger", "repair"]);
+    assert_eq!((planned.0, &planned.1["applied"], &planned.1["total"]), (Some(1), &json!(false), &json!(2)));
+    let (code, said) = place.plain(&["ledger", "repair"]);
+    let wanted =
+        "2 differences found, 2 of them with a remedy. Nothing was changed: `tollgate ledger repair --apply`";
+    assert!(code == Some(1) && said.contains(wanted), "{said}");
+    let repaired = place.done(&["ledger", "repair", "--apply", "--user", "ann"]);
+    let one = &repaired["repaired"][0];
+    assert_eq!((&one["username"], &one["remedies"]), (&json!("ann"), &json!(["recount", "regrant"])));
+    assert_eq!((&one["before"]["charged"], &one["after"]["charged"]), (&json!(3), &json!(2)), "{one}");
+    place.done(&["ledger", "verify"]);
+    assert_eq!(place.done(&["ledger", "repair", "--apply"])["repaired"], json!([]));
+
     let (code, told) = place.run(&["ledger", "verify", "--user", "eve"]);
     assert_eq!((code, &told["ok"]), (Some(2), &json!(false)), "{told}");
     let nowhere = "database.url = \"postgres://postgres@127.0.0.1:1/none\"\n";

@@ -1,5 +1,6 @@
 //! Each column that anybody could change behind the gateway's back.
 
+use super::repaired::repair_all;
 use super::{TODAY, Told, balanced, fresh, keep, sql, told, user, uuid, verified};
 use crate::store::Db;
 
@@ -23,6 +24,10 @@ async fn found_after(db: &Db, cases: &[(String, Vec<Told>)]) {
         assert_eq!(told(&verified(db).await), []);
         assert_eq!(sql(db, change).await, 1, "{change}");
         assert_eq!(told(&verified(db).await), *differences, "{change}");
+        repair_all(db).await;
+        let left = verified(db).await;
+        assert!(left.differences.iter().all(|of| of.remedy.is_none()), "{change}: {left:?}");
+        assert_eq!(repair_all(db).await, [], "{change}");
     }
 }
 
@@ -106,8 +111,7 @@ async fn a_changed_row_of_the_log_shows() {
     ];
     found_after(&world.db, &cases).await;
     super::log(&world.db, (crate::ids::UserId(ADA), TODAY, 1), "refunded", 1).await;
-    let both = vec![less, of_ada("refunded", 3, 2)];
-    assert_eq!(told(&verified(&world.db).await), both, "a row too many");
+    assert_eq!(told(&verified(&world.db).await), [of_ada("refunded", 3, 2)], "a row too many");
 }
 
 #[tokio::test]
@@ -160,5 +164,5 @@ async fn balances_of_nobody_and_leases_below_zero_show() {
     found_after(&world.db, &cases).await;
     keep(&world.db, (crate::ids::UserId(-7), TODAY, 0, [1, 1, 1, 0, 0]), &[]).await;
     let before = (-7, Some(TODAY), Some(0), "no_user", 0, 1);
-    assert_eq!(told(&verified(&world.db).await), [before, of_bob("no_user", 0, 1)]);
+    assert_eq!(told(&verified(&world.db).await), [before]);
 }

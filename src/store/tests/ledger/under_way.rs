@@ -13,7 +13,7 @@ async fn step(tx: &mut Tx, text: &str) -> u64 {
 
 /// One round of a run: four units taken, one charged, one given back, the rest returned. Each step is a
 /// transaction, as the gateway has it.
-async fn round(db: &Db, run: &str, user: UserId) {
+pub(super) async fn round(db: &Db, run: &str, user: UserId) {
     let (run, id) = (uuid(db, run), id_at(db, "0"));
     let lease = |by: i64| {
         format!("UPDATE leases SET units = units + ({by}) WHERE run_id = {run} AND user_id = {user}")
