@@ -8,6 +8,11 @@ use std::time::Duration;
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
+/// jemalloc, for SQLite too: what one large request or answer took goes back to the system within ten seconds,
+/// and threads reserve no address space for heaps of their own.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 mod commands;
 
 use commands::{

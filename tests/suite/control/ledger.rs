@@ -146,7 +146,7 @@ async fn what_was_changed_behind_the_gates_back_is_named() {
     let report = verify(&world, "").await;
     let of = |user: &str, name: &str, what: &str, expected: i64, found: i64| {
         json!({"user_id": user, "username": name, "day": "2026-10-01", "epoch": 0, "what": what,
-               "expected": expected, "found": found})
+               "expected": expected, "found": found, "remedy": "recount"})
     };
     let (of_ann, of_bob) = (of("1", "ann", "charged", 0, 3), of("2", "bob", "refunded", 0, 7));
     assert_eq!((&report["ok"], &report["total"]), (&json!(false), &json!(2)));

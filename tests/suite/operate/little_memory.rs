@@ -8,10 +8,10 @@ use serde_json::json;
 use super::child::{Child, PATIENCE, Site, route_to};
 use crate::upstream::{Answer, Upstream};
 
-/// Of address space, in KiB: the process has some threads, whose stacks and arenas are most of it.
-const LIMIT: u64 = 1_200 << 10;
-/// What the process may have in memory afterwards, in KiB.
-const RESIDENT: u64 = 320 << 10;
+/// Of address space, in KiB.
+const LIMIT: u64 = 1_000 << 10;
+/// What the process may have in memory some seconds afterwards, in KiB.
+const RESIDENT: u64 = 224 << 10;
 
 async fn serve(site: &Site) -> Child {
     let mut command = Command::new("bash");
@@ -59,7 +59,8 @@ async fn one_free_request_or_its_answer_cannot_end_the_process() {
     loop {
         // The last one has its row.
         let (status, rows) = site.get("/api/v1/admin/message-logs?limit=1&offset=2", &admin).await;
-        assert_eq!(status, 200, "{}", child.said());
+        // 503: rows are still on their way.
+        assert!(matches!(status, 200 | 503), "{status}: {}", child.said());
         if rows[0].is_object() {
             assert_eq!(rows[0]["verdict"], json!("free"));
             break;
@@ -70,8 +71,11 @@ async fn one_free_request_or_its_answer_cannot_end_the_process() {
     let (status, ledger) = site.get("/api/v1/admin/ledger/verify", &admin).await;
     assert_eq!((status, &ledger["ok"]), (200, &json!(true)));
     assert!(child.runs(), "{}", child.said());
-    let resident = child.resident();
-    assert!(resident < RESIDENT, "{resident} KiB");
+    let begun = Instant::now();
+    while child.resident() > RESIDENT {
+        assert!(begun.elapsed() < PATIENCE, "{} KiB are not given back", child.resident());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     child.signal("KILL");
     child.ends();
     let mut again = serve(&site).await;
