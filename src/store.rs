@@ -71,6 +71,7 @@ mod slow_reads;
 pub mod staff;
 pub mod takeover;
 mod text;
+mod unused;
 pub mod usage;
 pub mod users;
 pub mod webhooks;

@@ -11,7 +11,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{Connection, SqliteConnection, SqlitePool};
 
 use super::integrity::{self, Unchecked};
-use super::{Db, StoreError, connections, postgres};
+use super::{Db, StoreError, connections, postgres, unused};
 use crate::config::{Database, DatabaseLocation};
 
 /// What SQLite waits for a lock that another process holds, such as a command beside the server.
@@ -105,7 +105,7 @@ impl Db {
             Self::Sqlite { .. } => &SQLITE_STEPS,
             Self::Postgres(_) => &POSTGRES_STEPS,
         };
-        let last = steps.iter().map(|step| step.version).max().unwrap_or(0);
+        let last = last_step(steps);
         match db.latest_step().await? {
             None => Ok(None),
             Some(step) if step == last => Ok(Some(db)),
@@ -143,7 +143,10 @@ impl Db {
                     StoreError::Unavailable(sqlx::Error::Io(io::Error::new(e.kind(), text)))
                 })?;
                 let turn = take_turn(path).await;
-                let (db, unchecked) = open_sqlite(path, database, opening.check_for).await?;
+                let left_open = is_left_open(path);
+                unused::require_file(path, last_step(&SQLITE_STEPS)).await?;
+                let check_for = if left_open { opening.check_for } else { Duration::ZERO };
+                let (db, unchecked) = open_sqlite(path, database, check_for).await?;
                 db.migrate().await?;
                 drop(turn);
                 Ok((db, unchecked))
@@ -192,8 +195,10 @@ impl Db {
                 // node's: this connection has no limit, and is not used again.
                 let mut conn = pool.acquire().await?.detach();
                 sqlx::query("SELECT set_config('statement_timeout', '0', false)").execute(&mut conn).await?;
+                unused::take_turn(&mut conn).await?;
                 let from: Option<i64> =
                     sqlx::query_scalar(REACHED).fetch_optional(&mut conn).await.ok().flatten();
+                unused::require_server(&mut conn, (from, last_step(&POSTGRES_STEPS))).await?;
                 let done =
                     told(&POSTGRES_STEPS, from, POSTGRES_STEPS.run_direct(None, &mut conn, false)).await;
                 conn.close().await?;
@@ -206,14 +211,18 @@ impl Db {
 /// Where an earlier migration ended; an error where there was none.
 const REACHED: &str = "SELECT version FROM _sqlx_migrations ORDER BY version DESC LIMIT 1";
 
+fn last_step(steps: &Migrator) -> i64 {
+    steps.iter().map(|step| step.version).max().unwrap_or(0)
+}
+
 /// Says in the log that an existing database is migrated, which may take minutes on a large one.
 async fn told(
     steps: &Migrator,
     from: Option<i64>,
     migrating: impl Future<Output = Result<(), MigrateError>>,
 ) -> Result<(), StoreError> {
-    let to = steps.iter().map(|step| step.version).max();
-    let is_behind = from.is_some() && from < to;
+    let to = last_step(steps);
+    let is_behind = from.is_some_and(|from| from < to);
     if is_behind {
         tracing::info!(from, to, "migrating the database");
     }
@@ -245,17 +254,21 @@ async fn has_our_tables(path: &Path) -> Result<bool, StoreError> {
     Ok(found > 0)
 }
 
+/// Whether the last process that had the file did not close it properly.
+fn is_left_open(path: &Path) -> bool {
+    std::fs::metadata(beside(path, "-wal")).is_ok_and(|log| log.len() > 0)
+}
+
 async fn open_sqlite(
     path: &Path,
     database: &Database,
     check_for: Duration,
 ) -> Result<(Db, Option<Unchecked>), StoreError> {
-    let left_open = std::fs::metadata(beside(path, "-wal")).is_ok_and(|log| log.len() > 0);
     let options = sqlite_options(path);
     let writer = sqlite_pool(database).after_connect(|conn, _| Box::pin(connections::require_writable(conn)));
     let writer = writer.max_connections(1).connect_with(options.clone()).await?;
     require_fixed_sqlite(&writer).await?;
-    let unchecked = if left_open && !check_for.is_zero() {
+    let unchecked = if !check_for.is_zero() {
         integrity::within(check_for, &writer, path, options.clone()).await?
     } else {
         None

@@ -140,6 +140,27 @@ async fn the_schema_of_a_newer_program_is_refused_by_name() {
 }
 
 #[tokio::test]
+async fn a_database_in_use_is_not_migrated_where_that_would_go_wrong() {
+    let world = fresh().await;
+    let earlier = match &world.db {
+        Db::Sqlite { .. } => 14,
+        Db::Postgres(_) => 5,
+    };
+    let forget = format!("DELETE FROM _sqlx_migrations WHERE version > {earlier}");
+    on!(&world.db, write pool => sqlx::query(sqlx::AssertSqlSafe(forget)).execute(pool).await.map(|_| ()))
+        .unwrap();
+    let refused = Db::connect(&world.settings).await.unwrap_err().to_string();
+    for words in ["another process uses it", "step", "stop them first"] {
+        assert!(refused.contains(words), "{words}: {refused}");
+    }
+    world.db.ping().await.unwrap();
+    world.db.close().await;
+    // Alone it gets to the steps, which find here what they would make.
+    let failed = Db::connect(&world.settings).await.unwrap_err().to_string();
+    assert!(failed.contains("already exists") || failed.contains("duplicate column"), "{failed}");
+}
+
+#[tokio::test]
 async fn a_caller_that_waits_too_long_for_a_connection_is_told_so() {
     let world = fresh().await;
     let acquire_timeout = Duration::from_secs(1);

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use sqlx::{Connection, SqliteConnection};
 
 use super::child::{Child, PATIENCE, Site};
 use crate::proof::ports::free_port;
@@ -72,6 +73,33 @@ async fn a_second_gate_on_the_same_folder_answers_nobody() {
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("another gateway runs") && !said.contains("listening"), "{said}");
     assert_eq!(asked(&site, "/readyz").await.0, 200);
+}
+
+#[tokio::test]
+async fn a_file_is_not_migrated_while_a_gateway_of_another_version_runs_on_it() {
+    let site = Site::new("");
+    let mut gateway = site.serve(&[]).await;
+    let file = site.folder.path().join("data/tollgate.db");
+    let mut conn = SqliteConnection::connect(&format!("sqlite://{}", file.display())).await.unwrap();
+    let last = "SELECT MAX(version) FROM _sqlx_migrations";
+    let forget = "UPDATE _sqlx_migrations SET version = -1 WHERE version = (SELECT MAX(version) FROM _sqlx_migrations)";
+    let version: i64 = sqlx::query_scalar(last).fetch_one(&mut conn).await.unwrap();
+    sqlx::query(forget).execute(&mut conn).await.unwrap();
+    conn.close().await.unwrap();
+    let commands: [&[&str]; 2] = [&["migrate"], &["user", "add", "ann", "--email", "ann@example.com"]];
+    for command in commands {
+        let (code, said) = Child::tollgate(site.folder.path(), command, &[]).ends();
+        assert!(code == Some(1) && said.contains("another process uses it"), "{command:?}: {code:?} {said}");
+    }
+    assert_eq!(asked(&site, "/readyz").await.0, 200);
+    gateway.signal("TERM");
+    assert_eq!(gateway.ends().0, Some(0));
+    let mut conn = SqliteConnection::connect(&format!("sqlite://{}", file.display())).await.unwrap();
+    let back = sqlx::query("UPDATE _sqlx_migrations SET version = $1 WHERE version = -1").bind(version);
+    back.execute(&mut conn).await.unwrap();
+    conn.close().await.unwrap();
+    let (code, said) = Child::tollgate(site.folder.path(), &["migrate"], &[]).ends();
+    assert_eq!(code, Some(0), "{said}");
 }
 
 #[tokio::test]
