@@ -268,10 +268,10 @@ async fn open_sqlite(
     let writer = sqlite_pool(database).after_connect(|conn, _| Box::pin(connections::require_writable(conn)));
     let writer = writer.max_connections(1).connect_with(options.clone()).await?;
     require_fixed_sqlite(&writer).await?;
-    let unchecked = if !check_for.is_zero() {
-        integrity::within(check_for, &writer, path, options.clone()).await?
-    } else {
+    let unchecked = if check_for.is_zero() {
         None
+    } else {
+        integrity::within(check_for, &writer, path, options.clone()).await?
     };
     let readers = sqlite_pool(database).max_connections(for_quick_reads(database));
     let readers = readers.connect_with(options.read_only(true)).await?;

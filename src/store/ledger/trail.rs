@@ -15,8 +15,8 @@ pub(in crate::store) struct Reach {
     pub(super) first_day: Option<i64>,
     /// The first day of which every balance is kept.
     first_balance: i64,
-    /// Days before this one are over in every zone.
-    first_open: i64,
+    /// The last day that is over in every zone.
+    last_over: i64,
 }
 
 /// The trail, asked only about what does not add up.
@@ -92,8 +92,8 @@ impl Reach {
         let last_day = removed.iter().filter_map(|detail| detail.get("last_day")?.as_i64()).max();
         let today = now.0.div_euclid(DAY);
         let first_balance = today - quota::KEPT_DAYS + PRUNED_EARLY;
-        let first_open = now.0.saturating_sub(WESTERNMOST).div_euclid(DAY);
-        Ok(Self { first_day: last_day.map(|day| day.saturating_add(1)), first_balance, first_open })
+        let last_over = now.0.saturating_sub(WESTERNMOST).div_euclid(DAY) - 1;
+        Ok(Self { first_day: last_day.map(|day| day.saturating_add(1)), first_balance, last_over })
     }
 
     /// Whether the log has forgotten nothing of a day.
@@ -103,7 +103,7 @@ impl Reach {
 
     /// Whether a day is over, whatever the zone it is counted in.
     pub(super) fn is_over(&self, day: i64) -> bool {
-        day < self.first_open
+        day <= self.last_over
     }
 
     /// Whether no balance of a day was pruned.

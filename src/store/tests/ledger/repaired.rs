@@ -15,6 +15,9 @@ use crate::store::ledger::{BalanceKey, Difference, Remedy, Repaired, repair};
 
 const ADA: i64 = 1;
 
+/// What is changed of a balance, what is done about it, what it is then, and what is left of differences.
+type Case = (&'static str, &'static [Remedy], [i64; 5], &'static [&'static str]);
+
 fn entry() -> Entry {
     Entry { detail: Value::Null, ..crate::store::tests::entry("ledger.repair") }
 }
@@ -49,7 +52,7 @@ async fn each_balance_becomes_what_its_rows_say() {
     let db = &world.db;
     let (ada, bob) = (user(db, "ada").await, user(db, "bob").await);
     let sound = [10, 8, 3, 2, 1];
-    let cases: [(&str, &[Remedy], [i64; 5], &[&str]); 9] = [
+    let cases: [Case; 9] = [
         ("charged = 4", &[Recount, Regrant], sound, &[]),
         ("charged = 0", &[Recount, Regrant], sound, &[]),
         ("charged = -3", &[Recount, Regrant], sound, &[]),
