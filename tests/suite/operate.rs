@@ -8,6 +8,7 @@ mod canaries;
 mod check;
 mod clocks;
 mod commands;
+mod copied;
 mod elsewhere;
 mod first_start;
 mod json;
