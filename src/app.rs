@@ -106,6 +106,11 @@ impl App {
         let stop = Stop::default();
         let readiness = Readiness::default();
         readiness.set(Reason::Starting, true);
+        let (failed, watched) = (readiness.setter(Reason::TaskFailed), background.clone());
+        drop(background.untracked().spawn(async move {
+            watched.failure().await;
+            failed(true);
+        }));
         let (metrics, run) = (Arc::new(Metrics::new()), RunId::generate());
         // The lock of the data folder comes before the sockets: another gateway here would share them.
         let log = recovery::open_spool(&config, run, &background, &metrics).await?;

@@ -5,9 +5,12 @@
 //! is tracked, so that shutdown waits for it.
 
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 
+use futures_util::FutureExt;
 use thiserror::Error;
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 
@@ -16,6 +19,7 @@ use tokio_util::task::TaskTracker;
 pub struct Background {
     runtime: Handle,
     tasks: TaskTracker,
+    failed: watch::Sender<bool>,
 }
 
 /// The work was given up: it panicked, or the runtime is gone.
@@ -29,13 +33,13 @@ impl Background {
     /// Work goes to `runtime`.
     #[must_use]
     pub fn new(runtime: Handle) -> Self {
-        Self { runtime, tasks: TaskTracker::new() }
+        Self { runtime, tasks: TaskTracker::new(), failed: watch::Sender::new(false) }
     }
 
     /// The same runtime for work that [`Background::finish`] of this one does not wait for.
     #[must_use]
     pub fn untracked(&self) -> Self {
-        Self::new(self.runtime.clone())
+        Self { tasks: TaskTracker::new(), ..self.clone() }
     }
 
     /// Runs `work` behind and waits for it. Dropping the wait does not stop the work, so that a
@@ -56,9 +60,50 @@ impl Background {
         self.tasks.spawn_on(work, &self.runtime)
     }
 
+    /// Starts a task that the gateway cannot work without, and that ends only when it stops. When the task
+    /// panics the log says so, and [`Background::failure`] ends.
+    pub fn keep(&self, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
+        let failed = self.failed.clone();
+        drop(self.spawn(async move {
+            if AssertUnwindSafe(work).catch_unwind().await.is_err() {
+                tracing::error!(task = name, "a background task panicked; restart this gateway");
+                failed.send_replace(true);
+            }
+        }));
+    }
+
+    /// Waits until a task panics that was started with [`Background::keep`].
+    pub async fn failure(&self) {
+        let mut failed = self.failed.subscribe();
+        if failed.wait_for(|failed| *failed).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// Waits until everything started here has ended; nothing new may be started any more.
     pub async fn finish(&self) {
         self.tasks.close();
         self.tasks.wait().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+    use tokio::runtime::Handle;
+
+    use super::Background;
+
+    #[tokio::test]
+    async fn of_tasks_that_end_only_one_that_panics_is_a_failure() {
+        let background = Background::new(Handle::current());
+        background.keep("well", async {});
+        drop(background.spawn(async { panic!("a task that may fail") }));
+        let untracked = background.untracked();
+        background.finish().await;
+        assert_eq!(background.failure().now_or_never(), None);
+        untracked.keep("broken", async { panic!("a task that may not") });
+        untracked.finish().await;
+        assert_eq!(background.failure().now_or_never(), Some(()));
     }
 }

@@ -105,7 +105,7 @@ impl Chatlog {
             recovered: recovers,
             open: nobody_writes,
         };
-        background.spawn(drain.run(alive));
+        background.keep("message log drain", drain.run(alive));
         let writer = spool.writer();
         let strict = config.sync == config::Sync::Strict;
         let desk = Arc::new(place::Desk { backlog, spool, strict, clock: clock.clone(), free, _open: open });

@@ -155,7 +155,7 @@ impl Jobs {
         let schedule = Schedule::new(db, background, clock, zone, table(&shop, log.batch_interval)?);
         let stopping = CancellationToken::new();
         let bell = Arc::new(Notify::new());
-        background.spawn(watch(schedule.clone(), Arc::clone(&bell), stopping.clone()));
+        background.keep("schedule", watch(schedule.clone(), Arc::clone(&bell), stopping.clone()));
         let scheduler = background.run(async move {
             let scheduler = JobScheduler::new().await?;
             let tick = Tick::new_async(TICK, move |_, _| {

@@ -164,15 +164,18 @@ impl Quota {
             rounds: done,
             unclear: None,
         };
-        background.spawn(teller.work(Arc::downgrade(&holdings), calls, (closing.clone(), closed.clone())));
-        background.spawn(keeper::work(Arc::downgrade(&holdings), closing.clone()));
+        background.keep(
+            "lease worker",
+            teller.work(Arc::downgrade(&holdings), calls, (closing.clone(), closed.clone())),
+        );
+        background.keep("return of idle leases", keeper::work(Arc::downgrade(&holdings), closing.clone()));
         let heart = Heartbeat {
             db: db.clone(),
             current: Arc::clone(&current),
             clock: clock.clone(),
             every: heartbeat,
         };
-        background.spawn(heart.work(Arc::downgrade(&holdings), closing.clone()));
+        background.keep("heartbeat", heart.work(Arc::downgrade(&holdings), closing.clone()));
         let recovered = watch::Sender::new(earlier.is_empty());
         Self {
             holdings,

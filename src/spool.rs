@@ -220,7 +220,7 @@ impl Spool {
         let reader = Reader::new(Arc::clone(&shared), old);
         let mut task = Task::new(Arc::clone(&shared));
         task.look();
-        background.spawn(task.run());
+        background.keep("spool", task.run());
         Ok((Self { owner: Arc::new(Owner(shared)) }, reader))
     }
 

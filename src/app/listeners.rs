@@ -89,7 +89,7 @@ fn load_tls(
 ) -> anyhow::Result<Option<Arc<TlsKeys>>> {
     let Some(files) = &server.tls else { return Ok(None) };
     let keys = Arc::new(TlsKeys::load(files)?);
-    background.spawn(TlsWatch::new(Arc::clone(&keys), clock, metrics).run(shutdown));
+    background.keep("certificate reload", TlsWatch::new(Arc::clone(&keys), clock, metrics).run(shutdown));
     Ok(Some(keys))
 }
 

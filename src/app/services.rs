@@ -221,7 +221,7 @@ async fn keep_time(
     let (db, clock, metrics) = (db.clone(), clock.clone(), Arc::clone(metrics));
     let sources = timekeeper::Sources { db, clock, metrics };
     let timekeeper = background.run(Timekeeper::begin(sources)).await??;
-    background.spawn(timekeeper.work(draining));
+    background.keep("clock", timekeeper.work(draining));
     Ok(())
 }
 

@@ -69,7 +69,7 @@ pub async fn start(
     let Some(config) = config else { return Ok(()) };
     let webhook = Webhook::new(config)?;
     let deliveries = Arc::new(Deliveries { queue, webhook });
-    background.spawn(async move { deliveries.run(stop).await });
+    background.keep("webhook deliveries", async move { deliveries.run(stop).await });
     Ok(())
 }
 

@@ -113,7 +113,7 @@ impl Mailer {
         };
         let office = Office { from: mail.from.parse()?, way, draining };
         let (queue, letters) = mpsc::channel(QUEUE);
-        background.spawn(office.run(letters));
+        background.keep("mail", office.run(letters));
         Ok(Self { queue: Some(queue) })
     }
 

@@ -44,6 +44,8 @@ reasons! {
     DatabaseDamaged = "database_damaged", "the database is corrupt";
     /// An earlier run of this node may be alive, such as that of the folder of which this one is a copy.
     EarlierRunMayBeAlive = "earlier_run_may_be_alive", "an earlier run of this node may still be alive";
+    /// A task that the gateway cannot work without has panicked.
+    TaskFailed = "task_failed", "one of its tasks has failed, and it has to be restarted";
     /// The spool or its disk has no room for another conversation.
     MessageLogFull = "message_log_full", "the message log has no room";
     /// The machine's clock disagrees with the database's, or with the time that has passed, by more than a
