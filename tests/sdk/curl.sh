@@ -21,4 +21,14 @@ said "$answer" 'invalid_api_key'
 answer=$(ask "$TOLLGATE_USED_UP_KEY" '}')
 said "$answer" '^429$'
 said "$answer" 'insufficient_quota'
+# Refused while it still sends: the refusal is read, and the transfer is no error.
+long=$(mktemp)
+trap 'rm -f "$long"' EXIT
+{ printf '%s' "${body%\"\}\]}"; head -c 9000000 /dev/zero | tr '\0' x; printf '"}]}'; } >"$long"
+for key in "$TOLLGATE_USED_UP_KEY:^429$" "pe-xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx:^401$"; do
+  answer=$(curl --silent --show-error --max-time 20 --write-out '\n%{http_code}\n' \
+    "$TOLLGATE_URL/v1/chat/completions" -H "Authorization: Bearer ${key%%:*}" \
+    -H 'Content-Type: application/json' --data-binary "@$long")
+  said "$answer" "${key#*:}"
+done
 echo "curl ok"

@@ -65,6 +65,10 @@ const usedUp = await raised(OpenAI.RateLimitError, () => poor.chat.completions.c
 assert.equal(usedUp.code, "insufficient_quota");
 assert.equal(attempts.length, 1, `${attempts.length} attempts`);
 
+const long = [{ role: "user", content: "x".repeat(9 << 20) }];
+const early = await raised(OpenAI.RateLimitError, () => poor.chat.completions.create({ model, messages: long }));
+assert.equal(early.code, "insufficient_quota");
+
 if (TOLLGATE_HASTY_KEY) {
   const hurried = [];
   const hasty = client(TOLLGATE_HASTY_KEY, hurried);

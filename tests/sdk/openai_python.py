@@ -69,6 +69,15 @@ error = raised(openai.RateLimitError, lambda: poor.chat.completions.create(model
 assert error.code == "insufficient_quota" and error.type == "insufficient_quota", error.body
 assert len(attempts) == 1, f"{len(attempts)} attempts"
 
+# A refusal before the body is whole: it is read all the same, though the client sends on
+LONG = [{"role": "user", "content": "x" * (9 << 20)}]
+error = raised(openai.RateLimitError, lambda: poor.chat.completions.create(model=MODEL, messages=LONG))
+assert error.code == "insufficient_quota" and len(attempts) == 2, (error.body, len(attempts))
+attempts = Attempts()
+bad = client(BAD_KEY, attempts)
+error = raised(openai.AuthenticationError, lambda: bad.chat.completions.create(model=MODEL, messages=LONG))
+assert error.code == "invalid_api_key" and len(attempts) == 1, (error.body, len(attempts))
+
 # A rate limit: waited for and tried again
 if HASTY_KEY:
     attempts = Attempts()

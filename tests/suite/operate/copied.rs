@@ -134,6 +134,29 @@ async fn beside_the_running_original_a_copy_becomes_a_node_of_its_own() {
 }
 
 #[tokio::test]
+async fn a_new_folder_says_what_is_lost_if_it_replaces_one() {
+    let (copied, mut original) = Copied::new().await;
+    original.signal("KILL");
+    original.ends();
+    // The secrets were kept elsewhere, all else of the folder was not.
+    let data = copied.original.folder.path().join("data");
+    for entry in std::fs::read_dir(&data).unwrap() {
+        let path = entry.unwrap().path();
+        if !path.to_string_lossy().ends_with("_key") {
+            let gone =
+                if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+            gone.unwrap();
+        }
+    }
+    let again = copied.original.serve(&ENV).await;
+    let said = again.said();
+    for words in ["the data folder is new and the database knows other runs", "must outlive the process"] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+    copied.leave().await;
+}
+
+#[tokio::test]
 async fn a_paused_original_that_was_taken_over_spends_nothing_any_more() {
     let (copied, mut original) = Copied::new().await;
     original.signal("STOP");
