@@ -37,7 +37,7 @@ pub use self::load::{ConfigError, Options, locate};
 pub use self::mail::{Delivery, Mail, Smtp, SmtpEncryption};
 pub use self::matching::{Target, Unrouted, route_for};
 pub use self::secrets::{MissingSecret, RequireTotp, Secrets, Security};
-pub use self::webhooks::{Authz, WebhookEvent, Webhooks};
+pub use self::webhooks::{AskedIn, Authz, WebhookEvent, Webhooks};
 use crate::dialect::Dialect;
 use crate::plan::{AddressRules, Plans};
 

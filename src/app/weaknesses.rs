@@ -37,8 +37,8 @@ pub fn weaknesses(config: &Config, now: Timestamp) -> Vec<Finding> {
         warn(setting.to_owned(), format!("{error:#}"));
     }
     if !config.authz.charge.is_empty() && config.server.trusted_proxies.is_empty() {
-        let message = "costs no conversation while server.trusted_proxies is empty, since only a trusted proxy may say \
-             what a request is: name your proxy's network there";
+        let message = "answers 403 to every proxy that asks while server.trusted_proxies is empty, since only a trusted \
+             proxy may say what a request is: name your proxy's network there";
         warn("authz.charge".to_owned(), message.to_owned());
     }
     found

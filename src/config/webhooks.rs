@@ -41,6 +41,18 @@ pub enum WebhookEvent {
 pub struct Authz {
     /// Which requests of the apps that ask cost a conversation, besides those that say so themselves.
     pub charge: Vec<Charge>,
+    /// Where the asking proxy says what it is about to forward.
+    pub headers: AskedIn,
+}
+
+/// The headers in which a proxy names the method and the path that it was asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AskedIn {
+    /// `X-Original-Method` and `X-Original-URI`, as nginx is told to send.
+    #[default]
+    Original,
+    /// `X-Forwarded-Method` and `X-Forwarded-Uri`, as Traefik and Caddy send.
+    Forwarded,
 }
 
 /// `[webhooks]` before its secret is read.
@@ -107,7 +119,11 @@ pub(super) fn read(mut s: Section<'_>, base: &Path) -> WebhooksDraft {
 }
 
 pub(super) fn read_authz(mut s: Section<'_>) -> Authz {
-    let authz = Authz { charge: s.list("charge", forms::charge).unwrap_or_default() };
+    let families = forms::choice([("x-original", AskedIn::Original), ("x-forwarded", AskedIn::Forwarded)]);
+    let authz = Authz {
+        charge: s.list("charge", forms::charge).unwrap_or_default(),
+        headers: s.value_or("headers", families, AskedIn::default()),
+    };
     s.finish();
     authz
 }

@@ -4,12 +4,15 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{FromRequestParts, State};
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
 use utoipa::ToSchema;
+
+mod asked;
+
+use asked::Asked;
 
 use super::Control;
 use super::caller::{KeyHolder, Origin};
@@ -20,12 +23,6 @@ use super::problem::Problem;
 use super::verify;
 use crate::identity::Subject;
 use crate::limits::LimitError;
-use crate::listen::FromTrustedProxy;
-use crate::path::Path;
-
-/// The request that the app behind the asking proxy is about to get. Known only where the proxy is one
-/// we trust: anybody else may write the headers as they like.
-pub(super) struct Asked(Option<(Method, String)>);
 
 /// It may.
 #[derive(Serialize, ToSchema)]
@@ -39,10 +36,6 @@ struct Permission {
 
 /// Query parameters: what to hold the key against, and whether to charge.
 const PARAMS: [&str; 5] = ["charge", "scope", "model", "r_type", "limit_status"];
-
-/// Where proxies say the path and the method that were asked for: nginx by custom, Traefik and Caddy.
-const PATHS: [&str; 2] = ["x-original-uri", "x-forwarded-uri"];
-const METHODS: [&str; 2] = ["x-original-method", "x-forwarded-method"];
 
 const USER: HeaderName = HeaderName::from_static("x-tollgate-user");
 const PLAN: HeaderName = HeaderName::from_static("x-tollgate-plan");
@@ -60,7 +53,7 @@ const DENIED_BY: HeaderName = HeaderName::from_static("x-tollgate-denied-by");
     path = "/api/v1/authz",
     tag = "Apps",
     params(
-        ("charge" = Option<words::Flag>, Query, description = "Take one conversation for it."),
+        ("charge" = Option<words::Flag>, Query, description = "Take one conversation for it, whatever it is; `0` where nothing is said of a request."),
         ("scope" = Option<words::SearchWord>, Query, description = "A scope that the key must open."),
         ("model" = Option<words::SearchWord>, Query, description = "A model that the key must include."),
         ("r_type" = Option<words::SearchWord>, Query, description = "An `r_type` that the account must include."),
@@ -68,7 +61,7 @@ const DENIED_BY: HeaderName = HeaderName::from_static("x-tollgate-denied-by");
     ),
     responses(
         (status = 200, description = "It may. `X-Tollgate-User`, `-Plan`, `-Level` and `-Remaining` tell more.", body = Permission),
-        refused::NotIncluded, refused::DayUsedUp,
+        refused::NotIncluded, refused::DoubtfulRequest, refused::DayUsedUp,
     ),
 )]
 pub(super) async fn authz(
@@ -101,7 +94,7 @@ pub(super) async fn authz(
     path = "/api/v1/authz",
     tag = "Apps",
     params(
-        ("charge" = Option<words::Flag>, Query, description = "Take one conversation for it."),
+        ("charge" = Option<words::Flag>, Query, description = "Take one conversation for it, whatever it is; `0` where nothing is said of a request."),
         ("scope" = Option<words::SearchWord>, Query, description = "A scope that the key must open."),
         ("model" = Option<words::SearchWord>, Query, description = "A model that the key must include."),
         ("r_type" = Option<words::SearchWord>, Query, description = "An `r_type` that the account must include."),
@@ -109,7 +102,7 @@ pub(super) async fn authz(
     ),
     responses(
         (status = 200, description = "It may. `X-Tollgate-User`, `-Plan`, `-Level` and `-Remaining` tell more.", body = Permission),
-        refused::NotIncluded, refused::DayUsedUp,
+        refused::NotIncluded, refused::DoubtfulRequest, refused::DayUsedUp,
     ),
 )]
 pub(super) async fn authz_post(
@@ -142,7 +135,7 @@ async fn judge(
         LimitError::Rate { per_minute, retry_after } => Problem::TooFast { per_minute, retry_after },
         other => Problem::Unavailable(other.to_string()),
     })?;
-    let charges = params.flag("charge")? || asked.is_charged(control);
+    let charges = asked.is_charged(&control.authz, params)?;
     let day = if charges {
         verify::charge(control, &subject, origin, "authz").await?
     } else {
@@ -177,56 +170,4 @@ fn tell(headers: &mut HeaderMap, subject: &Subject, day: &Day) {
     }
     headers.insert(REMAINING, day.left.into());
     day.tell(headers);
-}
-
-// === impl Asked ===
-
-impl Asked {
-    fn is_charged(&self, control: &Control) -> bool {
-        let Some((method, path)) = &self.0 else { return false };
-        control.authz.charge.iter().any(|charge| charge.applies(method, &Path::new(path)))
-    }
-
-    fn of(headers: &HeaderMap) -> Option<(Method, String)> {
-        let word = |names: [&str; 2]| {
-            names.into_iter().find_map(|name| headers.get(name)).and_then(|value| value.to_str().ok())
-        };
-        let uri: Uri = word(PATHS)?.parse().ok()?;
-        let method = word(METHODS).map_or(Some(Method::GET), |name| name.parse().ok())?;
-        Some((method, uri.path().to_owned()))
-    }
-}
-
-impl FromRequestParts<Arc<Control>> for Asked {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, _: &Arc<Control>) -> Result<Self, Problem> {
-        let is_believed = parts.extensions.get::<FromTrustedProxy>().is_some();
-        Ok(Self(if is_believed { Self::of(&parts.headers) } else { None }))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use http::{HeaderMap, HeaderName, HeaderValue, Method};
-
-    use super::Asked;
-
-    fn of(pairs: &[(&'static str, &'static str)]) -> Option<(Method, String)> {
-        let pairs = pairs
-            .iter()
-            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
-        Asked::of(&pairs.collect::<HeaderMap>())
-    }
-
-    #[test]
-    fn what_was_asked_is_read_in_the_words_of_each_proxy() {
-        let nginx = [("x-original-uri", "/chat?x=1"), ("x-original-method", "POST")];
-        assert_eq!(of(&nginx), Some((Method::POST, "/chat".to_owned())));
-        let traefik = [("x-forwarded-uri", "/chat"), ("x-forwarded-method", "PUT")];
-        assert_eq!(of(&traefik), Some((Method::PUT, "/chat".to_owned())));
-        assert_eq!(of(&[("x-original-uri", "/a")]), Some((Method::GET, "/a".to_owned())));
-        assert_eq!(of(&[("x-original-method", "POST")]), None);
-        assert_eq!(of(&[("x-original-uri", "/a"), ("x-original-method", "A B")]), None);
-    }
 }

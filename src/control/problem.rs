@@ -58,6 +58,8 @@ pub(super) enum Problem {
     AddressNotAllowed,
     /// The plan, the key or the account leaves this out.
     NotIncluded(&'static str),
+    /// What the asking proxy says of the request does not tell whether it is charged: why.
+    DoubtfulRequest(&'static str),
     /// The caller is known, and their role may not do this.
     NotPermitted,
     /// The operator wants a second factor of this role, and this one has none yet.
@@ -151,6 +153,7 @@ impl Problem {
             Self::AccountDisabled => (S::FORBIDDEN, "account-disabled"),
             Self::AddressNotAllowed => (S::FORBIDDEN, "address-not-allowed"),
             Self::NotIncluded(_) => (S::FORBIDDEN, "not-included"),
+            Self::DoubtfulRequest(_) => (S::FORBIDDEN, "doubtful-request"),
             Self::NotPermitted => (S::FORBIDDEN, "not-permitted"),
             Self::TotpEnrolmentRequired => (S::FORBIDDEN, "totp-enrolment-required"),
             Self::EmailNotVerified => (S::FORBIDDEN, "email-not-verified"),
@@ -198,6 +201,7 @@ impl Problem {
             Self::AccountDisabled => "This account is disabled.".into(),
             Self::AddressNotAllowed => "Requests from your address are not allowed.".into(),
             Self::NotIncluded(what) => format!("This API key does not include that {what}.").into(),
+            Self::DoubtfulRequest(why) => (*why).into(),
             Self::NotPermitted => "Your role does not permit this.".into(),
             Self::TotpEnrolmentRequired => "A second factor is required here: enrol one first.".into(),
             Self::EmailNotVerified => "Verify your e-mail address first.".into(),

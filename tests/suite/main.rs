@@ -18,6 +18,7 @@ mod post_office;
 mod proof;
 mod proxy;
 mod sdk;
+mod spellings;
 mod upstream;
 mod watch;
 mod wire;

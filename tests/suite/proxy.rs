@@ -16,6 +16,7 @@ mod rates;
 mod refusals;
 mod routes;
 mod slow;
+mod spellings;
 mod tls;
 mod untouched;
 mod upgrade;

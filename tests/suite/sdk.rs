@@ -21,7 +21,7 @@ struct Stage {
     hasty: Option<String>,
 }
 
-fn tool(path: &str) -> PathBuf {
+pub(crate) fn tool(path: &str) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let tools =
         std::env::var_os("TOLLGATE_TEST_TOOLS").map_or_else(|| root.join("target/test-tools"), PathBuf::from);
@@ -30,7 +30,7 @@ fn tool(path: &str) -> PathBuf {
     tool
 }
 
-fn script(name: &str) -> PathBuf {
+pub(crate) fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sdk").join(name)
 }
 

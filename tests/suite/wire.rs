@@ -79,6 +79,16 @@ impl Wire {
         }
     }
 
+    /// The next head; nothing where the connection ends without one.
+    pub(crate) async fn head_if_any(&mut self) -> Option<Head> {
+        while memchr::memmem::find(&self.pending, b"\r\n\r\n").is_none() {
+            if self.more().await == 0 {
+                return None;
+            }
+        }
+        Some(self.head().await)
+    }
+
     /// The next answer with its body.
     pub(crate) async fn answer(&mut self) -> Heard {
         let head = self.head().await;

@@ -95,6 +95,8 @@ refusals! {
     met AddressNotAllowed = Problem::AddressNotAllowed;
     /// The plan, the key or the account leaves this out.
     own NotIncluded = Problem::NotIncluded("model");
+    /// The asking proxy does not say, or says in two ways, what the request is that it is about to forward.
+    own DoubtfulRequest = Problem::DoubtfulRequest("The path that the proxy was asked for is ambiguous.");
     /// The level of the caller does not permit this.
     met NotPermitted = Problem::NotPermitted;
     /// The operator wants a second factor of this role: enrol one first.
