@@ -110,6 +110,11 @@ pub(super) fn first(sockets: &[listen::WorkerSockets]) -> anyhow::Result<SocketA
 // === impl Starting ===
 
 impl Starting {
+    /// Whether the answer may be another one a moment later: only a liveness check never waits.
+    pub(super) fn is_worth_a_wait<B>(request: &Request<B>) -> bool {
+        request.uri().path() != "/livez"
+    }
+
     pub(super) async fn answer<B>(&self, request: &Request<B>) -> Response<Body> {
         let id = request.headers().get("x-request-id").and_then(|id| id.to_str().ok());
         let id = id.and_then(RequestId::parse).unwrap_or_else(RequestId::generate);

@@ -11,8 +11,9 @@ use std::time::Duration;
 use anyhow::Context;
 use http_body_util::Either;
 use prometheus_client::metrics::counter::Counter;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::LocalSet;
+use tokio::time::timeout;
 
 use super::door::{Door, Doors};
 use super::listeners::Starting;
@@ -48,6 +49,8 @@ struct Bench {
     starting: Starting,
 }
 
+/// How long a request waits that comes while the gateway starts: most starts take less.
+const MOST_STARTS: Duration = Duration::from_millis(500);
 /// How old the connection gauges may be.
 const COUNT_EVERY: Duration = Duration::from_secs(1);
 
@@ -144,13 +147,17 @@ fn run(bench: Bench, ready: oneshot::Sender<()>, delivered: oneshot::Receiver<De
     let Bench { sockets, acceptor, stop, starting } = bench;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     LocalSet::new().block_on(&runtime, async move {
-        let door: Rc<OnceCell<Door>> = Rc::default();
+        let (door, opened): (Rc<OnceCell<Door>>, Rc<Notify>) = Default::default();
         // From here on the kernel queues clients for this worker.
         let _ = ready.send(());
-        let answering = Rc::clone(&door);
+        let (answering, opening) = (Rc::clone(&door), Rc::clone(&opened));
         let service = move |conn: Rc<listen::Conn>, req| {
-            let (door, starting) = (Rc::clone(&answering), starting.clone());
+            let (door, opening, starting) = (Rc::clone(&answering), Rc::clone(&opening), starting.clone());
             async move {
+                let opened = opening.notified();
+                if door.get().is_none() && Starting::is_worth_a_wait(&req) {
+                    let _ = timeout(MOST_STARTS, opened).await;
+                }
                 match door.get() {
                     Some(door) => door.answer(conn, req).await,
                     None => starting.answer(&req).await.map(Either::Right),
@@ -160,6 +167,7 @@ fn run(bench: Bench, ready: oneshot::Sender<()>, delivered: oneshot::Receiver<De
         let furnishing = async {
             let Ok(Delivery { doors, done }) = delivered.await else { return };
             let made = doors().map(|made| drop(door.set(made)));
+            opened.notify_waiters();
             let _ = done.send(made);
         };
         let (served, ()) = tokio::join!(listen::serve(sockets, acceptor, service, stop), furnishing);

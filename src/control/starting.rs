@@ -1,7 +1,7 @@
 //! What a gateway answers that is still starting: it is alive, and takes no work yet.
 //!
 //! The database may be migrated, checked or waited for meanwhile, for minutes. An orchestrator that asks
-//! `/livez` must not restart the process for that.
+//! `/livez` must not restart the process for that. Other requests wait for half a second first.
 
 use axum::Json;
 use axum::body::Body;

@@ -28,8 +28,10 @@ async fn asked(site: &Site, path: &str) -> (u16, Option<String>, Value) {
 async fn is_starting(site: &Site) {
     assert_eq!(asked(site, "/livez").await.0, 200);
     for path in ["/readyz", "/health", "/v1/models", "/api/v1/info", "/metrics", "/"] {
+        let begun = Instant::now();
         let (status, wait, body) = asked(site, path).await;
         assert_eq!((status, wait.as_deref()), (503, Some("2")), "{path}: {body}");
+        assert!(begun.elapsed() >= Duration::from_millis(500), "{path}: most starts take less");
         assert_eq!(body["reasons"], serde_json::json!(["starting"]), "{path}: {body}");
     }
 }
