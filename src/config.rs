@@ -312,7 +312,7 @@ pub struct Route {
     pub identity_headers: bool,
     /// JSON pointer (RFC 6901) to the answer's text in a plain app's JSON, such as `/reply`.
     pub answer: Option<String>,
-    /// Whether a conversation that the upstream answers 400, 404 or 422 is given back.
+    /// Whether a conversation that the upstream answers 400, 404, 422 or with a redirect is given back.
     pub refund_client_errors: bool,
     /// Whether the upstream's own `x-ratelimit-*`, `set-cookie`, `server` … reach the client.
     pub keep_upstream_headers: bool,

@@ -23,6 +23,7 @@ mod collected;
 mod ending;
 mod entitled;
 mod headers;
+mod location;
 mod outgoing;
 mod presented;
 mod refusal;

@@ -103,6 +103,7 @@ impl Ending {
     #[must_use]
     pub fn reason(self) -> &'static str {
         match self {
+            Self::UpstreamError(300..=399) => "upstream_redirect",
             Self::UpstreamError(408) => "upstream_timeout_status",
             Self::UpstreamError(429) => "upstream_rate_limit",
             Self::UpstreamError(status) if status >= 500 => "upstream_server_error",

@@ -122,7 +122,8 @@ impl Meter {
     /// The head of an answer came: from now on this row has a status.
     pub(super) fn answered(&mut self, answer: Answer) {
         if let Some(open) = &mut self.open {
-            if answer.status >= 400 {
+            // A redirect is no answer either: the client is to ask again elsewhere.
+            if answer.status >= 300 {
                 open.ending = Ending::UpstreamError(answer.status);
             }
             open.answer = Some(answer);
@@ -241,12 +242,12 @@ impl Drop for Meter {
 }
 
 /// What a conversation that ended so should cost. It goes back when the upstream refused, or when
-/// nothing of an answer could be passed on and the client had not left; the client's own mistakes go
-/// back too, where the route is `forgiving`.
+/// nothing of an answer could be passed on and the client had not left; redirects and
+/// the client's own mistakes go back too, where the route is `forgiving`.
 fn wanted(ending: Ending, answered: bool, forgiving: bool) -> Verdict {
     let refused = match ending {
         Ending::UpstreamError(401 | 403 | 408 | 429 | 500..) => true,
-        Ending::UpstreamError(400 | 404 | 422) => forgiving,
+        Ending::UpstreamError(300..=399 | 400 | 404 | 422) => forgiving,
         _ => false,
     };
     let nothing_came = !answered

@@ -11,6 +11,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::ask::AskError;
 use super::ending::{Meter, Open};
 use super::headers;
+use super::location;
 use super::outgoing::{Outgoing, Progress};
 use super::refusal::Refusal;
 use super::upgrade;
@@ -230,6 +231,9 @@ fn receive(mut response: Response<Incoming>, mut lent: Lent, meter: &mut Meter) 
     });
     let keep = route.is_some_and(|route| route.keep_upstream_headers);
     let doubtful = headers::from_upstream(response.headers_mut(), keep);
+    if let Some(route) = route {
+        location::rewrite(response.headers_mut(), lent.config(), route);
+    }
     headers::mark_stream(response.headers_mut(), framing);
     // Each hop names its own version (RFC 9110 §2.5); the listener fits ours to the client's.
     *response.version_mut() = Version::HTTP_11;

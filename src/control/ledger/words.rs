@@ -22,6 +22,7 @@ fn happened(reason: &str) -> &str {
         "upstream_server_error" => "the upstream failed",
         "upstream_rate_limit" => "the upstream was asked too fast",
         "upstream_timeout_status" => "the upstream gave up waiting",
+        "upstream_redirect" => "the upstream sent the client elsewhere",
         "upstream_client_error" => "the upstream refused it",
         "upstream_unreachable" => "the upstream could not be reached",
         "upstream_eof" => "the upstream stopped in the middle",
@@ -60,7 +61,7 @@ mod tests {
     #[test]
     fn every_ending_has_words() {
         let waits = [Waited::Connect, Waited::FirstByte, Waited::Idle, Waited::Total].map(Ending::TimedOut);
-        let errors = [400, 408, 429, 500].map(Ending::UpstreamError);
+        let errors = [307, 400, 408, 429, 500].map(Ending::UpstreamError);
         let others = [
             Ending::Complete,
             Ending::Length,

@@ -94,8 +94,73 @@ async fn redirects_are_the_clients_to_follow() {
         .upstream
         .next(crate::upstream::Answer::bytes("text/plain", "").status(307).header("location", &location));
     let request = format!("GET /v1/models HTTP/1.1\r\nhost: gate\r\nx-api-key: {}\r\n\r\n", ann.key);
-    assert_eq!(exchange(world.addr, request).await.status(), 307);
+    let heard = exchange(world.addr, request).await;
+    assert_eq!((heard.status(), heard.header("location")), (307, Some(location.as_str())));
     assert_eq!(canary.connections(), 0);
+}
+
+#[tokio::test]
+async fn a_redirect_to_the_upstream_itself_is_told_as_the_client_sees_it() {
+    let world = World::with(|setup| {
+        setup.add(
+            "[[upstreams]]\nname = \"model\"\nurl = \"UPSTREAM/base\"\n\
+             [[routes]]\nprefix = \"/v1\"\nupstream = \"model\"\n\
+             [[routes]]\nprefix = \"/app\"\nupstream = \"model\"\nstrip_prefix = true",
+        );
+    })
+    .await;
+    let ann = world.user("ann").await;
+    let (url, port) = (world.upstream.url(), world.upstream.addr.port());
+    let cases = [
+        (format!("{url}/base/v1/x?y=1#z"), "/v1/x?y=1#z", "/app/v1/x?y=1#z"),
+        (format!("HTTP://127.0.0.1:{port}/base"), "/", "/app"),
+        (format!("https://localhost:{port}/base/v1/"), "/v1/", "/app/v1/"),
+        (format!("http://[::1]:{port}/base/v1"), "/v1", "/app/v1"),
+        (format!("//127.0.0.1:{port}/base/v1"), "/v1", "/app/v1"),
+        (format!("http:\\\\127.0.0.1:{port}\\base\\v1"), "/v1", "/app/v1"),
+        (format!("http://u:p@127.0.0.1:{port}/base/v1"), "/v1", "/app/v1"),
+        (format!("{url}/base//evil.example/x"), "/.//evil.example/x", "/app//evil.example/x"),
+        (format!("{url}/outside"), "/outside", "/app/outside"),
+        (format!("{url}/based"), "/based", "/app/based"),
+        (format!("{url}?x"), "/?x", "/app?x"),
+        ("/base/v1/y".to_owned(), "/v1/y", "/app/v1/y"),
+        ("../y".to_owned(), "../y", "../y"),
+        (format!("http://127.0.0.1:{}/base", port - 1), "", ""),
+        ("https://elsewhere.example/base/v1".to_owned(), "", ""),
+    ];
+    for (given, plain, stripped) in &cases {
+        for (path, expected) in [("/v1/models", plain), ("/app/models", stripped)] {
+            let expected = if expected.is_empty() { given.as_str() } else { expected };
+            for name in ["location", "content-location", "operation-location"] {
+                let answer = crate::upstream::Answer::bytes("text/plain", "").status(307);
+                world.upstream.next(answer.header(name, given));
+                let request = format!("GET {path} HTTP/1.1\r\nhost: gate\r\nx-api-key: {}\r\n\r\n", ann.key);
+                let heard = exchange(world.addr, request).await;
+                assert_eq!((heard.status(), heard.header(name)), (307, Some(expected)), "{name}: {given}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_redirect_costs_nothing_as_long_as_the_day_has_refunds() {
+    let world = World::start().await;
+    let ann = world.user("ann").await;
+    let chat = async |status| {
+        let answer = crate::upstream::Answer::bytes("text/plain", "elsewhere").status(status);
+        world.upstream.next(answer.header("location", "/v1/chat/completions"));
+        let request = format!(
+            "POST /v1/chat/completions/ HTTP/1.1\r\nhost: gate\r\nx-api-key: {}\r\ncontent-type: application/json\r\ncontent-length: 13\r\n\r\n{{\"model\":\"m\"}}",
+            ann.key,
+        );
+        assert_eq!(exchange(world.addr, request).await.status(), status);
+        world.left(&ann).await
+    };
+    for status in [301, 302, 303, 307, 308] {
+        assert_eq!(chat(status).await, 10, "{status}");
+    }
+    assert!(world.rows_when(5).await.iter().all(|row| row["reason"] == "upstream_redirect"));
+    assert_eq!(chat(307).await, 9, "a day of ten has five refunds");
 }
 
 #[tokio::test]
