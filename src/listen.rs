@@ -14,11 +14,13 @@
 mod caps;
 mod client_ip;
 mod leftover;
+mod malformed;
 mod pace;
 mod protocol;
 mod reply;
 mod sockets;
 mod tls;
+mod unpushed;
 mod watch;
 mod window;
 mod wire;

@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::convert::Infallible;
 use std::error::Error;
+use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -19,14 +20,16 @@ use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 
 use super::caps::Admission;
+use super::malformed::malformed;
 use super::reply::{Handed, Reply, unless_stalled};
+use super::unpushed::Unpushed;
 use super::watch::{End, Patience, Pulse, drive};
 use super::wire::Wire;
 use super::{Acceptor, Conn, Stop};
@@ -50,6 +53,11 @@ const H2_PENDING_RESETS: usize = 20;
 const H2_LOCAL_RESETS: usize = 128;
 /// How often an HTTP/2 client is asked whether it is there, and how long it may take to say so.
 const H2_PING: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(10));
+
+/// What plain HTTP is told where TLS is spoken, and how much of it is read afterwards.
+const PLAIN_REFUSAL: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain; charset=utf-8\r\n\
+    content-length: 44\r\nconnection: close\r\n\r\nThis port speaks TLS: use https:// with it.\n";
+const PLAIN_REST: u64 = 64 * 1024;
 
 /// A connection that was let in.
 pub(super) struct Connection<S> {
@@ -92,11 +100,21 @@ where
     /// TLS first; ALPN says which HTTP (none means HTTP/1.1).
     pub(super) async fn serve_tls(self, tls: TlsAcceptor, stream: TcpStream) {
         let acceptor = Arc::clone(self.admission.acceptor());
-        let handshake = timeout(acceptor.limits.tls_handshake_timeout, tls.accept(stream));
+        let patience = acceptor.limits.tls_handshake_timeout;
+        let handshake = async {
+            if speaks_plainly(&stream).await? { Ok(Err(stream)) } else { tls.accept(stream).await.map(Ok) }
+        };
+        let handshake = timeout(patience, handshake);
         let Some(shaken) = self.unless_over(handshake).await else { return };
-        let Ok(Ok(stream)) = shaken else {
-            acceptor.connected.failed_handshakes.fetch_add(1, Ordering::Relaxed);
-            return;
+        let stream = match shaken.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+            Ok(Ok(stream)) => stream,
+            failed => {
+                acceptor.connected.failed_handshakes.fetch_add(1, Ordering::Relaxed);
+                if let Ok(Err(plain)) = failed {
+                    self.unless_over(timeout(patience, refuse_plain(plain))).await;
+                }
+                return;
+            }
         };
         let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
         let pulse = Pulse::new(Instant::now(), Arc::clone(self.admission.seat()));
@@ -169,7 +187,8 @@ where
     {
         let acceptor = Arc::clone(self.admission.acceptor());
         let limits = &acceptor.limits;
-        let wire = Wire::new(io, first, Arc::clone(&pulse), self.admission);
+        let preface = H2_PREFACE.len().saturating_sub(first.len());
+        let wire = Wire::new(Unpushed::new(io, preface), first, Arc::clone(&pulse), self.admission);
         let streams =
             Streams { tasks: self.tasks, acceptor: Arc::clone(&acceptor), next: Rc::new(RefCell::new(None)) };
         let dispatch = Dispatch {
@@ -212,7 +231,7 @@ impl<S> Dispatch<S> {
         let handed = self.streams.as_ref().map(Streams::announce);
         let version = request.version();
         let stop = Rc::clone(&self.stop);
-        let answer = match self.oversize(&request) {
+        let answer = match self.unfit(&request) {
             Some(status) => Err(status),
             None => Ok((self.service)(Rc::clone(&self.conn), request)),
         };
@@ -229,8 +248,11 @@ impl<S> Dispatch<S> {
         }
     }
 
-    /// The limits on heads that hyper has no setting for, or not in both protocols.
-    fn oversize(&self, request: &Request<Incoming>) -> Option<StatusCode> {
+    /// The rules and limits for heads that hyper has no setting for, or not in both protocols.
+    fn unfit(&self, request: &Request<Incoming>) -> Option<StatusCode> {
+        if let Some(status) = malformed(request) {
+            return Some(status);
+        }
         let limits = &self.acceptor.limits;
         let uri = request.uri();
         let target = uri.path_and_query().map_or(0, |target| target.as_str().len())
@@ -278,6 +300,22 @@ impl<F: Future<Output = ()> + 'static> Executor<F> for Streams {
             }
         }));
     }
+}
+
+/// Whether a client begins with a method's name where a TLS record (RFC 8446 §5.1) is expected.
+async fn speaks_plainly(stream: &TcpStream) -> io::Result<bool> {
+    let mut first = [0];
+    Ok(stream.peek(&mut first).await? == 1 && first.iter().all(u8::is_ascii_alphabetic))
+}
+
+/// Answers plain HTTP on a TLS port with HTTP: a TLS alert would read as HTTP/0.9.
+async fn refuse_plain(mut stream: TcpStream) -> io::Result<()> {
+    stream.write_all(PLAIN_REFUSAL).await?;
+    stream.shutdown().await?;
+    // What was sent is read, for a while, so that the answer is not lost to a reset.
+    let mut rest = tokio::io::sink();
+    tokio::io::copy(&mut stream.take(PLAIN_REST), &mut rest).await?;
+    Ok(())
 }
 
 /// Reads until it is certain whether the client begins with HTTP/2's preface. Empty when the client

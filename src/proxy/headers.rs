@@ -32,7 +32,8 @@ pub(super) const ERROR_SOURCE: HeaderName = HeaderName::from_static("x-tollgate-
 pub(super) fn toward_upstream(parts: &mut Parts, upstream: &Upstream, open: &Open, tls: bool) {
     let named = named_by_connection(&parts.headers);
     let given = std::mem::take(&mut parts.headers);
-    let host = given.get(HOST).cloned();
+    let authority = parts.uri.authority().and_then(|name| HeaderValue::from_str(name.as_str()).ok());
+    let host = authority.or_else(|| given.get(HOST).cloned());
     let mut kept = HeaderMap::with_capacity(given.len() + 4);
     let mut last = None;
     for (name, value) in given {

@@ -112,10 +112,14 @@ impl Body for Outgoing {
 
 impl Through {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, NotPassed>>> {
-        match ready!(Pin::new(&mut self.inner).poll_frame(cx)) {
-            None => Poll::Ready(None),
-            Some(Err(error)) => Poll::Ready(Some(self.fail(error.into()))),
-            Some(Ok(frame)) => Poll::Ready(Some(self.pass(frame))),
+        loop {
+            return match ready!(Pin::new(&mut self.inner).poll_frame(cx)) {
+                None => Poll::Ready(None),
+                Some(Err(error)) => Poll::Ready(Some(self.fail(error.into()))),
+                // A field that may not stand in a head could come after the body: trailers go no further.
+                Some(Ok(frame)) if !frame.is_data() => continue,
+                Some(Ok(frame)) => Poll::Ready(Some(self.pass(frame))),
+            };
         }
     }
 
