@@ -25,6 +25,7 @@ use crate::store::presence::Presence;
 use crate::store::{Db, SlowReads};
 use crate::telemetry::Metrics;
 
+mod changes;
 mod database;
 mod descriptors;
 mod door;
@@ -39,6 +40,7 @@ mod stop;
 mod weaknesses;
 mod worker;
 
+pub use changes::changes;
 use door::{Door, Hallway};
 use listeners::{Listeners, Starting};
 pub use preflight::{folders, preflight};

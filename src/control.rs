@@ -69,6 +69,7 @@ mod session;
 mod slow_reads;
 mod staff;
 mod starting;
+mod toll;
 mod totp;
 mod trail;
 mod usage;

@@ -20,6 +20,7 @@ pub mod erasure;
 pub mod fingerprint;
 pub mod key;
 pub mod password;
+pub mod presented;
 pub mod seal;
 pub mod strength;
 pub mod ticket;

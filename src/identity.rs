@@ -3,6 +3,7 @@
 //! The directory answers from memory. A key is read from the database on its first use, once for
 //! any number of waiters, and again when what is known of it has aged.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -157,6 +158,20 @@ impl Directory {
             (Err(_), Some(known)) if known.age(now) < STALE => self.open(&known),
             (Err(_), _) => Err(IdentifyError::StoreDown),
         }
+    }
+
+    /// Whether a key is in memory already and opens something from this address, so that using it costs no
+    /// lookup of an unknown key.
+    #[must_use]
+    pub fn recalls(&self, key: &PlainKey, from: IpAddr) -> bool {
+        let known = self.0.table.get(&key.digest(&self.0.pepper));
+        let is_good = |known: &Known| {
+            let subject = &known.subject;
+            known.is_active
+                && !subject.has_expired(self.0.clock.now())
+                && subject.permits_address(from).is_ok()
+        };
+        known.is_some_and(|known| is_good(&known))
     }
 
     /// What the database knows of a key, read now and not remembered; it does not count as a use.

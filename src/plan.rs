@@ -19,7 +19,7 @@ pub struct Plan {
     pub scopes: Permitted,
     /// Which models may be asked for.
     pub models: Permitted,
-    /// How fast one key may ask.
+    /// How fast one user may ask, and how fast a key of its own plan.
     pub rates: Rates,
     /// How many conversations a day.
     pub allowance: Allowance,
@@ -53,11 +53,11 @@ pub struct Allowance {
 /// A token bucket: `burst` at once, then `per_minute` evenly spread. 0 means no limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Rates {
-    /// Sustained requests in a minute; 0 for no limit.
+    /// Sustained requests in a minute; 0 where the plan sets none, so that the default of all users holds.
     pub per_minute: u32,
     /// Requests at once before the sustained rate binds; 0 means `per_minute`.
     pub burst: u32,
-    /// Requests of one key in flight at a time; 0 for no limit.
+    /// Requests in flight at a time; 0 for no limit.
     pub parallel: u32,
 }
 

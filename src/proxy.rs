@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode, Uri};
+use http::header::ACCESS_CONTROL_REQUEST_METHOD;
+use http::{Method, Request, Response, StatusCode, Uri};
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
@@ -40,6 +41,7 @@ pub use tee::{BrokeOff, TeeBody};
 use ask::Bounds;
 use capture::Capture;
 use ending::{Admitted, Meter, Open};
+use presented::NoKey;
 use refusal::Refusal;
 use route::{Route, Routes};
 use send::Reply;
@@ -54,7 +56,7 @@ use crate::dialect::error::{ErrorText, error_event};
 use crate::dialect::{Call, Dialect, Framing};
 use crate::identity::{Directory, Subject};
 use crate::ids::RequestId;
-use crate::limits::{Limits, Slot};
+use crate::limits::{Limits, Loan, Slot};
 use crate::listen::{self, ClientIps, Conn, RequestBody};
 use crate::quota::{Quota, Reservation};
 use crate::telemetry::Metrics;
@@ -198,12 +200,16 @@ impl Proxy {
         let route = self.routes.find(req)?;
         let client = upgrade::offered(req, route)?;
         let ip = shared.client_ips.resolve(arrival.conn.peer.ip(), req.headers())?.0;
-        // Before the key: a stranger's guesses must not reach the database unmetered.
-        let standing = shared.limits.address(ip)?;
-        let key = presented::take(req)?;
-        let subject = shared.directory.identify(&key).await?;
+        // Before an unknown key is looked up: guesses must not reach the database unmetered.
+        let key = presented::take(req);
+        let is_known = key.as_ref().is_ok_and(|key| shared.directory.recalls(key, ip));
+        let is_free = is_known || matches!(key, Err(NoKey::Missing)) && is_preflight(req);
+        let loan = if is_free { None } else { shared.limits.lend(ip).await? };
+        let subject = shared.directory.identify(&key?).await?;
+        subject.permits_address(ip)?;
+        loan.map(Loan::give_back);
+        let slot = shared.limits.take(&subject.pace())?;
         subject.permits(&route.config.scope, ip)?;
-        let slot = shared.limits.take(&subject.plan.rates, (subject.user, subject.key), standing)?;
         if route.charges(req.method(), req.uri().path()) {
             shared.quota.peek(subject.user, &subject.allowance).await?;
         }
@@ -295,6 +301,11 @@ impl Proxy {
         let label = Answer { route, status: status.as_u16(), source };
         self.shared.metrics.requests.get_or_create(&label).inc();
     }
+}
+
+/// Whether a browser asks beforehand what it may ask (Fetch §3.2.2), which it does without credentials.
+fn is_preflight<B>(req: &Request<B>) -> bool {
+    req.method() == Method::OPTIONS && req.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD)
 }
 
 /// What a stream that we end says last.

@@ -19,6 +19,7 @@ pub(crate) fn check(file: Option<&Path>, json: bool) -> anyhow::Result<()> {
     let config = match loaded.and_then(against_the_database) {
         Ok(mut config) => {
             config.warnings.extend(app::weaknesses(&config, Clock::system().now()));
+            config.notes.extend(app::changes(&config));
             config
         }
         Err(error) if json => {

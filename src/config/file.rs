@@ -164,9 +164,11 @@ fn tls(mut s: Section<'_>, base: &Path) -> Option<Tls> {
 }
 
 fn connections(mut s: Section<'_>) -> Connections {
+    let max = s.value_or("max", forms::whole(1..=MANY), 20_000);
+    let per_address = (max / 4).clamp(1, 1024);
     let connections = Connections {
-        max: s.value_or("max", forms::whole(1..=MANY), 20_000),
-        max_per_address: s.value_or("max_per_address", forms::whole(1..=MANY), 256),
+        max,
+        max_per_address: s.value_or("max_per_address", forms::whole(1..=MANY), per_address),
         tls_handshake_timeout: s.value_or("tls_handshake_timeout", forms::duration, seconds(10)),
         head_timeout: s.value_or("head_timeout", forms::duration, seconds(10)),
         keep_alive_timeout: s.value_or("keep_alive_timeout", forms::duration, seconds(60)),

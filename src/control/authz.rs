@@ -19,10 +19,9 @@ use super::caller::{KeyHolder, Origin};
 use super::openapi::{refused, words};
 use super::pace::Day;
 use super::paging::Params;
-use super::problem::Problem;
+use super::problem::{DENIED_BY, Problem};
 use super::verify;
 use crate::identity::Subject;
-use crate::limits::LimitError;
 
 /// It may.
 #[derive(Serialize, ToSchema)]
@@ -41,7 +40,6 @@ const USER: HeaderName = HeaderName::from_static("x-tollgate-user");
 const PLAN: HeaderName = HeaderName::from_static("x-tollgate-plan");
 const LEVEL: HeaderName = HeaderName::from_static("x-tollgate-level");
 const REMAINING: HeaderName = HeaderName::from_static("x-tollgate-remaining");
-const DENIED_BY: HeaderName = HeaderName::from_static("x-tollgate-denied-by");
 
 /// Says whether a key may do something.
 ///
@@ -130,11 +128,6 @@ async fn judge(
         other => other,
     })?;
     entitled(&subject, params)?;
-    let rate = control.limits.key(&subject.plan.rates, subject.key);
-    rate.map_err(|error| match error {
-        LimitError::Rate { per_minute, retry_after } => Problem::TooFast { per_minute, retry_after },
-        other => Problem::Unavailable(other.to_string()),
-    })?;
     let charges = asked.is_charged(&control.authz, params)?;
     let day = if charges {
         verify::charge(control, &subject, origin, "authz").await?

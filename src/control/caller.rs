@@ -17,8 +17,10 @@ use serde_json::Value;
 use super::Control;
 use super::problem::Problem;
 use super::rights::{Action, Role};
+use super::toll::Toll;
 use crate::clock::{Clock, Timestamp};
 use crate::credential::key::PlainKey;
+use crate::credential::presented::{self, NoKey};
 use crate::credential::token::Audience;
 use crate::identity::Subject;
 use crate::ids::{AdminId, RequestId, SessionId, StaffId, UserId};
@@ -58,9 +60,6 @@ pub(super) struct Origin {
     pub(super) request_id: RequestId,
     pub(super) at: Timestamp,
 }
-
-/// Headers in which a key may be given, besides `Authorization`.
-const KEY_HEADERS: [&str; 2] = ["x-api-key", "api-key"];
 
 // === impl UserSession ===
 
@@ -153,21 +152,20 @@ impl FromRequestParts<Arc<Control>> for KeyHolder {
         let origin = Origin::of(&parts.extensions, &control.clock)?;
         let subject = control.directory.identify(&key).await?;
         subject.permits_address(origin.ip).map_err(|_| Problem::AddressNotAllowed)?;
+        if let Some(toll) = parts.extensions.get::<Toll>() {
+            toll.settle(control, &subject, parts.extensions.get::<Action>().copied())?;
+        }
         permit(Some(Role::KeyHolder), parts)?;
         Ok(Self(subject))
     }
 }
 
-/// The one key of a request. What does not begin like ours is somebody else's and passed over.
+/// The one key of a request.
 fn presented_key(headers: &HeaderMap) -> Result<PlainKey, Problem> {
-    let named = KEY_HEADERS.iter().flat_map(|name| headers.get_all(*name));
-    let named = named.filter_map(|value| value.to_str().ok()).map(str::trim);
-    let mut ours = bearers(headers).chain(named).filter(|text| PlainKey::looks_like_ours(text));
-    let key = ours.next().ok_or(Problem::UnknownKey)?;
-    if ours.any(|other| other != key) {
-        return Err(Problem::AmbiguousKey);
-    }
-    PlainKey::parse(key).map_err(|_| Problem::UnknownKey)
+    presented::find(headers).map_err(|error| match error {
+        NoKey::TwoKeys => Problem::AmbiguousKey,
+        NoKey::Missing | NoKey::Malformed => Problem::UnknownKey,
+    })
 }
 
 /// The only bearer token of a request.
@@ -252,7 +250,10 @@ mod tests {
     #[test]
     fn a_key_is_found_wherever_a_client_may_put_it() {
         let bearer = format!("bEaReR  {KEY}");
-        for place in [("authorization", bearer.as_str()), ("x-api-key", KEY), ("api-key", KEY)] {
+        let protocol = format!("realtime, openai-insecure-api-key.{KEY}");
+        let named = ["x-api-key", "api-key", "x-goog-api-key"].map(|name| (name, KEY));
+        let others = [("authorization", bearer.as_str()), ("sec-websocket-protocol", &protocol)];
+        for place in named.into_iter().chain(others) {
             assert_eq!(found(&[place]).unwrap(), KEY, "{place:?}");
         }
         assert_eq!(found(&[("authorization", "Bearer sk-theirs"), ("x-api-key", KEY)]).unwrap(), KEY);

@@ -14,7 +14,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use super::Control;
 use super::health::readiness::Reason;
-use super::problem::{self, Problem};
+use super::problem::{self, DENIED_BY, Problem};
 use crate::ids::RequestId;
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::ApiAnswer;
@@ -40,6 +40,9 @@ pub(super) async fn wrap(State(control): State<Arc<Control>>, mut request: Reque
     let mut response = caught(next.run(request), &control.metrics).await;
     if asks_for_options && response.status() == StatusCode::METHOD_NOT_ALLOWED {
         response = options_of(&response);
+    }
+    if let Some(code) = problem::code_of(&response).filter(|_| response.headers().contains_key(DENIED_BY)) {
+        control.metrics.deny(code);
     }
     let mut response = problem::finish(response, &request_id, control.clock.now());
     let answer = ApiAnswer { method, route, status: response.status().as_u16() };

@@ -1,4 +1,4 @@
-//! How fast one address may call `/api/v1`, and what every answer there says about it.
+//! How fast one address, or the user of a key, may call `/api/v1`, and what every answer there says about it.
 //!
 //! Two header families tell the same: the seed's `X-RateLimit-*`, and `RateLimit-Policy` and
 //! `RateLimit` (draft-ietf-httpapi-ratelimit-headers-10).
@@ -14,6 +14,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use super::Control;
 use super::caller::Origin;
 use super::problem::{Problem, whole_seconds};
+use super::toll;
 use crate::clock::Timestamp;
 use crate::limits::LimitError;
 
@@ -49,8 +50,8 @@ const STATE: HeaderName = HeaderName::from_static("ratelimit");
 const MINUTE: u64 = 60;
 const DAY: u64 = 86_400;
 
-/// Middleware: takes one request from the address's bucket on `/api/v1`; other paths pass.
-pub(super) async fn keep(State(control): State<Arc<Control>>, request: Request, next: Next) -> Response {
+/// Middleware: takes one request from the address's bucket on `/api/v1`, until a good key pays it back; other paths pass.
+pub(super) async fn keep(State(control): State<Arc<Control>>, mut request: Request, next: Next) -> Response {
     if !is_limited(request.uri().path()) {
         return next.run(request).await;
     }
@@ -58,8 +59,9 @@ pub(super) async fn keep(State(control): State<Arc<Control>>, request: Request, 
         Ok(origin) => origin,
         Err(problem) => return problem.into_response(),
     };
-    let standing = match control.limits.address(origin.ip) {
-        Ok(standing) => standing,
+    let asked = (request.method(), request.uri().path());
+    let toll = match toll::begin(&control, asked, request.headers(), &origin).await {
+        Ok(toll) => toll,
         Err(LimitError::Rate { per_minute, retry_after }) => {
             let mut response = Problem::TooFast { per_minute, retry_after }.into_response();
             let limit = i64::from(per_minute);
@@ -68,8 +70,9 @@ pub(super) async fn keep(State(control): State<Arc<Control>>, request: Request, 
         }
         Err(other) => return Problem::Unavailable(other.to_string()).into_response(),
     };
+    request.extensions_mut().insert(toll.clone());
     let mut response = next.run(request).await;
-    if let Some(standing) = standing {
+    if let Some(standing) = toll.standing() {
         let limit = i64::from(standing.per_minute);
         let remaining = i64::from(standing.remaining).min(limit);
         Told::of_minute(limit, remaining, standing.full_in, origin.at).tell(response.headers_mut());

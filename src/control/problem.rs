@@ -9,7 +9,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::header::{CONNECTION, RETRY_AFTER, WWW_AUTHENTICATE};
-use http::{HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue, StatusCode};
 use serde_json::Value;
 
 use super::health::readiness::Reason;
@@ -25,7 +25,7 @@ use crate::store::{NoTurn, StoreError};
 
 mod details;
 
-pub(super) use details::{Document, finish};
+pub(super) use details::{Document, code_of, finish};
 
 use details::Draft;
 
@@ -108,11 +108,16 @@ pub(super) enum Problem {
     SlowReadsBusy(NoTurn),
     /// This instance is not taking work.
     NotReady(Vec<Reason>),
+    /// The log has no room for the conversation.
+    LogFull,
     /// Something below cannot answer now.
     Unavailable(String),
     /// A mistake of ours.
     Internal(String),
 }
+
+/// Which rule refused: a code, the same on the data plane.
+pub(super) const DENIED_BY: HeaderName = HeaderName::from_static("x-tollgate-denied-by");
 
 /// Seconds after which a client may try again when nobody knows better.
 const SOON: Duration = Duration::from_secs(2);
@@ -140,45 +145,48 @@ impl Problem {
     fn kind(&self) -> (StatusCode, &'static str) {
         use StatusCode as S;
         match self {
-            Self::MalformedJson { .. } => (S::BAD_REQUEST, "malformed-json"),
-            Self::BrokenBody => (S::BAD_REQUEST, "broken-body"),
-            Self::AmbiguousKey => (S::BAD_REQUEST, "ambiguous-key"),
-            Self::WrongPassword => (S::BAD_REQUEST, "wrong-password"),
-            Self::NotAuthenticated => (S::UNAUTHORIZED, "not-authenticated"),
-            Self::WrongCredentials => (S::UNAUTHORIZED, "wrong-credentials"),
-            Self::InvalidRefreshToken => (S::UNAUTHORIZED, "invalid-refresh-token"),
-            Self::TotpRequired => (S::UNAUTHORIZED, "totp-required"),
-            Self::WrongSecondFactor => (S::UNAUTHORIZED, "wrong-second-factor"),
-            Self::UnknownKey => (S::UNAUTHORIZED, "invalid-api-key"),
-            Self::AccountDisabled => (S::FORBIDDEN, "account-disabled"),
-            Self::AddressNotAllowed => (S::FORBIDDEN, "address-not-allowed"),
-            Self::NotIncluded(_) => (S::FORBIDDEN, "not-included"),
-            Self::DoubtfulRequest(_) => (S::FORBIDDEN, "doubtful-request"),
-            Self::NotPermitted => (S::FORBIDDEN, "not-permitted"),
-            Self::TotpEnrolmentRequired => (S::FORBIDDEN, "totp-enrolment-required"),
-            Self::EmailNotVerified => (S::FORBIDDEN, "email-not-verified"),
-            Self::MailOff => (S::FORBIDDEN, "mail-off"),
-            Self::WrongMailToken => (S::BAD_REQUEST, "wrong-mail-token"),
-            Self::TotpEnabled => (S::CONFLICT, "totp-enabled"),
-            Self::TotpNotEnrolled => (S::CONFLICT, "totp-not-enrolled"),
-            Self::RegistrationClosed => (S::FORBIDDEN, "registration-closed"),
-            Self::LoginTooOld { .. } => (S::FORBIDDEN, "login-too-old"),
-            Self::NoSuchPath => (S::NOT_FOUND, "no-such-path"),
-            Self::NotFound(_) => (S::NOT_FOUND, "not-found"),
-            Self::MethodNotAllowed => (S::METHOD_NOT_ALLOWED, "method-not-allowed"),
-            Self::BodyTimeout => (S::REQUEST_TIMEOUT, "body-timeout"),
+            Self::MalformedJson { .. } => (S::BAD_REQUEST, "malformed_json"),
+            Self::BrokenBody => (S::BAD_REQUEST, "broken_body"),
+            Self::AmbiguousKey => (S::BAD_REQUEST, "two_api_keys"),
+            Self::WrongPassword => (S::BAD_REQUEST, "wrong_password"),
+            Self::NotAuthenticated => (S::UNAUTHORIZED, "not_authenticated"),
+            Self::WrongCredentials => (S::UNAUTHORIZED, "wrong_credentials"),
+            Self::InvalidRefreshToken => (S::UNAUTHORIZED, "invalid_refresh_token"),
+            Self::TotpRequired => (S::UNAUTHORIZED, "totp_required"),
+            Self::WrongSecondFactor => (S::UNAUTHORIZED, "wrong_second_factor"),
+            Self::UnknownKey => (S::UNAUTHORIZED, "invalid_api_key"),
+            Self::AccountDisabled => (S::FORBIDDEN, "account_disabled"),
+            Self::AddressNotAllowed => (S::FORBIDDEN, "ip_not_allowed"),
+            Self::NotIncluded("model") => (S::FORBIDDEN, "model_not_found"),
+            Self::NotIncluded("r_type") => (S::FORBIDDEN, "r_type_not_allowed"),
+            Self::DoubtfulRequest(_) => (S::FORBIDDEN, "doubtful_path"),
+            Self::NotIncluded(_) => (S::FORBIDDEN, "route_not_allowed"),
+            Self::NotPermitted => (S::FORBIDDEN, "not_permitted"),
+            Self::TotpEnrolmentRequired => (S::FORBIDDEN, "totp_enrolment_required"),
+            Self::EmailNotVerified => (S::FORBIDDEN, "email_not_verified"),
+            Self::MailOff => (S::FORBIDDEN, "mail_off"),
+            Self::WrongMailToken => (S::BAD_REQUEST, "wrong_mail_token"),
+            Self::TotpEnabled => (S::CONFLICT, "totp_enabled"),
+            Self::TotpNotEnrolled => (S::CONFLICT, "totp_not_enrolled"),
+            Self::RegistrationClosed => (S::FORBIDDEN, "registration_closed"),
+            Self::LoginTooOld { .. } => (S::FORBIDDEN, "login_too_old"),
+            Self::NoSuchPath => (S::NOT_FOUND, "unknown_path"),
+            Self::NotFound(_) => (S::NOT_FOUND, "not_found"),
+            Self::MethodNotAllowed => (S::METHOD_NOT_ALLOWED, "method_not_allowed"),
+            Self::BodyTimeout => (S::REQUEST_TIMEOUT, "request_timeout"),
             Self::Taken(_) => (S::CONFLICT, "taken"),
-            Self::AlreadyRunning => (S::CONFLICT, "already-running"),
-            Self::TooLarge(_) => (S::PAYLOAD_TOO_LARGE, "too-large"),
-            Self::NotJson => (S::UNSUPPORTED_MEDIA_TYPE, "not-json"),
+            Self::AlreadyRunning => (S::CONFLICT, "already_running"),
+            Self::TooLarge(_) => (S::PAYLOAD_TOO_LARGE, "request_too_large"),
+            Self::NotJson => (S::UNSUPPORTED_MEDIA_TYPE, "not_json"),
             Self::Invalid(_) => (S::UNPROCESSABLE_ENTITY, "invalid"),
-            Self::TooFast { .. } => (S::TOO_MANY_REQUESTS, "rate-limit-exceeded"),
-            Self::TooManyLogins { .. } => (S::TOO_MANY_REQUESTS, "too-many-logins"),
-            Self::DayUsedUp { .. } => (S::TOO_MANY_REQUESTS, "insufficient-quota"),
+            Self::TooFast { .. } => (S::TOO_MANY_REQUESTS, "rate_limit_exceeded"),
+            Self::TooManyLogins { .. } => (S::TOO_MANY_REQUESTS, "too_many_logins"),
+            Self::DayUsedUp { .. } => (S::TOO_MANY_REQUESTS, "insufficient_quota"),
             Self::Busy(_) => (S::SERVICE_UNAVAILABLE, "busy"),
-            Self::SlowReadsBusy(_) => (S::SERVICE_UNAVAILABLE, "slow-reads-busy"),
-            Self::NotReady(_) => (S::SERVICE_UNAVAILABLE, "not-ready"),
-            Self::Unavailable(_) => (S::SERVICE_UNAVAILABLE, "unavailable"),
+            Self::SlowReadsBusy(_) => (S::SERVICE_UNAVAILABLE, "slow_reads_busy"),
+            Self::NotReady(_) => (S::SERVICE_UNAVAILABLE, "not_ready"),
+            Self::LogFull => (S::SERVICE_UNAVAILABLE, "message_log_full"),
+            Self::Unavailable(_) => (S::SERVICE_UNAVAILABLE, "service_unavailable"),
             Self::Internal(_) => (S::INTERNAL_SERVER_ERROR, "internal"),
         }
     }
@@ -240,6 +248,7 @@ impl Problem {
                 let why: Vec<_> = reasons.iter().map(|reason| reason.sentence()).collect();
                 format!("This instance takes no requests now: {}.", why.join("; ")).into()
             }
+            Self::LogFull => "The gateway cannot record this conversation now. Try again shortly.".into(),
             Self::Unavailable(_) => "The gateway cannot answer now. Try again shortly.".into(),
             Self::Internal(_) => "The gateway made a mistake and has noted it.".into(),
         }
@@ -258,6 +267,22 @@ impl Problem {
         Draft { status, code, detail, reasons, cause }
     }
 
+    /// Whether it is one that a key meets on the data plane too: both tell it by the same code.
+    fn is_denial(&self) -> bool {
+        matches!(
+            self,
+            Self::AmbiguousKey
+                | Self::UnknownKey
+                | Self::AccountDisabled
+                | Self::AddressNotAllowed
+                | Self::NotIncluded(_)
+                | Self::DoubtfulRequest(_)
+                | Self::TooFast { .. }
+                | Self::DayUsedUp { .. }
+                | Self::LogFull
+        )
+    }
+
     /// What stands in our log and nowhere else.
     fn cause(&self) -> Option<String> {
         match self {
@@ -272,7 +297,11 @@ impl Problem {
         match self {
             Self::TooFast { retry_after, .. } | Self::TooManyLogins { retry_after } => Some(*retry_after),
             Self::DayUsedUp { day, .. } => Some(day.resets_in),
-            Self::Busy(_) | Self::SlowReadsBusy(_) | Self::NotReady(_) | Self::Unavailable(_) => Some(SOON),
+            Self::Busy(_)
+            | Self::SlowReadsBusy(_)
+            | Self::NotReady(_)
+            | Self::LogFull
+            | Self::Unavailable(_) => Some(SOON),
             _ => None,
         }
     }
@@ -286,6 +315,9 @@ impl IntoResponse for Problem {
         let headers = response.headers_mut();
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if self.is_denial() {
+            headers.insert(DENIED_BY, HeaderValue::from_static(self.code()));
         }
         if let Some(wait) = self.retry_after() {
             headers.insert(RETRY_AFTER, whole_seconds(wait).into());
@@ -319,8 +351,8 @@ impl From<StoreError> for Problem {
 }
 
 impl From<crate::chatlog::LogFull> for Problem {
-    fn from(error: crate::chatlog::LogFull) -> Self {
-        Self::Unavailable(error.to_string())
+    fn from(_: crate::chatlog::LogFull) -> Self {
+        Self::LogFull
     }
 }
 
@@ -407,7 +439,7 @@ mod tests {
         assert_eq!(response.status(), 404);
         assert_eq!(response.headers()["content-type"], "application/problem+json");
         let expected = json!({
-            "type": "urn:tollgate:problem:not-found", "code": "not_found", "title": "Not Found", "status": 404,
+            "type": "urn:tollgate:problem:not_found", "code": "not_found", "title": "Not Found", "status": 404,
             "detail": "There is no such user.", "error": true, "status_code": 404,
             "timestamp": "1970-01-01T00:00:00Z", "request_id": "req-1",
         });

@@ -84,6 +84,7 @@ pub(super) async fn charge(
     let day = Day::of(reservation.limit(), reservation.left(), reservation.resets_at(), origin.at);
     reservation.dispatched();
     reservation.settle(Verdict::Charged);
+    control.limits.pay_ahead(subject.user);
     if let Some(synced) = synced {
         synced.await;
     }

@@ -7,7 +7,8 @@ use thiserror::Error;
 
 use crate::clock::Timestamp;
 use crate::ids::{KeyId, UserId};
-use crate::plan::{AddressRules, Allowance, Plan, Plans};
+use crate::limits::Pace;
+use crate::plan::{AddressRules, Allowance, Plan, Plans, Rates};
 use crate::store::keys::Holder;
 
 /// A user behind a key, with what they may do, resolved.
@@ -27,6 +28,10 @@ pub struct Subject {
     pub access_rtype: Vec<String>,
     /// The plan of their subscription at their level, narrowed by the key's own.
     pub plan: Arc<Plan>,
+    /// The rates of the user's own plan, before the key narrowed them.
+    pub user_rates: Rates,
+    /// The key's name, which outlives its rotation.
+    pub key_name: String,
     /// Conversations a day: their own, or the plan's.
     pub allowance: Allowance,
     /// What the owner calls the key: its label, or its name.
@@ -64,6 +69,7 @@ pub enum NotPermitted {
 impl Subject {
     pub(super) fn of(holder: Holder, plans: &Plans, access: &AddressRules) -> Self {
         let own = plans.resolve(&holder.subscription_plan, &holder.level);
+        let user_rates = own.rates;
         let plan = match &holder.key_plan {
             None => own,
             Some(name) if plans.contains(name) => {
@@ -88,6 +94,8 @@ impl Subject {
             access_rtype: holder.access_rtype,
             allowance: Allowance { per_day, zone: plan.allowance.zone },
             plan,
+            user_rates,
+            key_name: holder.key_name.clone(),
             label: if holder.key_label.is_empty() { holder.key_name } else { holder.key_label },
             expires_at: ends.into_iter().flatten().min(),
             addresses,
@@ -121,6 +129,12 @@ impl Subject {
     /// Whether the key, or the former secret that was shown, has come to its end by itself.
     pub fn has_expired(&self, now: Timestamp) -> bool {
         self.expires_at.is_some_and(|end| end <= now)
+    }
+
+    /// Whose rates a request with this key is held to.
+    #[must_use]
+    pub fn pace(&self) -> Pace<'_> {
+        Pace { user: self.user, key: &self.key_name, of_user: self.user_rates, of_key: self.plan.rates }
     }
 
     /// Whether an `r_type` may be asked for.

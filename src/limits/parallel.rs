@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Standing;
-use crate::ids::{KeyId, UserId};
+use crate::ids::UserId;
+
+use super::KeyOf;
 
 /// One admitted request: it holds its places in flight and knows how its bucket stands. It lives as
 /// long as the answer's body.
@@ -15,7 +17,7 @@ pub struct Slot {
     /// Taken once the request's body is in, so that a slow one takes nothing from other users.
     of_gateway: Option<InFlight>,
     _of_user: Option<Of<UserId>>,
-    _of_key: Option<Of<KeyId>>,
+    _of_key: Option<Of<KeyOf>>,
     standing: Option<Standing>,
 }
 
@@ -23,7 +25,7 @@ pub struct Slot {
 pub(super) struct InFlight(Arc<AtomicUsize>);
 
 /// A place among the requests of a key or user.
-pub(super) struct Of<K: Hash + Eq + Copy> {
+pub(super) struct Of<K: Hash + Eq + Clone> {
     counts: Arc<Mutex<HashMap<K, u32>>>,
     key: K,
 }
@@ -36,7 +38,7 @@ pub(super) struct Per<K>(Arc<Mutex<HashMap<K, u32>>>);
 impl Slot {
     pub(super) fn new(
         of_user: Option<Of<UserId>>,
-        of_key: Option<Of<KeyId>>,
+        of_key: Option<Of<KeyOf>>,
         standing: Option<Standing>,
     ) -> Self {
         Self { of_gateway: None, _of_user: of_user, _of_key: of_key, standing }
@@ -75,7 +77,7 @@ impl<K> Default for Per<K> {
     }
 }
 
-impl<K: Hash + Eq + Copy> Per<K> {
+impl<K: Hash + Eq + Clone> Per<K> {
     /// A place among at most `max` of a key or user (`Some(None)` when `max` is 0: no limit), or `None`.
     #[expect(clippy::option_option, reason = "unlimited and refused are different answers")]
     pub(super) fn enter(&self, key: K, max: u32) -> Option<Option<Of<K>>> {
@@ -83,7 +85,7 @@ impl<K: Hash + Eq + Copy> Per<K> {
             return Some(None);
         }
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(key).or_insert(0);
+        let count = counts.entry(key.clone()).or_insert(0);
         if *count >= max {
             return None;
         }
@@ -94,10 +96,10 @@ impl<K: Hash + Eq + Copy> Per<K> {
 
 // === impl Of ===
 
-impl<K: Hash + Eq + Copy> Drop for Of<K> {
+impl<K: Hash + Eq + Clone> Drop for Of<K> {
     fn drop(&mut self) {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        let Entry::Occupied(mut entry) = counts.entry(self.key) else { return };
+        let Entry::Occupied(mut entry) = counts.entry(self.key.clone()) else { return };
         *entry.get_mut() -= 1;
         if *entry.get() == 0 {
             entry.remove();

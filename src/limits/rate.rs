@@ -2,12 +2,14 @@
 
 use std::hash::Hash;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use governor::middleware::StateInformationMiddleware;
 use governor::nanos::Nanos;
-use governor::state::keyed::DefaultKeyedStateStore;
+use governor::state::StateStore;
+use governor::state::keyed::{DefaultKeyedStateStore, ShrinkableKeyedStateStore};
 use governor::{Quota, RateLimiter};
 
 use super::LimitError;
@@ -27,12 +29,19 @@ pub struct Standing {
 
 /// One bucket for each `K`.
 pub(super) struct Buckets<K: Hash + Eq + Clone> {
-    limiter: RateLimiter<K, DefaultKeyedStateStore<K>, Ticker, StateInformationMiddleware>,
+    limiter: RateLimiter<K, Store<K>, Ticker, StateInformationMiddleware>,
+    /// The limiter's own store, for what governor has no call for: a token that comes back.
+    store: Store<K>,
+    /// What one token is worth.
+    interval: Nanos,
     rates: Rates,
     max_tracked: usize,
     since_sweep: AtomicU32,
     overfull: AtomicBool,
 }
+
+/// governor's store, shared.
+struct Store<K: Hash + Eq + Clone>(Arc<DefaultKeyedStateStore<K>>);
 
 /// The house's clock, as governor wants it.
 #[derive(Clone, Debug)]
@@ -50,9 +59,11 @@ impl<K: Hash + Eq + Clone> Buckets<K> {
         let per_minute = NonZeroU32::new(rates.per_minute)?;
         let quota = Quota::per_minute(per_minute);
         let quota = NonZeroU32::new(rates.burst).map_or(quota, |burst| quota.allow_burst(burst));
-        let limiter = RateLimiter::new(quota, DefaultKeyedStateStore::default(), Ticker(clock));
+        let store = Store(Arc::default());
+        let limiter = RateLimiter::new(quota, Store(Arc::clone(&store.0)), Ticker(clock));
+        let interval = quota.replenish_interval().into();
         let (since_sweep, overfull) = (AtomicU32::new(0), AtomicBool::new(false));
-        Some(Self { limiter, rates, max_tracked, since_sweep, overfull })
+        Some(Self { limiter, store, interval, rates, max_tracked, since_sweep, overfull })
     }
 
     pub(super) fn take(&self, key: &K) -> Result<Standing, LimitError> {
@@ -75,6 +86,14 @@ impl<K: Hash + Eq + Clone> Buckets<K> {
         }
     }
 
+    /// Returns a token that was taken. A full bucket stays full.
+    pub(super) fn give_back(&self, key: &K) {
+        let earlier =
+            |state: Option<Nanos>| state.map(|arrival| ((), arrival.saturating_sub(self.interval))).ok_or(());
+        // Without a state the bucket is full.
+        let _ = self.store.0.measure_and_replace(key, earlier);
+    }
+
     fn sweep(&self) {
         if !self.since_sweep.fetch_add(1, Ordering::Relaxed).is_multiple_of(SWEEP_EVERY) {
             return;
@@ -83,6 +102,33 @@ impl<K: Hash + Eq + Clone> Buckets<K> {
             self.limiter.retain_recent();
         }
         self.overfull.store(self.limiter.len() > self.max_tracked, Ordering::Relaxed);
+    }
+}
+
+// === impl Store ===
+
+impl<K: Hash + Eq + Clone> StateStore for Store<K> {
+    type Key = K;
+
+    fn measure_and_replace<T, F, E>(&self, key: &K, f: F) -> Result<T, E>
+    where
+        F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
+    {
+        self.0.measure_and_replace(key, f)
+    }
+}
+
+impl<K: Hash + Eq + Clone> ShrinkableKeyedStateStore<K> for Store<K> {
+    fn retain_recent(&self, drop_below: Nanos) {
+        self.0.retain_recent(drop_below);
+    }
+
+    fn len(&self) -> usize {
+        ShrinkableKeyedStateStore::len(&*self.0)
+    }
+
+    fn is_empty(&self) -> bool {
+        ShrinkableKeyedStateStore::is_empty(&*self.0)
     }
 }
 

@@ -20,6 +20,8 @@ use super::Acceptor;
 const YOUNG: Duration = Duration::from_secs(1);
 /// Most connections of one address that make room at a time; the table is searched once for all of them.
 const EVICTED_AT_ONCE: usize = 32;
+/// How often the log tells that connections are refused for their address.
+const WARN_EVERY: Duration = Duration::from_mins(1);
 /// Locks of the table of addresses; enough that workers seldom meet at one.
 const SHARDS: usize = 64;
 
@@ -80,6 +82,8 @@ pub(super) struct Seat {
 pub(super) struct Caps {
     max: usize,
     max_per_address: usize,
+    /// When a refusal of an address was last written to the log.
+    warned: Mutex<Option<Instant>>,
     hasher: RandomState,
     /// Connections of each address, the oldest first.
     shards: Vec<Mutex<HashMap<IpAddr, Vec<Arc<Seat>>>>>,
@@ -108,6 +112,7 @@ impl Admission {
         if counted.is_some_and(|address| !caps.enter(address, &seat)) {
             connected.open.fetch_sub(1, Ordering::AcqRel);
             connected.refused_address.fetch_add(1, Ordering::Relaxed);
+            caps.warn_of(peer);
             return Err(NoPlace::Address);
         }
         connected.accepted.fetch_add(1, Ordering::Relaxed);
@@ -153,7 +158,7 @@ impl Seat {
 impl Caps {
     pub(super) fn new(max: usize, max_per_address: usize) -> Self {
         let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
-        Self { max, max_per_address, hasher: RandomState::new(), shards }
+        Self { max, max_per_address, warned: Mutex::default(), hasher: RandomState::new(), shards }
     }
 
     fn enter(&self, address: IpAddr, seat: &Arc<Seat>) -> bool {
@@ -164,6 +169,23 @@ impl Caps {
             seats.push(Arc::clone(seat));
         }
         fits
+    }
+
+    /// Writes to the log that an address has all the connections it may, once a minute.
+    fn warn_of(&self, peer: IpAddr) {
+        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+        if warned.is_some_and(|last| last.elapsed() < WARN_EVERY) {
+            return;
+        }
+        *warned = Some(Instant::now());
+        drop(warned);
+        tracing::warn!(
+            client_ip = %peer,
+            max = self.max_per_address,
+            setting = "server.connections.max_per_address",
+            "connection refused: its IP address has all the connections it may; raise the setting, or name the \
+             address in server.trusted_proxies if it is a proxy"
+        );
     }
 
     /// Whether the connection had a place still.

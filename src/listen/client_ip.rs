@@ -2,6 +2,8 @@
 //! were told to trust, and only as far as they vouch.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
@@ -20,6 +22,8 @@ pub struct FromTrustedProxy;
 #[derive(Clone, Debug, Default)]
 pub struct ClientIps {
     trusted: Vec<IpNet>,
+    /// Whether a proxy that is not trusted was warned of, shared by all clones.
+    warned: Arc<AtomicBool>,
 }
 
 /// A trusted proxy named a hop that is no address, so nobody knows who asks: to be denied.
@@ -33,7 +37,7 @@ impl ClientIps {
     /// `trusted` are the proxies whose header is believed; with none, the socket's peer is the client.
     #[must_use]
     pub fn new(trusted: Vec<IpNet>) -> Self {
-        Self { trusted }
+        Self { trusted, warned: Arc::default() }
     }
 
     /// Whether `peer` is a proxy whose word is taken.
@@ -54,6 +58,9 @@ impl ClientIps {
     pub fn resolve(&self, peer: IpAddr, headers: &HeaderMap) -> Result<ClientIp, UnreadableAddress> {
         let mut client = peer.to_canonical();
         if !self.trusts(client) {
+            if headers.contains_key(X_FORWARDED_FOR) {
+                self.warn_of(client);
+            }
             return Ok(ClientIp(client));
         }
         let lines: Vec<&[u8]> = headers.get_all(X_FORWARDED_FOR).iter().map(HeaderValue::as_bytes).collect();
@@ -64,6 +71,18 @@ impl ClientIps {
             }
         }
         Ok(ClientIp(client))
+    }
+
+    /// Tells once of a peer that looks like a proxy and is not trusted: all of its clients share one rate.
+    fn warn_of(&self, peer: IpAddr) {
+        if !self.warned.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                %peer,
+                setting = "server.trusted_proxies",
+                "X-Forwarded-For ignored: its sender is not in server.trusted_proxies, so all clients behind it \
+                 count as one IP address; add it there if it is your proxy"
+            );
+        }
     }
 }
 

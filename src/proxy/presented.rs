@@ -1,60 +1,22 @@
 //! The key a request shows, taken out of it: no credential of a client ever goes on.
 
-use http::header::{AUTHORIZATION, COOKIE, HeaderName, PROXY_AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL};
+use http::header::{AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL};
 use http::{HeaderMap, HeaderValue, Request};
 
 use crate::credential::key::PlainKey;
+use crate::credential::presented::{self, KEY_HEADERS, SUBPROTOCOL};
 
-/// No usable key was shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum NoKey {
-    /// None of ours; what else was shown is an upstream's and is dropped.
-    Missing,
-    /// One of ours by its beginning, and of no shape that we make.
-    Malformed,
-    /// Two different ones.
-    TwoKeys,
-}
-
-const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
-const API_KEY: HeaderName = HeaderName::from_static("api-key");
-const X_GOOG_API_KEY: HeaderName = HeaderName::from_static("x-goog-api-key");
-/// How OpenAI's realtime clients in browsers, which cannot set headers, show a key.
-const SUBPROTOCOL: &str = "openai-insecure-api-key.";
+pub(super) use presented::NoKey;
 
 /// Takes the key out of the request, and every other credential with it.
-///
-/// Looked at in order: `Authorization: Bearer`, `x-api-key`, `api-key`, `x-goog-api-key`, the
-/// WebSocket subprotocol. The same key in two places is one key.
 pub(super) fn take<B>(req: &mut Request<B>) -> Result<PlainKey, NoKey> {
-    let found = find(req.headers());
+    let found = presented::find(req.headers());
     strip(req.headers_mut());
     found
 }
 
-fn find(headers: &HeaderMap) -> Result<PlainKey, NoKey> {
-    let bearer = headers.get_all(AUTHORIZATION).iter().filter_map(bearer);
-    let plain = [X_API_KEY, API_KEY, X_GOOG_API_KEY];
-    let plain = plain.iter().flat_map(|name| headers.get_all(name)).filter_map(|value| value.to_str().ok());
-    let protocols = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|value| value.to_str().ok());
-    let protocols =
-        protocols.flat_map(|list| list.split(',')).filter_map(|p| p.trim().strip_prefix(SUBPROTOCOL));
-    let mut ours = bearer.chain(plain).chain(protocols).filter(|value| PlainKey::looks_like_ours(value));
-    let first = ours.next().ok_or(NoKey::Missing)?;
-    if ours.any(|other| other != first) {
-        return Err(NoKey::TwoKeys);
-    }
-    PlainKey::parse(first).map_err(|_| NoKey::Malformed)
-}
-
-/// The credential of a Bearer challenge (RFC 6750 §2.1); the scheme is case-insensitive.
-fn bearer(value: &HeaderValue) -> Option<&str> {
-    let (scheme, credential) = value.to_str().ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| credential.trim())
-}
-
 fn strip(headers: &mut HeaderMap) {
-    for name in [AUTHORIZATION, X_API_KEY, API_KEY, X_GOOG_API_KEY, COOKIE, PROXY_AUTHORIZATION] {
+    for name in [AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION].iter().chain(&KEY_HEADERS) {
         headers.remove(name);
     }
     let Some(offered) = headers.remove(SEC_WEBSOCKET_PROTOCOL) else { return };

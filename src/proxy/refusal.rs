@@ -104,6 +104,7 @@ impl Refusal {
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(ERROR_SOURCE, HeaderValue::from_static("gateway"));
+        headers.insert(DENIED_BY, HeaderValue::from_static(row.code));
         self.advise(headers, &row, now);
         self.tell_standing(headers, dialect, now);
         response
@@ -230,9 +231,6 @@ impl Refusal {
         match row.status {
             StatusCode::UNAUTHORIZED => {
                 headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-            }
-            StatusCode::FORBIDDEN => {
-                headers.insert(DENIED_BY, HeaderValue::from_static(row.code));
             }
             StatusCode::SERVICE_UNAVAILABLE => {
                 headers.insert(RETRY_AFTER, self.soon());

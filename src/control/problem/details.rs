@@ -25,7 +25,7 @@ pub(super) struct Draft {
 /// Why a call was refused or failed: problem details (RFC 9457), and the members that older clients read.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Problem, example = json!({
-    "type": "urn:tollgate:problem:not-found", "code": "not_found", "title": "Not Found", "status": 404,
+    "type": "urn:tollgate:problem:not_found", "code": "not_found", "title": "Not Found", "status": 404,
     "detail": "There is no such user.", "error": true, "status_code": 404,
     "timestamp": "2026-10-01T09:30:00Z", "request_id": "req_0190f3a2c4d07e51",
 }))]
@@ -34,7 +34,7 @@ pub(in crate::control) struct Document<'r> {
     #[serde(rename = "type")]
     kind: String,
     /// The same in one word: what a program should act on.
-    code: String,
+    code: &'static str,
     /// The reason phrase of the status.
     title: &'static str,
     /// The status of this answer.
@@ -70,6 +70,11 @@ pub(in crate::control) enum Detail {
     Violations(Vec<Violation>),
 }
 
+/// The code of a response that is a problem.
+pub(in crate::control) fn code_of(response: &Response) -> Option<&'static str> {
+    response.extensions().get::<Draft>().map(|draft| draft.code)
+}
+
 /// Writes the body of a response that is a problem; leaves every other as it is.
 pub(in crate::control) fn finish(response: Response, request_id: &RequestId, now: Timestamp) -> Response {
     let (mut parts, body) = response.into_parts();
@@ -90,7 +95,7 @@ impl Draft {
         let status = self.status.as_u16();
         let document = Document {
             kind: format!("urn:tollgate:problem:{}", self.code),
-            code: self.code.replace('-', "_"),
+            code: self.code,
             title: self.status.canonical_reason().unwrap_or("Error"),
             status,
             detail: self.detail,

@@ -37,10 +37,10 @@ async fn a_conversation_is_taken_only_when_it_is_asked_for() {
     let row = world.row().await;
     assert_eq!((&row["call"], &row["verdict"]), (&json!("authz"), &json!("charged")));
     let refused = ask("?charge=1").await;
-    assert_eq!((refused.status, refused.header("x-tollgate-denied-by")), (429, "insufficient-quota"));
+    assert_eq!((refused.status, refused.header("x-tollgate-denied-by")), (429, "insufficient_quota"));
     assert_eq!(refused.header("retry-after"), (14 * 60 * 60).to_string());
     let for_nginx = ask("?charge=1&limit_status=403").await;
-    assert_eq!((for_nginx.status, for_nginx.header("x-tollgate-denied-by")), (403, "insufficient-quota"));
+    assert_eq!((for_nginx.status, for_nginx.header("x-tollgate-denied-by")), (403, "insufficient_quota"));
     let free = ask("").await;
     assert_eq!(
         (free.status, free.header("x-tollgate-remaining")),
@@ -96,7 +96,7 @@ async fn what_a_proxy_says_of_the_request_counts_only_when_it_is_trusted() {
         for (path, verb, charged) in cases {
             let call = world.get("/api/v1/authz").bearer(&ann.key);
             let answer = call.header("x-original-uri", path).header("x-original-method", verb).send().await;
-            let expected = if believes { (200, "") } else { (403, "doubtful-request") };
+            let expected = if believes { (200, "") } else { (403, "doubtful_path") };
             assert_eq!((answer.status, answer.header("x-tollgate-denied-by")), expected, "{verb} {path}");
             left -= i64::from(charged && believes);
             assert_eq!(world.left(&ann).await, left, "{verb} {path}");
@@ -145,7 +145,7 @@ async fn what_cannot_be_told_from_a_charged_request_is_403() {
             let call = pairs.iter().fold(call, |call, (name, value)| call.header(name, value));
             let answer = call.send().await;
             let told = (answer.status, answer.header("x-tollgate-denied-by"));
-            assert_eq!(told, (403, "doubtful-request"), "{pairs:?}");
+            assert_eq!(told, (403, "doubtful_path"), "{pairs:?}");
         }
         assert_eq!(world.left(&ann).await, 10);
         let same = [path, verb, (other_uri, "/chat"), (other_method, "POST")];

@@ -50,7 +50,7 @@ async fn the_present_password_is_asked_for_and_a_wrong_one_counts_as_a_failed_lo
     let refused = change_password(&world, &ann.jwt, "not-my-word-1", NEW).await;
     assert_eq!(
         (refused.status, &refused.json()["type"]),
-        (400, &json!("urn:tollgate:problem:wrong-password"))
+        (400, &json!("urn:tollgate:problem:wrong_password"))
     );
     assert_eq!(change_email(&world, &ann, "new@example.com", "not-my-word-1").await.status, 400);
     for _ in 0..3 {

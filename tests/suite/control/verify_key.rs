@@ -46,7 +46,7 @@ async fn a_day_that_is_used_up_says_when_the_next_begins() {
     assert_eq!(refused.header("retry-after"), (14 * 60 * 60).to_string());
     assert_eq!(refused.header("x-ratelimit-remaining"), "0");
     assert_eq!(refused.header("x-ratelimit-reset"), "1790899200");
-    assert_eq!(refused.json()["type"], "urn:tollgate:problem:insufficient-quota");
+    assert_eq!(refused.json()["type"], "urn:tollgate:problem:insufficient_quota");
     world.clock.advance(Duration::from_hours(14));
     let next_day = world.post("/api/v1/auth/verify-key").bearer(&ann.key).send().await;
     assert_eq!(next_day.json()["remaining_conversations"], 9);
@@ -73,7 +73,7 @@ async fn an_address_outside_the_rules_and_a_disabled_account_are_forbidden() {
     let refused = verify().await;
     assert_eq!(
         (refused.status, &refused.json()["type"]),
-        (403, &json!("urn:tollgate:problem:address-not-allowed"))
+        (403, &json!("urn:tollgate:problem:ip_not_allowed"))
     );
     world.change("ann", json!({"allowed_ips": ["127.0.0.0/8"]})).await;
     assert_eq!(verify().await.status, 200);
@@ -81,6 +81,6 @@ async fn an_address_outside_the_rules_and_a_disabled_account_are_forbidden() {
     let refused = verify().await;
     assert_eq!(
         (refused.status, &refused.json()["type"]),
-        (403, &json!("urn:tollgate:problem:account-disabled"))
+        (403, &json!("urn:tollgate:problem:account_disabled"))
     );
 }
