@@ -59,7 +59,7 @@ const REMAINING: HeaderName = HeaderName::from_static("x-tollgate-remaining");
     ),
     responses(
         (status = 200, description = "It may. `X-Tollgate-User`, `-Plan`, `-Level` and `-Remaining` tell more.", body = Permission),
-        refused::NotIncluded, refused::DoubtfulRequest, refused::DayUsedUp,
+        refused::NotIncluded, refused::DoubtfulRequest, refused::DayUsedUp, refused::LogFull,
     ),
 )]
 pub(super) async fn authz(
@@ -100,7 +100,7 @@ pub(super) async fn authz(
     ),
     responses(
         (status = 200, description = "It may. `X-Tollgate-User`, `-Plan`, `-Level` and `-Remaining` tell more.", body = Permission),
-        refused::NotIncluded, refused::DoubtfulRequest, refused::DayUsedUp,
+        refused::NotIncluded, refused::DoubtfulRequest, refused::DayUsedUp, refused::LogFull,
     ),
 )]
 pub(super) async fn authz_post(

@@ -78,7 +78,7 @@ const MAX_MODEL: usize = 256;
     path = "/api/v1/auth/log-message",
     tag = "Apps",
     request_body = Told,
-    responses((status = 200, description = "It is logged.", body = Logged), refused::AmbiguousKey),
+    responses((status = 200, description = "It is logged.", body = Logged), refused::AmbiguousKey, refused::LogFull),
 )]
 pub(super) async fn log_message(
     State(control): State<Arc<Control>>,

@@ -16,13 +16,10 @@ use super::health::readiness::Reason;
 use super::pace;
 use super::violations::Violations;
 use crate::clock::Timestamp;
-use crate::identity::IdentifyError;
 use crate::ids::RequestId;
-use crate::quota::QuotaError;
-use crate::store::accounts::{InsertAccount, UpdateAccount};
-use crate::store::deleted::RestoreUser;
-use crate::store::{NoTurn, StoreError};
+use crate::store::NoTurn;
 
+mod causes;
 mod details;
 
 pub(super) use details::{Document, code_of, finish};
@@ -240,7 +237,7 @@ impl Problem {
                 format!("Daily limit of {limit} conversations reached; it resets at {resets_at} ({zone}).")
                     .into()
             }
-            Self::Busy(_) => "The gateway is busy. Try again shortly.".into(),
+            Self::Busy(_) | Self::LogFull => "The gateway is busy. Try again shortly.".into(),
             Self::SlowReadsBusy(_) => {
                 "Too many lists, statistics or verifications are being read now. Try again shortly.".into()
             }
@@ -248,7 +245,6 @@ impl Problem {
                 let why: Vec<_> = reasons.iter().map(|reason| reason.sentence()).collect();
                 format!("This instance takes no requests now: {}.", why.join("; ")).into()
             }
-            Self::LogFull => "The gateway cannot record this conversation now. Try again shortly.".into(),
             Self::Unavailable(_) => "The gateway cannot answer now. Try again shortly.".into(),
             Self::Internal(_) => "The gateway made a mistake and has noted it.".into(),
         }
@@ -337,79 +333,6 @@ impl IntoResponse for Problem {
 /// Whole seconds, rounded up, at least one: what `Retry-After` takes.
 pub(super) fn whole_seconds(wait: Duration) -> u64 {
     (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1)
-}
-
-// === what the floors below could not do ===
-
-impl From<StoreError> for Problem {
-    fn from(error: StoreError) -> Self {
-        match error {
-            StoreError::Unavailable(_) | StoreError::NoConnection(_) => Self::Unavailable(error.to_string()),
-            StoreError::Damaged { .. } | StoreError::Refused(_) => Self::Internal(error.to_string()),
-        }
-    }
-}
-
-impl From<crate::chatlog::LogFull> for Problem {
-    fn from(_: crate::chatlog::LogFull) -> Self {
-        Self::LogFull
-    }
-}
-
-impl From<crate::chatlog::StillThere> for Problem {
-    fn from(_: crate::chatlog::StillThere) -> Self {
-        Self::Busy("what this user said is still on its way to the log")
-    }
-}
-
-impl From<IdentifyError> for Problem {
-    fn from(error: IdentifyError) -> Self {
-        match error {
-            IdentifyError::Unknown | IdentifyError::Expired => Self::UnknownKey,
-            IdentifyError::Disabled => Self::AccountDisabled,
-            IdentifyError::StoreDown => Self::Unavailable(error.to_string()),
-        }
-    }
-}
-
-impl From<QuotaError> for Problem {
-    fn from(error: QuotaError) -> Self {
-        match error {
-            QuotaError::NoSuchUser => Self::UnknownKey,
-            QuotaError::UsedUp { .. } | QuotaError::StoreDown => Self::Unavailable(error.to_string()),
-        }
-    }
-}
-
-impl From<RestoreUser> for Problem {
-    fn from(error: RestoreUser) -> Self {
-        match error {
-            RestoreUser::NotFound => Self::NotFound("deleted user"),
-            RestoreUser::UsernameTaken => Self::Taken("username"),
-            RestoreUser::EmailTaken => Self::Taken("e-mail address"),
-            RestoreUser::Store(error) => error.into(),
-        }
-    }
-}
-
-impl From<InsertAccount> for Problem {
-    fn from(error: InsertAccount) -> Self {
-        match error {
-            InsertAccount::UsernameTaken => Self::Taken("username"),
-            InsertAccount::EmailTaken => Self::Taken("e-mail address"),
-            InsertAccount::Store(error) => error.into(),
-        }
-    }
-}
-
-impl From<UpdateAccount> for Problem {
-    fn from(error: UpdateAccount) -> Self {
-        match error {
-            UpdateAccount::EmailTaken => Self::Taken("e-mail address"),
-            UpdateAccount::NotFound(what) => Self::NotFound(what),
-            UpdateAccount::Store(error) => error.into(),
-        }
-    }
 }
 
 #[cfg(test)]

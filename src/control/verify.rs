@@ -43,7 +43,7 @@ struct Verified<'s> {
     tag = "Apps",
     responses(
         (status = 200, description = "The key is good, and one conversation is taken.", body = Verified),
-        refused::AmbiguousKey, refused::DayUsedUp,
+        refused::AmbiguousKey, refused::DayUsedUp, refused::LogFull,
     ),
 )]
 pub(super) async fn verify_key(

@@ -54,7 +54,7 @@ async fn a_conversation_is_taken_only_when_it_is_asked_for() {
 async fn who_may_not_is_401_403_or_429() {
     let world = World::with(|setup| {
         setup.add(
-            "[plans.free]\nmodels = [\"gpt-*\"]\nscopes = [\"wiki\"]\nrate_limit_per_minute = 60\nburst = 6",
+            "[plans.free]\nmodels = [\"gpt-*\"]\nscopes = [\"wiki\"]\nrate_limit_per_minute = 60\nburst = 9",
         );
     })
     .await;
@@ -71,7 +71,7 @@ async fn who_may_not_is_401_403_or_429() {
     assert_eq!((ask(&ann.key, "?scope=wiki").await, ask(&ann.key, "?scope=shop").await), (200, 403));
     assert_eq!((ask(&ann.key, "?r_type=bpe").await, ask(&ann.key, "?r_type=image").await), (200, 403));
     assert_eq!([ask(&ann.key, "").await, ask(&ann.key, "").await, ask(&ann.key, "").await], [200; 3]);
-    assert_eq!(ask(&ann.key, "").await, 429, "its burst is six");
+    assert_eq!(ask(&ann.key, "").await, 429, "its burst is nine");
     world.change("ann", json!({"is_active": false})).await;
     assert_eq!(ask(&ann.key, "").await, 403);
 }

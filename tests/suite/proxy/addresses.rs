@@ -93,7 +93,7 @@ async fn behind_a_proxy_that_names_no_address_nobody_passes_on_either_plane() {
     assert_eq!((forwarded.status, code(&forwarded)), (403, "ip_not_allowed".into()));
     let asked = world.get("/api/v1/auth/profile").bearer(&ann.jwt).header("x-forwarded-for", "nonsense");
     let told = asked.send().await;
-    assert_eq!((told.status, told.json()["code"].as_str()), (403, Some("address_not_allowed")));
+    assert_eq!((told.status, told.json()["code"].as_str()), (403, Some("ip_not_allowed")));
     let health = world.get("/health").header("x-forwarded-for", "nonsense").send().await;
     assert_eq!(health.status, 200, "whether the gate is well is no secret");
 }
