@@ -56,7 +56,7 @@ use crate::dialect::error::{ErrorText, error_event};
 use crate::dialect::{Call, Dialect, Framing};
 use crate::identity::{Directory, Subject};
 use crate::ids::RequestId;
-use crate::limits::{Limits, Loan, Slot};
+use crate::limits::{Limits, Slot};
 use crate::listen::{self, ClientIps, Conn, RequestBody};
 use crate::quota::{Quota, Reservation};
 use crate::telemetry::Metrics;
@@ -207,7 +207,9 @@ impl Proxy {
         let loan = if is_free { None } else { shared.limits.lend(ip).await? };
         let subject = shared.directory.identify(&key?).await?;
         subject.permits_address(ip)?;
-        loan.map(Loan::give_back);
+        if let Some(loan) = loan {
+            loan.give_back();
+        }
         let slot = shared.limits.take(&subject.pace())?;
         subject.permits(&route.config.scope, ip)?;
         if route.charges(req.method(), req.uri().path()) {
