@@ -29,6 +29,7 @@ use crate::schedule::Schedule;
 use crate::store::{Db, SlowReads};
 use crate::telemetry::Metrics;
 
+mod admins;
 mod audit;
 mod authz;
 mod backoff;
@@ -320,6 +321,16 @@ fn admin_paths() -> Paths {
             get(A::ReadStaff, staff::accounts::get_staff)
                 .put(A::ChangeStaff, staff::accounts::update_staff)
                 .delete(A::DismissStaff, staff::accounts::delete_staff),
+        )
+        .route(
+            "/api/v1/admin/admins",
+            get(A::ReadAdmins, admins::list_admins).post(A::CreateAdmin, admins::create_admin),
+        )
+        .route(
+            "/api/v1/admin/admins/{username}",
+            get(A::ReadAdmins, admins::get_admin)
+                .put(A::ChangeAdmin, admins::update_admin)
+                .delete(A::DeleteAdmin, admins::delete_admin),
         )
         .route("/api/v1/admin/audit", get(A::ReadAudit, audit::list_audit))
         .route("/api/v1/admin/reset-limits", post(A::ResetLimits, reset::reset_limits))

@@ -60,7 +60,7 @@ enum Command {
     /// Take on and let go who looks after users.
     #[command(subcommand)]
     Staff(StaffCommand),
-    /// Let an admin in again.
+    /// List, make, disable and delete admins, and reset their passwords.
     #[command(subcommand)]
     Admin(AdminCommand),
     /// Look whether the audit trail holds.

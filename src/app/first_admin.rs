@@ -7,13 +7,14 @@ use crate::background::Background;
 use crate::clock::Timestamp;
 use crate::config::Security;
 use crate::credential::password::{self, Password, PasswordHash};
-use crate::store::{Db, admins};
+use crate::store::{Db, StoreError, admins};
 use crate::telemetry;
 
-/// Makes sure that there is an admin of the configured name.
+/// Makes the admin of the configured name where there is no admin at all.
 ///
-/// A configured password is the admin's from now on, also when another was set before. Without one
-/// the first start makes a random one and prints it, once, to standard error.
+/// A configured password is that admin's from now on, also when another was set before. Without one
+/// the first start makes a random one and prints it, once, to standard error. Where there are admins and none
+/// has the configured name, none is made: a changed name in the file must not leave a second admin behind.
 ///
 /// # Errors
 ///
@@ -25,7 +26,17 @@ pub(super) async fn ensure(
     now: Timestamp,
 ) -> anyhow::Result<()> {
     let (store, name) = (db.clone(), security.admin_username.clone());
-    let found = background.run(async move { admins::by_username(&store, &name).await }).await??;
+    let found = async move { Ok((admins::by_username(&store, &name).await?, admins::count(&store).await?)) };
+    let found: Result<_, StoreError> = background.run(found).await?;
+    let (found, admins) = found?;
+    if found.is_none() && admins > 0 {
+        tracing::warn!(
+            admin = %security.admin_username, admins,
+            "security.admin_username names no admin, and there are others: none is made; `tollgate admin list` \
+             names them, `tollgate admin add` makes another"
+        );
+        return Ok(());
+    }
     let (chosen, cost) = (security.admin_password.clone(), security.bcrypt_rounds);
     let (password, print) = match (found, chosen) {
         (None, Some(chosen)) => (chosen, false),

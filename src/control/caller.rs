@@ -108,9 +108,9 @@ impl FromRequestParts<Arc<Control>> for AdminSession {
     async fn from_request_parts(parts: &mut Parts, control: &Arc<Control>) -> Result<Self, Problem> {
         let session = session(parts, control, Audience::Admin).await?;
         let found = admins::by_id(&control.db, AdminId(session.owner.subject)).await?;
-        let admin = found.filter(|admin| admin.token_version == session.version);
+        let admin = found.filter(|admin| admin.is_active && admin.token_version == session.version);
         let admin = admin.ok_or(Problem::NotAuthenticated)?;
-        permit(Some(Role::Admin), parts)?;
+        permit(Role::of_admin(&admin.role), parts)?;
         control.wants_no_more_of(session.owner).await?;
         Ok(Self(admin))
     }

@@ -108,8 +108,8 @@ impl From<Admin> for Party {
             username: admin.username,
             password_hash: admin.password_hash,
             token_version: admin.token_version,
-            is_active: true,
-            role: Some(Role::Admin),
+            is_active: admin.is_active,
+            role: Role::of_admin(&admin.role),
             kept_session: None,
         }
     }

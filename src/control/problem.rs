@@ -85,6 +85,8 @@ pub(super) enum Problem {
     BodyTimeout,
     /// A name that must be unique is somebody's already.
     Taken(&'static str),
+    /// Of the active admins with the role `admin` this is the only one.
+    LastAdmin,
     /// A job is being run already, here or on another node.
     AlreadyRunning,
     /// The body is larger than this many bytes.
@@ -115,6 +117,10 @@ pub(super) enum Problem {
 
 /// Which rule refused: a code, the same on the data plane.
 pub(super) const DENIED_BY: HeaderName = HeaderName::from_static("x-tollgate-denied-by");
+
+fn within_minutes(within: Duration) -> String {
+    format!("The key is shown only within {} minutes of a login. Log in again.", within.as_secs() / 60)
+}
 
 /// Seconds after which a client may try again when nobody knows better.
 const SOON: Duration = Duration::from_secs(2);
@@ -172,6 +178,7 @@ impl Problem {
             Self::MethodNotAllowed => (S::METHOD_NOT_ALLOWED, "method_not_allowed"),
             Self::BodyTimeout => (S::REQUEST_TIMEOUT, "request_timeout"),
             Self::Taken(_) => (S::CONFLICT, "taken"),
+            Self::LastAdmin => (S::CONFLICT, "last_admin"),
             Self::AlreadyRunning => (S::CONFLICT, "already_running"),
             Self::TooLarge(_) => (S::PAYLOAD_TOO_LARGE, "request_too_large"),
             Self::NotJson => (S::UNSUPPORTED_MEDIA_TYPE, "not_json"),
@@ -215,14 +222,12 @@ impl Problem {
             Self::TotpEnabled => "A second factor is enabled already.".into(),
             Self::TotpNotEnrolled => "Enrol a second factor first.".into(),
             Self::RegistrationClosed => "Registration is closed on this gateway.".into(),
-            Self::LoginTooOld { within } => {
-                let minutes = within.as_secs() / 60;
-                format!("The key is shown only within {minutes} minutes of a login. Log in again.").into()
-            }
+            Self::LoginTooOld { within } => within_minutes(*within).into(),
             Self::NoSuchPath => "There is nothing at this path.".into(),
             Self::NotFound(what) => format!("There is no such {what}.").into(),
             Self::MethodNotAllowed => "This path does not know this method.".into(),
             Self::BodyTimeout => "The request body came too slowly.".into(),
+            Self::LastAdmin => "This is the last active admin: make another one first.".into(),
             Self::Taken(what) => format!("This {what} is taken already.").into(),
             Self::AlreadyRunning => "This job is running already.".into(),
             Self::TooLarge(most) => format!("The request body is larger than {most} bytes.").into(),

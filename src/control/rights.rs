@@ -22,6 +22,8 @@ pub enum Role {
     Support,
     /// Staff who may also delete.
     Advanced,
+    /// An admin who reads everything and changes nothing.
+    Auditor,
     /// Who runs the gateway.
     Admin,
 }
@@ -37,10 +39,11 @@ pub struct Row {
     pub fields: &'static [&'static str],
 }
 
-use Role::{Admin, Advanced, KeyHolder, New, Stranger, Support, User};
+use Role::{Admin, Advanced, Auditor, KeyHolder, New, Stranger, Support, User};
 
 const ANYBODY: &[Role] = &Role::ALL;
 const STAFF: &[Role] = &[New, Support, Advanced];
+const ADMINS: &[Role] = &[Auditor, Admin];
 
 /// Makes [`Action`] and its rows of the lines below, so that neither can lack the other.
 macro_rules! matrix {
@@ -125,22 +128,22 @@ matrix! {
     /// Have it asked for no longer.
     DisableStaffTotp: STAFF, saying &["password"];
     /// End one's own session, or all of them, as an admin.
-    EndAdminSessions: &[Admin];
+    EndAdminSessions: ADMINS;
     /// Begin a second factor, as an admin.
-    EnrolAdminTotp: &[Admin];
+    EnrolAdminTotp: ADMINS;
     /// Have it asked for from now on.
-    ConfirmAdminTotp: &[Admin], saying &["totp_code"];
+    ConfirmAdminTotp: ADMINS, saying &["totp_code"];
     /// Have it asked for no longer.
-    DisableAdminTotp: &[Admin], saying &["password"];
+    DisableAdminTotp: ADMINS, saying &["password"];
     /// Leave.
     DeleteOwnAccount: &[User];
 
     /// See oneself as staff.
     ReadStaffProfile: STAFF;
     /// See users, without what was noted of them.
-    ReadUsers: &[New, Support, Advanced, Admin];
+    ReadUsers: &[New, Support, Advanced, Auditor, Admin];
     /// See what was noted of users.
-    ReadNotes: &[Support, Advanced, Admin];
+    ReadNotes: &[Support, Advanced, Auditor, Admin];
     /// Let a user in again, and as far as they should be.
     HelpUsers: &[Support, Advanced], saying &["email", "password", "limits", "subscription_plan"];
     /// Change anything of a user that can be changed.
@@ -154,22 +157,22 @@ matrix! {
     ReplaceUserKeys: &[Admin];
 
     /// See what keys a user has, never the keys themselves.
-    ReadUserKeys: &[Admin];
+    ReadUserKeys: ADMINS;
     /// End a user's key.
     RevokeUserKeys: &[Admin];
     /// Ask which rule would decide.
-    Explain: &[Admin], saying
+    Explain: ADMINS, saying
         &["key", "username", "key_name", "address", "host", "method", "path", "model", "r_type"];
 
     /// See deleted users.
-    ReadDeletedUsers: &[Admin];
+    ReadDeletedUsers: ADMINS;
     /// Bring a deleted user back.
     RestoreUsers: &[Admin], saying &["username", "email"];
     /// Forget a deleted user for good.
     EraseUsers: &[Admin];
 
     /// See staff.
-    ReadStaff: &[Admin];
+    ReadStaff: ADMINS;
     /// Take somebody on.
     HireStaff: &[Admin], saying &["name", "username", "email", "password", "staff_level"];
     /// Change anything of a staff member that can be changed.
@@ -177,18 +180,27 @@ matrix! {
     /// Let somebody go.
     DismissStaff: &[Admin];
 
+    /// See the admins.
+    ReadAdmins: ADMINS;
+    /// Make another admin.
+    CreateAdmin: &[Admin], saying &["username", "password", "role"];
+    /// Give an admin another password or role, or keep one from logging in.
+    ChangeAdmin: &[Admin], saying &["password", "role", "is_active"];
+    /// Delete an admin.
+    DeleteAdmin: &[Admin];
+
     /// Give every user a whole day.
     ResetLimits: &[Admin];
     /// Read what was said.
-    ReadLog: &[Admin];
+    ReadLog: ADMINS;
     /// Read who changed what.
-    ReadAudit: &[Admin];
+    ReadAudit: ADMINS;
     /// Read how much was used.
-    ReadUsage: &[Admin];
+    ReadUsage: ADMINS;
     /// See whether balances are right, and what they are made of.
-    ReadLedger: &[Admin];
+    ReadLedger: ADMINS;
     /// See the clockwork.
-    ReadJobs: &[Admin];
+    ReadJobs: ADMINS;
     /// Set a job going besides its hour.
     RunJobs: &[Admin];
 }
@@ -197,7 +209,7 @@ matrix! {
 
 impl Role {
     /// Everybody.
-    pub const ALL: [Self; 7] = [Stranger, KeyHolder, User, New, Support, Advanced, Admin];
+    pub const ALL: [Self; 8] = [Stranger, KeyHolder, User, New, Support, Advanced, Auditor, Admin];
 
     /// The role of a staff level; a level that is none of the three has no rights.
     #[must_use]
@@ -206,6 +218,16 @@ impl Role {
             "new" => Some(New),
             "support" => Some(Support),
             "advanced" => Some(Advanced),
+            _ => None,
+        }
+    }
+
+    /// The role of an admin; a word that is neither of the two has no rights.
+    #[must_use]
+    pub fn of_admin(role: &str) -> Option<Self> {
+        match role {
+            "auditor" => Some(Auditor),
+            "admin" => Some(Admin),
             _ => None,
         }
     }
@@ -228,16 +250,18 @@ mod tests {
     /// The page the rights were agreed on, cell by cell.
     #[test]
     fn the_matrix_is_as_agreed() {
-        use Role::{Admin, Advanced, New, Support, User};
-        let agreed: [(Action, &[Role]); 10] = [
-            (Action::ReadUsers, &[New, Support, Advanced, Admin]),
-            (Action::ReadNotes, &[Support, Advanced, Admin]),
+        use Role::{Admin, Advanced, Auditor, New, Support, User};
+        let agreed: [(Action, &[Role]); 12] = [
+            (Action::ReadUsers, &[New, Support, Advanced, Auditor, Admin]),
+            (Action::ReadNotes, &[Support, Advanced, Auditor, Admin]),
             (Action::HelpUsers, &[Support, Advanced]),
             (Action::ChangeUsers, &[Admin]),
             (Action::DeleteUsers, &[Advanced, Admin]),
             (Action::UseOwnKey, &[User]),
             (Action::ReplaceUserKeys, &[Admin]),
-            (Action::ReadLog, &[Admin]),
+            (Action::ReadLog, &[Auditor, Admin]),
+            (Action::ReadAdmins, &[Auditor, Admin]),
+            (Action::ChangeAdmin, &[Admin]),
             (Action::ChangeStaff, &[Admin]),
             (Action::ResetLimits, &[Admin]),
         ];

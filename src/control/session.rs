@@ -144,7 +144,7 @@ pub(super) async fn user_login(
     responses(
         (status = 200, description = "A session.", body = LoggedIn),
         refused::WrongCredentials, refused::TotpRequired, refused::WrongSecondFactor,
-        refused::TooManyLogins, refused::Busy,
+        refused::AccountDisabled, refused::TooManyLogins, refused::Busy,
     ),
 )]
 pub(super) async fn admin_login(
@@ -161,7 +161,11 @@ pub(super) async fn admin_login(
     let proved = control.prove(claim.password, stored, attempt).await;
     let known = admin.as_ref().map(|admin| admin.username.as_str());
     control.recorded_login(proved, (Audience::Admin, known), &origin).await?;
-    let party = Party::from(admin.ok_or(Problem::WrongCredentials)?);
+    let admin = admin.ok_or(Problem::WrongCredentials)?;
+    if !admin.is_active {
+        return Err(Problem::AccountDisabled);
+    }
+    let party = Party::from(admin);
     control.ask_second_factor(&party, &claim.offer, &origin).await?;
     control.begin_session(&party).await
 }

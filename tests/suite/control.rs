@@ -1,6 +1,7 @@
 //! The REST API, as the clients of the seed and an admin use it.
 
 mod admin_users;
+mod admins;
 mod authz;
 mod deletion;
 mod docs;

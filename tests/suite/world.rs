@@ -201,6 +201,15 @@ impl World {
         token(&self.post("/api/v1/admin/login").json(&form).send().await)
     }
 
+    /// An auditor's token; the admin makes the account where it is not there yet.
+    pub(crate) async fn auditor(&self) -> String {
+        let form = json!({"username": "olga", "password": PASSWORD, "role": "auditor"});
+        let made = self.post("/api/v1/admin/admins").bearer(&self.admin().await).json(&form).send().await;
+        assert!([201, 409].contains(&made.status), "{}", made.text());
+        let form = json!({"username": "olga", "password": PASSWORD});
+        token(&self.post("/api/v1/admin/login").json(&form).send().await)
+    }
+
     /// The admin takes somebody on, who logs in; their token. The password is everybody's.
     pub(crate) async fn staff(&self, name: &str, level: &str) -> String {
         let form = json!({"name": name, "username": name, "email": format!("{name}@staff.example"),

@@ -72,6 +72,7 @@ pub(super) fn callers(listed: &Listed) -> String {
         Plane::Open => "anybody".to_owned(),
         Plane::Key => "whoever holds a key".to_owned(),
         Plane::User => "users".to_owned(),
+        Plane::Admin if listed.action.permits(Role::Auditor) => "admins, auditors too".to_owned(),
         Plane::Admin => "admins".to_owned(),
         Plane::Staff => {
             let levels = [(Role::New, "new"), (Role::Support, "support"), (Role::Advanced, "advanced")];
@@ -92,6 +93,9 @@ pub(super) fn refusals(listed: &Listed) -> Vec<Refusal> {
         Plane::Staff | Plane::Admin => {
             let mut met = vec![Refusal::NotAuthenticated];
             let levels = [Role::New, Role::Support, Role::Advanced];
+            if plane == Plane::Admin && !listed.action.permits(Role::Auditor) {
+                met.push(Refusal::NotPermitted);
+            }
             if plane == Plane::Staff && !levels.iter().all(|level| listed.action.permits(*level)) {
                 met.push(Refusal::NotPermitted);
             }

@@ -5,9 +5,9 @@ use utoipa::OpenApi;
 use super::words;
 use crate::control::problem::Document;
 use crate::control::{
-    audit, authz, deleted, docs, exchanges, explain, health, info, jobs, key_self, keys, ledger, letters, me,
-    messages, metrics, my_account, my_key, register, renewal, reset, session, staff, totp, usage, users,
-    verify,
+    admins, audit, authz, deleted, docs, exchanges, explain, health, info, jobs, key_self, keys, ledger,
+    letters, me, messages, metrics, my_account, my_key, register, renewal, reset, session, staff, totp,
+    usage, users, verify,
 };
 
 /// Every handler; a test holds them against the paths there are.
@@ -86,6 +86,11 @@ use crate::control::{
         deleted::get_deleted_user,
         deleted::restore_user,
         deleted::erase_user,
+        admins::list_admins,
+        admins::create_admin,
+        admins::get_admin,
+        admins::update_admin,
+        admins::delete_admin,
         staff::accounts::create_staff,
         staff::accounts::list_staff,
         staff::accounts::get_staff,
@@ -115,6 +120,7 @@ use crate::control::{
         (name = "Staff", description = "Users, in the hands of those who help them."),
         (name = "Admin: users", description = "Every account, those that were deleted too."),
         (name = "Admin: staff", description = "Who helps."),
+        (name = "Admin: admins", description = "Who runs the gateway, and who only looks on."),
         (name = "Admin: operation", description = "What was said and changed, how much, and the clockwork."),
     ),
 )]

@@ -119,6 +119,8 @@ refusals! {
     met BodyTimeout = Problem::BodyTimeout;
     /// A name or address that must be unique is somebody's already.
     own Taken = Problem::Taken("username");
+    /// This is the only active admin who is no auditor.
+    own LastAdmin = Problem::LastAdmin;
     /// A second factor is asked for already.
     own TotpEnabled = Problem::TotpEnabled;
     /// No second factor has been begun.

@@ -13,6 +13,7 @@ use utoipa::openapi::{RefOr, Required};
 use utoipa::{IntoParams, PartialSchema, ToSchema};
 
 use crate::clock::Timestamp;
+use crate::control::admins::ROLES;
 use crate::control::register::KINDS;
 use crate::control::staff::accounts::LEVELS;
 use crate::control::usage::GROUPS;
@@ -62,6 +63,8 @@ words! {
     AccountKind = string().enum_values(Some(KINDS)).examples(["Personal"]);
     /// How far staff may go.
     StaffLevel = string().enum_values(Some(LEVELS)).examples(["support"]);
+    /// What an admin may do.
+    AdminRole = string().enum_values(Some(ROLES)).examples(["auditor"]);
     /// The name of a plan in the configuration.
     PlanName = text(1, 64, "^[^\\u0000]+$", "free");
     /// A word of visible ASCII.

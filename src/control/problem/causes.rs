@@ -5,6 +5,7 @@ use crate::identity::IdentifyError;
 use crate::quota::QuotaError;
 use crate::store::StoreError;
 use crate::store::accounts::{InsertAccount, UpdateAccount};
+use crate::store::admins::ChangeAdmin;
 use crate::store::deleted::RestoreUser;
 
 impl From<StoreError> for Problem {
@@ -64,6 +65,16 @@ impl From<InsertAccount> for Problem {
             InsertAccount::UsernameTaken => Self::Taken("username"),
             InsertAccount::EmailTaken => Self::Taken("e-mail address"),
             InsertAccount::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<ChangeAdmin> for Problem {
+    fn from(error: ChangeAdmin) -> Self {
+        match error {
+            ChangeAdmin::NotFound => Self::NotFound("admin"),
+            ChangeAdmin::Last => Self::LastAdmin,
+            ChangeAdmin::Store(error) => error.into(),
         }
     }
 }

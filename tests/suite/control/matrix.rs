@@ -39,7 +39,7 @@ fn plane_of_role(role: Role) -> Plane {
         Role::KeyHolder => Plane::Key,
         Role::User => Plane::User,
         Role::New | Role::Support | Role::Advanced => Plane::Staff,
-        Role::Admin => Plane::Admin,
+        Role::Auditor | Role::Admin => Plane::Admin,
     }
 }
 
@@ -51,6 +51,7 @@ async fn credentials(world: &World) -> HashMap<Role, String> {
         (Role::New, world.staff("new", "new").await),
         (Role::Support, world.staff("support", "support").await),
         (Role::Advanced, world.staff("advanced", "advanced").await),
+        (Role::Auditor, world.auditor().await),
         (Role::Admin, world.admin().await),
     ])
 }
@@ -84,6 +85,7 @@ async fn every_path_lets_in_whom_its_row_names_and_nobody_else() {
                 let again = match role {
                     Role::User => world.login("ann@example.com", PASSWORD).await,
                     Role::Admin => world.admin().await,
+                    Role::Auditor => world.auditor().await,
                     Role::New => world.staff_login("new").await,
                     Role::Support => world.staff_login("support").await,
                     _ => world.staff_login("advanced").await,

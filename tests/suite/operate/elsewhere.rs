@@ -23,7 +23,7 @@ enum Effect {
 }
 
 /// Every command, by the name of its manual page.
-const COMMANDS: [(&str, &str, Effect); 27] = [
+const COMMANDS: [(&str, &str, Effect); 33] = [
     ("serve", "serve", Effect::Makes),
     ("demo", "demo", Effect::Makes),
     ("migrate", "migrate", Effect::Makes),
@@ -44,9 +44,15 @@ const COMMANDS: [(&str, &str, Effect); 27] = [
     ("staff-list", "staff list", Effect::Refuses),
     ("staff-disable", "staff disable sue", Effect::Refuses),
     ("staff-enable", "staff enable sue", Effect::Refuses),
+    ("admin-list", "admin list", Effect::Refuses),
+    ("admin-add", "admin add root", Effect::Refuses),
+    ("admin-disable", "admin disable admin", Effect::Refuses),
+    ("admin-enable", "admin enable admin", Effect::Refuses),
+    ("admin-delete", "admin delete admin", Effect::Refuses),
     ("admin-reset-password", "admin reset-password", Effect::Refuses),
     ("audit-verify", "audit verify", Effect::Refuses),
     ("ledger-verify", "ledger verify", Effect::Refuses),
+    ("ledger-repair", "ledger repair --apply", Effect::Refuses),
     ("ledger-explain", "ledger explain ann", Effect::Refuses),
     ("clock-show", "clock show", Effect::Refuses),
     ("clock-accept", "clock accept", Effect::Refuses),

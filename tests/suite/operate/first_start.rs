@@ -4,13 +4,42 @@ use std::os::unix::fs::PermissionsExt;
 
 use serde_json::json;
 
-use super::child::Site;
+use super::child::{Child, Site};
 
 /// The password on the line that tells it, if there is one.
 fn told_password(said: &str) -> Option<String> {
     let line = said.lines().find(|line| line.contains("admin_password="))?;
     let word = line.split("admin_password=").nth(1)?.split_whitespace().next()?;
     Some(word.trim_matches('"').to_owned())
+}
+
+#[tokio::test]
+async fn a_changed_admin_username_makes_no_second_admin_and_says_so() {
+    let site = Site::new("");
+    let mut first = site.serve(&[("ADMIN_PASSWORD", "correct-horse-7")]).await;
+    first.signal("TERM");
+    first.ends();
+    let named = [("ADMIN_PASSWORD", "another-word-9"), ("ADMIN_USERNAME", "root")];
+    let second = site.serve(&named).await;
+    let said = second.said();
+    assert!(said.contains("security.admin_username names no admin") && said.contains("root"), "{said}");
+    for (name, password, expected) in
+        [("root", "another-word-9", 401), ("admin", "another-word-9", 401), ("admin", "correct-horse-7", 200)]
+    {
+        let form = json!({"username": name, "password": password});
+        assert_eq!(site.post("/api/v1/admin/login", None, &form).await.0, expected, "{name}");
+    }
+    let command = |args: &[&str]| Child::tollgate(site.folder.path(), args, &[]).ends();
+    let (code, said) = command(&["admin", "add", "root"]);
+    assert!(code == Some(0) && said.contains("admin_password="), "{said}");
+    let (code, said) = command(&["admin", "disable", "admin"]);
+    assert_eq!(code, Some(0), "{said}");
+    for refused in [["admin", "disable", "root"], ["admin", "delete", "root"]] {
+        let (code, said) = command(&refused);
+        assert!(code == Some(1) && said.contains("the last active admin stays"), "{said}");
+    }
+    let (_, said) = command(&["admin", "list"]);
+    assert!(said.contains("root") && said.contains("no"), "{said}");
 }
 
 #[tokio::test]
