@@ -36,7 +36,7 @@ use crate::store::audit::Actor;
 #[schema(example = json!({
     "id": 2, "username": "olga", "role": "auditor", "is_active": true, "time_created": "2026-10-01T09:30:00Z",
 }))]
-pub(super) struct AdminProfile {
+pub(super) struct AdminAccount {
     id: i64,
     username: String,
     /// `admin`, or `auditor`, who reads everything and changes nothing.
@@ -98,7 +98,7 @@ pub(super) const ROLES: [&str; 2] = [admins::FULL, "auditor"];
     path = "/api/v1/admin/admins",
     tag = "Admin: admins",
     params(Pages),
-    responses((status = 200, description = "A page of them.", body = Vec<AdminProfile>)),
+    responses((status = 200, description = "A page of them.", body = Vec<AdminAccount>)),
 )]
 pub(super) async fn list_admins(
     _: AdminSession,
@@ -108,7 +108,7 @@ pub(super) async fn list_admins(
     params.only(&["limit", "offset"])?;
     let page = params.page()?;
     let listed = admins::list(&reads, page.limit, page.offset).await?;
-    let profiles: Vec<AdminProfile> = listed.rows.into_iter().map(AdminProfile::from).collect();
+    let profiles: Vec<AdminAccount> = listed.rows.into_iter().map(AdminAccount::from).collect();
     Ok(params.answer(page, &profiles, listed.total))
 }
 
@@ -121,7 +121,7 @@ pub(super) async fn list_admins(
     tag = "Admin: admins",
     request_body = NewAdminForm,
     responses(
-        (status = 201, description = "The admin.", body = AdminProfile),
+        (status = 201, description = "The admin.", body = AdminAccount),
         refused::Taken, refused::Busy,
     ),
 )]
@@ -130,13 +130,13 @@ pub(super) async fn create_admin(
     AdminSession(admin): AdminSession,
     origin: Origin,
     Body(new): Body<NewAdminForm>,
-) -> Result<(StatusCode, Json<AdminProfile>), Problem> {
+) -> Result<(StatusCode, Json<AdminAccount>), Problem> {
     let NewAdmin { username, password, role } = new;
     let hash = control.passwords.hash(password, Urgency::Now).await?;
     let actor = (Actor::Admin(admin.id), admin.username.as_str());
     let entry = origin.entry(actor, "admin.create", &username, json!({ "role": role }));
     let id = admins::insert(&control.db, (&username, hash.as_str(), &role), &entry).await?;
-    let made = AdminProfile { id: id.0, username, role, is_active: true, time_created: origin.at };
+    let made = AdminAccount { id: id.0, username, role, is_active: true, time_created: origin.at };
     Ok((StatusCode::CREATED, Json(made)))
 }
 
@@ -148,13 +148,13 @@ pub(super) async fn create_admin(
     path = "/api/v1/admin/admins/{username}",
     tag = "Admin: admins",
     params(("username" = inline(words::Username), Path, description = "Which admin.")),
-    responses((status = 200, description = "Who they are.", body = AdminProfile), refused::NotFound),
+    responses((status = 200, description = "Who they are.", body = AdminAccount), refused::NotFound),
 )]
 pub(super) async fn get_admin(
     State(control): State<Arc<Control>>,
     _: AdminSession,
     Path(username): Path<String>,
-) -> Result<Json<AdminProfile>, Problem> {
+) -> Result<Json<AdminAccount>, Problem> {
     Ok(Json(control.admin_named(&username).await?.into()))
 }
 
@@ -229,9 +229,9 @@ impl Control {
     }
 }
 
-// === impl AdminProfile ===
+// === impl AdminAccount ===
 
-impl From<Admin> for AdminProfile {
+impl From<Admin> for AdminAccount {
     fn from(admin: Admin) -> Self {
         let Admin { id, username, role, is_active, time_created, .. } = admin;
         Self { id: id.0, username, role, is_active, time_created }

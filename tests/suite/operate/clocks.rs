@@ -1,7 +1,8 @@
-//! The binary while its machine's clock jumps (libfaketime plays it): no day begins because of it, and
+//! The binary while its machine's clock jumps (`jumping_clock.c` plays it): no day begins because of it, and
 //! nothing of a day is forgotten.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Instant;
 
 use serde_json::{Value, json};
@@ -19,32 +20,28 @@ struct Jumping {
 
 impl Jumping {
     fn new(folder: &Path) -> Self {
-        let folders = std::fs::read_dir("/usr/lib").unwrap().map(|entry| entry.unwrap().path());
-        let library =
-            folders.map(|folder| folder.join("faketime/libfaketimeMT.so.1")).find(|file| file.exists());
-        let library = library.expect("libfaketime is not here: tests/run installs it (faketime)");
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/suite/operate/jumping_clock.c");
+        let library = folder.join("jumping_clock.so");
+        let built =
+            Command::new("cc").args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library).arg(source).status();
+        assert!(built.unwrap().success(), "{source} is not built");
         let this = Self { library, file: folder.join("jump") };
-        this.by("+0");
+        this.by(0);
         this
     }
 
-    fn by(&self, offset: &str) {
+    /// So many days.
+    fn by(&self, days: i64) {
         // Whole at once: the library reads it at any time.
         let whole = self.file.with_extension("new");
-        std::fs::write(&whole, offset).unwrap();
+        std::fs::write(&whole, (days * 24 * 60 * 60).to_string()).unwrap();
         std::fs::rename(&whole, &self.file).unwrap();
     }
 
     fn serve(&self, folder: &Path) -> Child {
         let (library, file) = (self.library.display().to_string(), self.file.display().to_string());
         let mut env = ENV.to_vec();
-        env.extend([
-            ("LD_PRELOAD", library.as_str()),
-            ("FAKETIME_TIMESTAMP_FILE", &file),
-            ("FAKETIME_NO_CACHE", "1"),
-            ("DONT_FAKE_MONOTONIC", "1"),
-            ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
-        ]);
+        env.extend([("LD_PRELOAD", library.as_str()), ("CLOCK_AHEAD_FILE", &file)]);
         Child::tollgate(folder, &["serve"], &env)
     }
 }
@@ -86,16 +83,16 @@ async fn no_jump_of_the_clock_begins_a_day_or_forgets_one() {
     let (_, key) = register(&place.site.url(""), "ann").await;
     assert_eq!(passed(&place, &key, 5).await, 5);
 
-    clock.by("+1d");
+    clock.by(1);
     let told = ready_is(&place, 503).await;
     assert!(told.to_string().contains("clock_not_trusted"), "{told}");
     assert_eq!(passed(&place, &key, 18).await, 15, "the day goes on, a day ahead");
-    clock.by("+0");
+    clock.by(0);
     ready_is(&place, 200).await;
     assert_eq!(passed(&place, &key, 3).await, 0, "and is over");
 
     // More than 100 days ahead, with the job that forgets old days, and back.
-    for jump in ["+101d", "-2d", "+400d"] {
+    for jump in [101, -2, 400] {
         clock.by(jump);
         ready_is(&place, 503).await;
         let admin = place.site.admin("correct-horse-7").await.unwrap();
@@ -105,13 +102,13 @@ async fn no_jump_of_the_clock_begins_a_day_or_forgets_one() {
             assert_eq!((status, &ran["state"]), (200, &json!("failed")), "{ran}");
         }
         assert_eq!(passed(&place, &key, 2).await, 0, "{jump}");
-        clock.by("+0");
+        clock.by(0);
         ready_is(&place, 200).await;
         assert_eq!(passed(&place, &key, 2).await, 0, "back from {jump}");
     }
 
     // A start under a clock that is ahead goes on by the time that was.
-    clock.by("+1d");
+    clock.by(1);
     gateway.signal("TERM");
     assert_eq!(gateway.ends().0, Some(0));
     let gateway = clock.serve(place.site.folder.path());
@@ -121,7 +118,7 @@ async fn no_jump_of_the_clock_begins_a_day_or_forgets_one() {
         tokio::task::yield_now().await;
     }
     assert_eq!(passed(&place, &key, 2).await, 0, "after a restart");
-    clock.by("+0");
+    clock.by(0);
     ready_is(&place, 200).await;
     assert_eq!(passed(&place, &key, 2).await, 0);
     assert!(gateway.said().contains("clock is not trusted"), "{}", gateway.said());

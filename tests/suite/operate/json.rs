@@ -93,7 +93,7 @@ async fn each_command_prints_one_document_also_of_an_error() {
     {
         let _gateway = place.0.serve(&[("ADMIN_PASSWORD", "correct-horse-7")]).await;
         place.told("health", 0);
-        place.told("admin reset-password", 0);
+        place.told("admin reset-password keeper", 0);
         place.refused("admin reset-password nobody", 1);
     }
     std::fs::write(place.0.folder.path().join("gateway.toml"), "wrong = 1\n").unwrap();
