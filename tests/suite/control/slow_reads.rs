@@ -35,6 +35,7 @@ const QUICK: &[(&str, &str)] = &[
     ("get_user", "one user's rows by their key"),
     ("list_user_keys", "one user's keys, of which there is a largest number"),
     ("get_deleted_user", "one row by its key"),
+    ("get_admin", "one row by its key"),
     ("get_staff", "one row by its key"),
     ("list_jobs", "the latest run of each of a dozen jobs"),
     ("get_message_log", "one row by its key"),
