@@ -3,6 +3,8 @@
 use std::io::Write;
 use std::path::PathBuf;
 
+use tollgate::telemetry::printed;
+
 mod admin;
 mod audit;
 mod check;
@@ -45,7 +47,7 @@ pub(super) struct ConfigFile {
 
 /// Tells a person what went wrong, and why.
 pub(super) fn tell(error: &anyhow::Error) {
-    tollgate::telemetry::say(format!("{error:#}\n"));
+    tollgate::telemetry::say(&format!("{error:#}\n"));
 }
 
 /// Passes the outcome of a command on that has nothing else to say; with `json` it is printed too.
@@ -65,6 +67,17 @@ fn refusal(error: &anyhow::Error) -> serde_json::Value {
 }
 
 fn print_json(value: &serde_json::Value) -> anyhow::Result<()> {
-    writeln!(std::io::stdout(), "{value}")?;
+    print(&value.to_string())
+}
+
+/// Prints lines on standard output. Every command prints by this, so that no text from outside reaches a
+/// terminal raw; a value within a line is a [`printed::field`].
+fn print(text: &str) -> anyhow::Result<()> {
+    writeln!(std::io::stdout(), "{}", printed::lines(text))?;
     Ok(())
+}
+
+/// Writes on standard error what does not end the command. It goes on too where nothing reads that.
+fn warn(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{}", printed::lines(text));
 }

@@ -9,6 +9,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
 pub mod metrics;
+pub mod printed;
 
 mod output;
 mod redact;
@@ -35,6 +36,8 @@ pub fn init(debug: bool, terminal: bool) {
     // The subscriber would report its own errors by `eprintln!`, which blocks and panics.
     let builder =
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(Lines).log_internal_errors(false);
+    // Colours would be escaped with everything else that acts on a terminal.
+    let builder = builder.with_ansi(false);
     let outcome = if terminal { builder.try_init() } else { builder.json().flatten_event(true).try_init() };
     if outcome.is_err() {
         tracing::debug!("the log was set up before");
@@ -43,9 +46,10 @@ pub fn init(debug: bool, terminal: bool) {
     std::panic::set_hook(Box::new(log_panic));
 }
 
-/// Writes `text` to standard error as it is, in its turn among the log lines. Ends with a newline.
-pub fn say(text: String) {
-    output::stderr().push(text.into_bytes());
+/// Writes `text` to standard error, in its turn among the log lines, as [`printed::lines`] shows it. Ends
+/// with a newline.
+pub fn say(text: &str) {
+    output::stderr().push(printed::lines(text).into_owned().into_bytes());
 }
 
 /// Waits until everything logged so far is written, or dropped; at most for `patience`. To be called
@@ -77,6 +81,14 @@ struct Line(Vec<u8>);
 
 struct Lines;
 
+/// The line as it may stand in a terminal, with its newline and no other.
+fn one_line(line: &[u8]) -> Vec<u8> {
+    let text = String::from_utf8_lossy(line.strip_suffix(b"\n").unwrap_or(line));
+    let mut safe = printed::field(&text).into_owned().into_bytes();
+    safe.push(b'\n');
+    safe
+}
+
 // === impl Lines ===
 
 impl MakeWriter<'_> for Lines {
@@ -102,6 +114,17 @@ impl Write for Line {
 
 impl Drop for Line {
     fn drop(&mut self) {
-        output::stderr().push(std::mem::take(&mut self.0));
+        output::stderr().push(one_line(&self.0));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::one_line;
+
+    #[test]
+    fn a_log_line_is_one_line() {
+        let forged = b"warn model=x\n2026 error forged\x1b[2J\xff\n";
+        assert_eq!(one_line(forged), "warn model=x\\u000a2026 error forged\\u001b[2J\u{fffd}\n".as_bytes());
     }
 }

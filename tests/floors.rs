@@ -38,6 +38,21 @@ fn the_house_stands_as_planned() {
     assert!(violations.is_empty(), "\n{}\n", violations.join("\n"));
 }
 
+/// `commands.rs` prints for all of them; `papers.rs` and `openapi.rs` print what the program itself wrote.
+#[test]
+fn commands_print_in_one_place() {
+    let commands = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/commands");
+    let mut files = Vec::new();
+    collect(&commands, &mut files);
+    assert!(files.len() > 10, "found only {} files under {}", files.len(), commands.display());
+    for file in files.iter().filter(|file| !file.ends_with("papers.rs") && !file.ends_with("openapi.rs")) {
+        let text = fs::read_to_string(file).unwrap();
+        for raw in ["stdout()", "stderr()", "println!", "print!(", "dbg!"] {
+            assert!(!product(&text).contains(raw), "{} prints by {raw}", file.display());
+        }
+    }
+}
+
 #[test]
 fn a_house_that_is_not_as_planned_is_noticed() {
     let long = "fn long() {\n".to_owned() + &"    step();\n".repeat(FUNCTION_LINES) + "}\n";

@@ -71,7 +71,7 @@ fn candidate(password: &SecretString) -> anyhow::Result<Password> {
 
 fn announce(name: &str, password: &SecretString) {
     let password = password.expose_secret();
-    telemetry::say(format!(
+    telemetry::say(&format!(
         "The first start made an admin. This is told once; keep it.\nadmin_username={name}\nadmin_password={password}\n"
     ));
 }

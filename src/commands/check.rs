@@ -1,6 +1,6 @@
 //! `tollgate check`: every mistake of a configuration, and what is weak in it.
 
-use std::io::Write;
+use std::fmt::Write;
 use std::path::Path;
 
 use tokio::runtime::Runtime;
@@ -10,7 +10,7 @@ use tollgate::config::{Config, ConfigError, Finding, Options, Secrets, Vars};
 use tollgate::secrets::{self, SecretsError};
 use tollgate::store::{Db, StoreError};
 
-use super::print_json;
+use super::{print, print_json};
 
 /// Prints what is weak and what the next start will do; mistakes are the error.
 pub(crate) fn check(file: Option<&Path>, json: bool) -> anyhow::Result<()> {
@@ -33,16 +33,15 @@ pub(crate) fn check(file: Option<&Path>, json: bool) -> anyhow::Result<()> {
         return print_json(&serde_json::json!({ "ok": true, "warnings": warnings, "notes": notes,
             "configuration": config.source(), "database": config.database.location.to_string() }));
     }
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "configuration: {}; database: {}", config.source(), config.database.location)?;
+    let mut text = format!("configuration: {}; database: {}\n", config.source(), config.database.location);
     for warning in &config.warnings {
-        writeln!(out, "warning: {warning}")?;
+        writeln!(text, "warning: {warning}")?;
     }
     for note in &config.notes {
-        writeln!(out, "note: {note}")?;
+        writeln!(text, "note: {note}")?;
     }
-    writeln!(out, "The configuration is good.")?;
-    Ok(())
+    text.push_str("The configuration is good.");
+    print(&text)
 }
 
 /// Holds the secrets against the database, where that can be asked.

@@ -4,7 +4,7 @@
 //! Every change is recorded as the system's. A running gateway notices by itself: sessions read their
 //! account at each call, and a key is believed for five seconds at most.
 
-use std::io::{Read, Write};
+use std::io::Read;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
@@ -20,7 +20,7 @@ use tollgate::store::{A_WHILE, Db, StoreError};
 use tollgate::timekeeper::{self, Disagreement};
 
 use super::installation::{Missing, NoInstallation, configuration, whole};
-use super::{ConfigFile, print_json, refusal};
+use super::{ConfigFile, print_json, refusal, warn};
 
 /// An installation's configuration and its database, open.
 pub(super) struct Desk {
@@ -74,7 +74,7 @@ pub(super) fn at_a_new_desk(
 fn print(at: &ConfigFile, done: anyhow::Result<Told>) -> anyhow::Result<()> {
     match &done {
         Ok(told) if at.json => print_json(&told.json)?,
-        Ok(told) => writeln!(std::io::stdout(), "{}", told.text)?,
+        Ok(told) => super::print(&told.text)?,
         Err(error) if at.json => print_json(&refusal(error))?,
         Err(_) => {}
     }
@@ -118,19 +118,17 @@ fn open(
 /// Warns that the machine's clock is not believed.
 fn doubt(clock: &Clock, lead: i64, why: Disagreement) {
     let (shown, now) = (clock.wall(), clock.now());
-    let _ = writeln!(
-        std::io::stderr(),
+    warn(&format!(
         "warning: the clock of this machine shows {shown}, which is off by {} seconds: {why}. \
          This command takes it to be {now}. Set the clock right, or, if it is, run `tollgate clock accept`.",
         lead.unsigned_abs() / 1000,
-    );
+    ));
 }
 
 /// Says why the command does not answer yet.
 fn say_wait(reason: &StoreError) {
     let seconds = A_WHILE.as_secs();
-    // Without a reader of standard error the command waits all the same.
-    let _ = writeln!(std::io::stderr(), "waiting up to {seconds} s for the database: {reason}");
+    warn(&format!("waiting up to {seconds} s for the database: {reason}"));
 }
 
 // === impl Desk ===

@@ -11,6 +11,7 @@ use tollgate::quota::Window;
 use tollgate::store::SlowRead;
 use tollgate::store::ledger::{self, Asked, Question, Verified};
 use tollgate::store::users::{self, User};
+use tollgate::telemetry::printed::field;
 
 use super::desk::{Desk, Told, at_the_desk};
 use super::{ConfigFile, NoInstallation};
@@ -173,7 +174,7 @@ fn differences(text: &mut String, differences: &[LedgerDifference]) -> fmt::Resu
     )?;
     for difference in differences {
         let LedgerDifference { user_id, username, day, epoch, what, expected, found, remedy } = difference;
-        let user = username.clone().unwrap_or_else(|| format!("(number {user_id})"));
+        let user = username.as_deref().map_or_else(|| format!("(number {user_id})").into(), field);
         let (day, epoch) = (day.as_deref().unwrap_or("none"), shown(*epoch));
         let (meant, remedy) = (meaning(what), remedy.unwrap_or("none"));
         write!(
@@ -224,7 +225,7 @@ fn done_by(remedy: Option<&str>) -> &'static str {
 fn explained(report: &DayReport, zone: Tz) -> Result<String, fmt::Error> {
     let DayReport { username, day, time_zone, total, .. } = report;
     let rows = count(u64::try_from(*total).unwrap_or(0), "conversation");
-    let mut text = format!("{username} on {day} ({time_zone}): {rows}");
+    let mut text = format!("{} on {day} ({time_zone}): {rows}", field(username));
     if !report.conversations.is_empty() {
         write!(
             text,
@@ -235,11 +236,13 @@ fn explained(report: &DayReport, zone: Tz) -> Result<String, fmt::Error> {
     for line in &report.conversations {
         let time = line.time.to_utc().with_timezone(&zone).format("%H:%M:%S");
         let (epoch, left, status) = (shown(line.epoch), shown(line.left), shown(line.status));
-        let (id, why, call) = (line.id.to_string(), &line.why, &line.call);
+        let (id, why, call) = (line.id.to_string(), field(&line.why), field(&line.call));
         write!(
             text,
             "\n{time:<8}  {epoch:>5}  {:<8}  {left:>5}  {status:>6}  {call:<16}  {:<20}  {why:<48}  {id:<36}  {}",
-            line.verdict, line.model, line.request_id
+            line.verdict,
+            field(&line.model),
+            field(&line.request_id)
         )?;
     }
     for epoch in &report.epochs {

@@ -1,6 +1,5 @@
 //! `tollgate migrate`: the database, brought up to date.
 
-use std::io::Write;
 use std::path::Path;
 
 use tokio::runtime::Runtime;
@@ -10,13 +9,13 @@ use tollgate::config::{Config, Options, Vars};
 use tollgate::secrets;
 use tollgate::store::Db;
 
-use super::{installation, told};
+use super::{installation, print, told, warn};
 
 /// Opens the database, which brings it up to date.
 pub(crate) fn migrate(file: Option<&Path>, json: bool) -> anyhow::Result<()> {
     told(json, bring_up_to_date(file, json))?;
     if !json {
-        writeln!(std::io::stdout(), "The database is up to date.")?;
+        print("The database is up to date.")?;
     }
     Ok(())
 }
@@ -26,7 +25,7 @@ fn bring_up_to_date(file: Option<&Path>, json: bool) -> anyhow::Result<()> {
     let mut config = Config::load(file, &Vars::from_process(), &Options::default())?;
     if !json {
         let (source, database) = (config.source(), &config.database.location);
-        let _ = writeln!(std::io::stderr(), "configuration: {source}; database: {database}");
+        warn(&format!("configuration: {source}; database: {database}"));
     }
     Runtime::new()?.block_on(async {
         let db = Db::connect(&config.database).await?;

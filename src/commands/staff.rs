@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use tollgate::control;
 use tollgate::store::SlowRead;
 use tollgate::store::staff::{self, NewStaff, Staff, StaffChange};
+use tollgate::telemetry::printed::field;
 
 use super::ConfigFile;
 use super::desk::{Desk, PasswordFrom, Told, at_the_desk};
@@ -106,7 +107,8 @@ async fn list(desk: &Desk) -> anyhow::Result<Told> {
     for member in &page.rows {
         let state = if member.is_active { "" } else { ", disabled" };
         let Staff { username, email, staff_level, .. } = member;
-        write!(text, "\n{username} <{email}>, {staff_level}{state}")?;
+        let [name, email, level] = [username, email, staff_level].map(|text| field(text));
+        write!(text, "\n{name} <{email}>, {level}{state}")?;
     }
     let shown = |member: &Staff| {
         json!({ "staff_id": member.id.to_string(), "username": member.username, "name": member.name,

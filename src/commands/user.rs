@@ -13,6 +13,7 @@ use tollgate::store::SlowRead;
 use tollgate::store::keys;
 use tollgate::store::quota;
 use tollgate::store::users::{self, QuotaChange, User, UserChange};
+use tollgate::telemetry::printed::field;
 
 use super::ConfigFile;
 use super::desk::{Desk, PasswordFrom, Told, at_a_new_desk, at_the_desk};
@@ -156,7 +157,8 @@ async fn list(desk: &Desk, limit: i64, offset: i64) -> anyhow::Result<Told> {
     for user in &page.rows {
         let state = if user.is_active { "" } else { ", disabled" };
         let User { username, email, subscription_plan, level, .. } = user;
-        write!(text, "\n{username} <{email}>, {subscription_plan}/{level}{state}")?;
+        let [name, email, plan, level] = [username, email, subscription_plan, level].map(|text| field(text));
+        write!(text, "\n{name} <{email}>, {plan}/{level}{state}")?;
     }
     let rows: Vec<Value> = page.rows.iter().map(brief).collect();
     Ok(Told { json: json!({ "ok": true, "total": page.total, "users": rows }), text })

@@ -6,6 +6,7 @@ use std::fmt::{self, Write};
 use serde_json::{Value, json};
 use tollgate::control::{LedgerReport, date};
 use tollgate::store::ledger::{self, Balance, BalanceKey, Repaired, Verified};
+use tollgate::telemetry::printed::field;
 
 use super::{count, differences, found, verified};
 use crate::commands::desk::{Desk, Told};
@@ -102,7 +103,7 @@ fn as_json(of: &Repaired) -> Value {
 }
 
 fn line(of: &Repaired) -> String {
-    let user = of.username.clone().unwrap_or_else(|| format!("(number {})", of.user));
+    let user = of.username.as_deref().map_or_else(|| format!("(number {})", of.user).into(), field);
     let remedies: Vec<&str> = of.remedies.iter().map(|remedy| remedy.as_str()).collect();
     let changes = match (of.before, of.after) {
         (_, None) => "removed".to_owned(),

@@ -6,12 +6,15 @@ use super::child::{Child, PATIENCE, route_to};
 use super::commands::{ENV, Place};
 use crate::upstream::{Answer, Upstream};
 
+/// A model's name that would write to an operator's terminal, and a line that nobody printed.
+const FORGED: &str = "m\u{1b}]0;owned\u{7}\r\nepoch 9\u{9b}2J\u{202e}";
+
 /// A gateway, and ann, who had two conversations and one that failed.
 async fn talked_to(place: &Place, upstream: &Upstream) -> Child {
     let made = place.done(&["user", "add", "ann", "--email", "ann@example.com"]);
     let key = made["api_key"].as_str().unwrap().to_owned();
     let gateway = place.site.serve(&ENV).await;
-    let chat = json!({"model": "m", "messages": [{"role": "user", "content": "Hi"}]});
+    let chat = json!({"model": FORGED, "messages": [{"role": "user", "content": "Hi"}]});
     for answer in
         [Answer::json(&json!({})), Answer::bytes("text/plain", "no").status(503), Answer::json(&json!({}))]
     {
@@ -112,9 +115,13 @@ async fn explain_tells_a_day_for_people_and_for_programs() {
         "the upstream failed, so it was given back",
         request,
         "the sum of these",
+        "m\\u001b]0;owned\\u0007\\u000d\\u000aepoch 9\\u009b2J\\u202e",
     ] {
         assert!(said.contains(words), "no {words:?} in:\n{said}");
     }
+    assert!(!said.contains(|c: char| c != '\n' && (c.is_control() || c == '\u{202e}')), "{said:?}");
+    assert_eq!(said.lines().filter(|line| line.starts_with("epoch")).count(), 1, "{said}");
+    assert_eq!(day["conversations"][0]["model"], FORGED);
     let (code, said) = place.plain(&["ledger", "explain", "ann", "--day", "2026-01-01"]);
     assert_eq!(
         (code, said.lines().next()),
