@@ -116,7 +116,7 @@ impl App {
         let (metrics, run) = (Arc::new(Metrics::new()), RunId::generate());
         // The lock of the data folder comes before the sockets: another gateway here would share them.
         let log = recovery::open_spool(&config, run, &background, &metrics).await?;
-        let starting = Starting { readiness: readiness.clone(), clock: clock.clone() };
+        let starting = Starting { readiness: readiness.clone(), clock: clock.clone(), metrics: None };
         let listeners = Listeners::open(&config, (&background, &metrics), &stop, starting).await;
         let listeners = listeners.inspect_err(|_| stop.hard.cancel())?;
         tracing::info!(listen = %listeners.local_addr, "listening; health checks are answered, the database is opened");
@@ -158,8 +158,7 @@ impl App {
         listeners.furnish(Door::proxying(hallway(public, &background), config.clone(), shared)).await?;
         if let Some(admin) = &mut listeners.admin {
             let doors = Door::controlling(hallway(Surface::Admin, &background));
-            let last = Door::controlling(hallway(Surface::Stopping, &background.untracked()));
-            admin.furnish(doors, last).await?;
+            admin.furnish(doors).await?;
         }
         let Listeners { workers, local_addr, admin, .. } = listeners;
         workers.count_into(Arc::clone(&services.metrics), Arc::clone(&services.limits), &background);

@@ -178,8 +178,6 @@ pub enum Surface {
     Public,
     /// The staff's and the admin's API and the metrics, and what orchestrators ask.
     Admin,
-    /// What orchestrators ask, and the metrics, while the gateway stops; all else is 503.
-    Stopping,
 }
 
 /// The control plane as a service.
@@ -188,16 +186,11 @@ pub enum Surface {
 /// [`crate::ids::RequestId`] there. A handler changes rows and then tells the directory, so the
 /// service must run to its end even when the client leaves: run it on [`crate::background`].
 pub fn router(control: Arc<Control>, surface: Surface) -> Router {
-    let is_stopping = surface == Surface::Stopping;
-    let documented = control.settings.docs && !is_stopping;
+    let documented = control.settings.docs;
     let served = paths(surface).merge(if documented { documentation() } else { Paths::new() });
     let served = served.into_router();
-    let served = if is_stopping {
-        served.fallback(envelope::not_ready)
-    } else {
-        served.fallback(envelope::no_such_path)
-    };
     served
+        .fallback(envelope::no_such_path)
         .method_not_allowed_fallback(envelope::method_not_allowed)
         .layer(from_fn_with_state(Arc::clone(&control), pace::keep))
         .layer(from_fn_with_state(Arc::clone(&control), envelope::wrap))
@@ -216,7 +209,6 @@ fn paths(surface: Surface) -> Paths {
         Surface::Everything => open_paths().merge(user_paths()).merge(staff_paths()).merge(admin_paths()),
         Surface::Public => open_paths().merge(user_paths()),
         Surface::Admin => open_paths().merge(staff_paths()).merge(admin_paths()),
-        Surface::Stopping => health_paths().route("/metrics", get(A::LookAround, metrics::metrics)),
     }
 }
 

@@ -30,11 +30,14 @@ pub(super) struct Listeners {
     public: Option<Unfurnished>,
 }
 
-/// Answers in the stead of a gateway that is not complete.
+/// Answers instead of a gateway that is not complete yet, or no longer. It holds nothing that the last rows
+/// wait for.
 #[derive(Clone)]
 pub(super) struct Starting {
     pub(super) readiness: Readiness,
     pub(super) clock: Clock,
+    /// Shown, while the gateway stops.
+    pub(super) metrics: Option<Arc<Metrics>>,
 }
 
 // === impl Listeners ===
@@ -66,7 +69,7 @@ impl Listeners {
         } else {
             let (leaving, hard) = (stop.leaving.clone(), stop.hard.child_token());
             let own = Stop { leaving, hard, ..Stop::default() };
-            Some(AdminListener::open(workers.beside(own), admin).await?)
+            Some(AdminListener::open(workers.beside(own, None), admin).await?)
         };
         Ok(Self { workers, client_ips, local_addr, admin, public })
     }
@@ -110,14 +113,15 @@ pub(super) fn first(sockets: &[listen::WorkerSockets]) -> anyhow::Result<SocketA
 // === impl Starting ===
 
 impl Starting {
-    /// Whether the answer may be another one a moment later: only a liveness check never waits.
-    pub(super) fn is_worth_a_wait<B>(request: &Request<B>) -> bool {
-        request.uri().path() != "/livez"
+    /// Whether the answer may be another one a moment later: a liveness check never waits.
+    pub(super) fn is_worth_a_wait<B>(&self, request: &Request<B>) -> bool {
+        self.metrics.is_none() && request.uri().path() != "/livez"
     }
 
     pub(super) async fn answer<B>(&self, request: &Request<B>) -> Response<Body> {
         let id = request.headers().get("x-request-id").and_then(|id| id.to_str().ok());
         let id = id.and_then(RequestId::parse).unwrap_or_else(RequestId::generate);
-        control::starting(request, &id, &self.readiness, self.clock.now()).await
+        let shown = self.metrics.as_deref().filter(|_| request.uri().path() == "/metrics");
+        control::starting(request, &id, (&self.readiness, shown), self.clock.now()).await
     }
 }

@@ -10,6 +10,7 @@
 //! very end.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -22,6 +23,7 @@ use super::worker::{Unfurnished, Workers};
 use super::{App, Signals, run};
 use crate::control::Reason;
 use crate::listen::{Stop, WorkerSockets};
+use crate::telemetry::Metrics;
 
 /// How long load balancers have, by default, to see that the readiness is red: a check each second, of
 /// which three must fail, and some time to act on it.
@@ -47,8 +49,6 @@ pub(super) struct AdminListener {
     kept: Vec<WorkerSockets>,
     /// Its workers, until they have their doors.
     unfurnished: Option<Unfurnished>,
-    /// What answers on the kept sockets then.
-    last: Option<Doors>,
 }
 
 // === impl App ===
@@ -79,7 +79,7 @@ impl App {
         self.delay.pass(self.readiness.was_asked()).await;
         self.drain().await;
         let last = match &mut self.admin {
-            Some(admin) => admin.answer_last().await,
+            Some(admin) => admin.answer_last(&self.metrics).await,
             None => None,
         };
         self.jobs.stop().await;
@@ -177,16 +177,15 @@ impl AdminListener {
         let kept = sockets.iter().map(WorkerSockets::try_clone).collect::<Result<_, _>>();
         let kept = kept.context("server.admin_listen")?;
         let unfurnished = Some(workers.open(sockets).await?);
-        Ok(Self { addr, workers, stop, kept, unfurnished, last: None })
+        Ok(Self { addr, workers, stop, kept, unfurnished })
     }
 
-    /// Gives its workers their doors; `last` answers when these are closed.
+    /// Gives its workers their doors.
     ///
     /// # Errors
     ///
     /// When a door cannot be made.
-    pub(super) async fn furnish(&mut self, doors: Doors, last: Doors) -> anyhow::Result<()> {
-        self.last = Some(last);
+    pub(super) async fn furnish(&mut self, doors: Doors) -> anyhow::Result<()> {
         let Some(unfurnished) = self.unfurnished.take() else { return Ok(()) };
         unfurnished.furnish(doors).await
     }
@@ -197,13 +196,12 @@ impl AdminListener {
     }
 
     /// Goes on answering what orchestrators ask, now that the admin's API is closed.
-    async fn answer_last(&mut self) -> Option<(Workers, Stop)> {
-        let last = self.last.take()?;
-        let (mut workers, stop) = self.workers.beside(Stop::default());
+    async fn answer_last(&mut self, metrics: &Arc<Metrics>) -> Option<(Workers, Stop)> {
+        let (mut workers, stop) = self.workers.beside(Stop::default(), Some(Arc::clone(metrics)));
         stop.leaving.cancel();
-        let opened = async { workers.open(std::mem::take(&mut self.kept)).await?.furnish(last).await };
-        match opened.await {
-            Ok(()) => Some((workers, stop)),
+        match workers.open(std::mem::take(&mut self.kept)).await {
+            // Without doors they answer as `Starting` does.
+            Ok(_) => Some((workers, stop)),
             Err(error) => {
                 tracing::warn!(%error, "the admin listener closes early");
                 None

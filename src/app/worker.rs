@@ -62,9 +62,11 @@ impl Workers {
         Self { acceptor, stop, starting, alive: Some(alive), all_gone }
     }
 
-    /// Workers that share everything with these but the signals by which they stop.
-    pub(super) fn beside(&self, stop: Stop) -> (Self, Stop) {
-        (Self::new(Arc::clone(&self.acceptor), stop.clone(), self.starting.clone()), stop)
+    /// Workers that share everything with these but the signals by which they stop. Until they have doors they
+    /// show these metrics, if any.
+    pub(super) fn beside(&self, stop: Stop, metrics: Option<Arc<Metrics>>) -> (Self, Stop) {
+        let starting = Starting { metrics, ..self.starting.clone() };
+        (Self::new(Arc::clone(&self.acceptor), stop.clone(), starting), stop)
     }
 
     /// Starts one worker for each set of sockets.
@@ -155,7 +157,7 @@ fn run(bench: Bench, ready: oneshot::Sender<()>, delivered: oneshot::Receiver<De
             let (door, opening, starting) = (Rc::clone(&answering), Rc::clone(&opening), starting.clone());
             async move {
                 let opened = opening.notified();
-                if door.get().is_none() && Starting::is_worth_a_wait(&req) {
+                if door.get().is_none() && starting.is_worth_a_wait(&req) {
                     let _ = timeout(MOST_STARTS, opened).await;
                 }
                 match door.get() {

@@ -8,6 +8,7 @@ use serde_json::json;
 use tollgate::control::is_username;
 use tollgate::store::SlowRead;
 use tollgate::store::admins::{self, Admin, AdminChange};
+use tollgate::telemetry::printed;
 
 use super::ConfigFile;
 use super::desk::{Desk, PasswordFrom, Told, at_the_desk};
@@ -95,7 +96,8 @@ async fn list(desk: &Desk) -> anyhow::Result<Told> {
     let found = admins::list(&SlowRead::alone(&desk.db), MOST, 0).await?.rows;
     let mut text = format!("{:<30}  {:<8}  active", "username", "role");
     for Admin { username, role, is_active, .. } in &found {
-        write!(text, "\n{username:<30}  {role:<8}  {}", if *is_active { "yes" } else { "no" })?;
+        let (username, active) = (printed::field(username), if *is_active { "yes" } else { "no" });
+        write!(text, "\n{username:<30}  {role:<8}  {active}")?;
     }
     let one = |admin: &Admin| {
         json!({ "username": admin.username, "role": admin.role, "is_active": admin.is_active,

@@ -13,7 +13,6 @@ use http::header::{ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, REFERRER_POLIC
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use super::Control;
-use super::health::readiness::Reason;
 use super::problem::{self, DENIED_BY, Problem};
 use crate::ids::RequestId;
 use crate::telemetry::Metrics;
@@ -81,11 +80,6 @@ fn words_of(panic: &(dyn Any + Send)) -> &str {
 /// For paths that do not exist.
 pub(super) async fn no_such_path() -> Problem {
     Problem::NoSuchPath
-}
-
-/// For everything else while the gateway stops.
-pub(super) async fn not_ready() -> Problem {
-    Problem::NotReady(vec![Reason::Stopping])
 }
 
 /// For paths that do, asked in a way they do not know.

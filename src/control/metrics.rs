@@ -7,6 +7,7 @@ use axum::response::IntoResponse;
 use http::header::CONTENT_TYPE;
 
 use super::Control;
+use crate::telemetry::Metrics;
 
 /// The media type of what [`crate::telemetry::Metrics::text`] writes.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -23,5 +24,10 @@ const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset
     ),
 )]
 pub(super) async fn metrics(State(control): State<Arc<Control>>) -> impl IntoResponse {
-    ([(CONTENT_TYPE, OPEN_METRICS)], control.metrics.text())
+    shown(&control.metrics)
+}
+
+/// Every series, as an answer.
+pub(super) fn shown(metrics: &Metrics) -> impl IntoResponse + use<> {
+    ([(CONTENT_TYPE, OPEN_METRICS)], metrics.text())
 }
