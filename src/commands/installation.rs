@@ -1,13 +1,12 @@
 //! Which installation a command means, and whether there is one. Only `serve`, `demo`, `migrate` and `user
 //! add` make one; every other command refuses a folder without, and changes nothing there.
 
-use std::io::Write;
 use std::path::Path;
 
 use tollgate::app;
 use tollgate::config::{Config, DatabaseLocation, Options, Secrets, Vars};
 
-use super::ConfigFile;
+use super::{ConfigFile, warn};
 
 /// Whether a command may make what is missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,10 +47,7 @@ pub(super) fn configuration(at: &ConfigFile, missing: Missing) -> anyhow::Result
         app::folders(&config)?;
         if !at.json && (!config.notes.is_empty() || found(&config).is_err()) {
             let (source, database) = (config.source(), &config.database.location);
-            let _ = writeln!(
-                std::io::stderr(),
-                "making an installation: configuration: {source}; database: {database}"
-            );
+            warn(&format!("making an installation: configuration: {source}; database: {database}"));
         }
         return Ok(Config::load(file, &Vars::from_process(), &Options::default())?);
     }
