@@ -135,7 +135,7 @@ async fn the_documentation_opens_in_a_browser_without_a_network() {
     let mut node = Command::new("node");
     node.arg(script("documentation.mjs")).env("TOLLGATE_NODE_MODULES", tool("node"));
     node.env("TOLLGATE_URL", &told["url"]).env_remove("HTTP_PROXY").env_remove("http_proxy");
-    let (code, said) = Child::start(node).ends();
+    let (code, said) = Child::start(node).ends_within(4 * child::PATIENCE);
     assert_eq!(code, Some(0), "{said}");
 }
 
