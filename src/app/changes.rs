@@ -27,11 +27,14 @@ pub fn changes(config: &Config) -> Vec<Finding> {
         );
     }
     let max = config.server.connections.max_per_address;
-    note(
-        "server.connections.max_per_address",
-        format!(
-            "is {max}; its default was 256 and is the smaller of 1024 and a quarter of max: max_per_address = 256 restores it"
-        ),
-    );
+    if max != 256 {
+        note(
+            "server.connections.max_per_address",
+            format!(
+                "is {max}; its default was 256 and is the smaller of 1024 and a quarter of max: \
+                 max_per_address = 256 restores it"
+            ),
+        );
+    }
     found
 }

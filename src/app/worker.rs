@@ -41,6 +41,14 @@ struct Delivery {
     done: oneshot::Sender<anyhow::Result<()>>,
 }
 
+/// What each request of a worker finds: its door, once there is one.
+struct Entrance {
+    door: OnceCell<Door>,
+    opened: Notify,
+    /// Answers without a door.
+    starting: Starting,
+}
+
 /// What a worker runs on.
 struct Bench {
     sockets: WorkerSockets,
@@ -149,16 +157,16 @@ fn run(bench: Bench, ready: oneshot::Sender<()>, delivered: oneshot::Receiver<De
     let Bench { sockets, acceptor, stop, starting } = bench;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     LocalSet::new().block_on(&runtime, async move {
-        let (door, opened): (Rc<OnceCell<Door>>, Rc<Notify>) = Default::default();
+        let entrance = Rc::new(Entrance { door: OnceCell::new(), opened: Notify::new(), starting });
         // From here on the kernel queues clients for this worker.
         let _ = ready.send(());
-        let (answering, opening) = (Rc::clone(&door), Rc::clone(&opened));
+        let answering = Rc::clone(&entrance);
         let service = move |conn: Rc<listen::Conn>, req| {
-            let (door, opening, starting) = (Rc::clone(&answering), Rc::clone(&opening), starting.clone());
+            let entrance = Rc::clone(&answering);
             async move {
-                let opened = opening.notified();
+                let Entrance { door, opened, starting } = &*entrance;
                 if door.get().is_none() && starting.is_worth_a_wait(&req) {
-                    let _ = timeout(MOST_STARTS, opened).await;
+                    let _ = timeout(MOST_STARTS, opened.notified()).await;
                 }
                 match door.get() {
                     Some(door) => door.answer(conn, req).await,
@@ -168,12 +176,12 @@ fn run(bench: Bench, ready: oneshot::Sender<()>, delivered: oneshot::Receiver<De
         };
         let furnishing = async {
             let Ok(Delivery { doors, done }) = delivered.await else { return };
-            let made = doors().map(|made| drop(door.set(made)));
-            opened.notify_waiters();
+            let made = doors().map(|made| drop(entrance.door.set(made)));
+            entrance.opened.notify_waiters();
             let _ = done.send(made);
         };
         let (served, ()) = tokio::join!(listen::serve(sockets, acceptor, service, stop), furnishing);
-        if let Some(door) = door.get() {
+        if let Some(door) = entrance.door.get() {
             door.finish().await;
         }
         served

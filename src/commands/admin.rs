@@ -26,7 +26,7 @@ pub(crate) enum AdminCommand {
         /// 3 to 30 letters, digits or underscores.
         username: String,
         /// An auditor reads everything and changes nothing.
-        #[arg(long, value_parser = [admins::FULL, "auditor"], default_value = admins::FULL)]
+        #[arg(long, value_parser = admins::ROLES, default_value = admins::FULL)]
         role: String,
         #[command(flatten)]
         password: PasswordFrom,

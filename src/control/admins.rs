@@ -87,9 +87,6 @@ pub(super) struct CheckedChange {
     password: Option<Password>,
 }
 
-/// What admins may be.
-pub(super) const ROLES: [&str; 2] = [admins::FULL, "auditor"];
-
 /// Lists the admins.
 ///
 /// In the order in which they were made.
@@ -251,7 +248,7 @@ impl Form for NewAdminForm {
         let password = found.required("password", self.password);
         let password = password.and_then(|text| found.new_password("password", text));
         let role = self.role.unwrap_or_else(|| admins::FULL.to_owned());
-        let role = found.one_of("role", Some(role), &ROLES);
+        let role = found.one_of("role", Some(role), &admins::ROLES);
         Some(NewAdmin { username: username?, password: password?, role: role? })
     }
 }
@@ -262,7 +259,7 @@ impl Form for AdminForm {
     type Checked = CheckedChange;
 
     fn check(self, _: &Control, found: &mut Violations) -> Option<CheckedChange> {
-        let role = found.one_of("role", self.role, &ROLES);
+        let role = found.one_of("role", self.role, &admins::ROLES);
         let row = AdminChange { password_hash: None, role, is_active: self.is_active };
         let password = self.password.and_then(|text| found.new_password("password", text));
         Some(CheckedChange { row, password })

@@ -43,7 +43,7 @@ pub enum ChangeAdmin {
     #[error("no such admin")]
     NotFound,
     /// They are the only active one with the role `admin`.
-    #[error("the last active admin stays")]
+    #[error("the last active admin stays: make another one first")]
     Last,
     /// The database did not do it.
     #[error(transparent)]
@@ -52,6 +52,8 @@ pub enum ChangeAdmin {
 
 /// The role that may do everything.
 pub const FULL: &str = "admin";
+/// Every role.
+pub const ROLES: [&str; 2] = [FULL, "auditor"];
 
 macro_rules! admin {
     ($rest:literal) => {

@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{Connection, SqliteConnection, SqlitePool};
+use sqlx::{Connection, SqlitePool};
 
 use super::integrity::{self, Unchecked};
-use super::{Db, StoreError, connections, postgres, unused};
+use super::migration_guard::{self, LATEST_STEP};
+use super::{Db, StoreError, connections, postgres};
 use crate::config::{Database, DatabaseLocation};
 
 /// What SQLite waits for a lock that another process holds, such as a command beside the server.
@@ -36,9 +37,6 @@ pub struct Opening<'a> {
 }
 
 const OUR_TABLE: &str = "SELECT CAST(to_regclass('_sqlx_migrations') AS TEXT)";
-const OUR_SQLITE_TABLE: &str =
-    "SELECT COUNT(*) FROM sqlite_schema WHERE type = 'table' AND name = '_sqlx_migrations'";
-const LATEST_STEP: &str = "SELECT MAX(version) FROM _sqlx_migrations";
 /// How often the log is told of what takes long.
 const EVERY: Duration = Duration::from_secs(5);
 /// For the check of a file.
@@ -94,7 +92,7 @@ impl Db {
         let opening = Opening { patience: Some(A_WHILE), waits, check_for: Duration::ZERO };
         let db = match &database.location {
             DatabaseLocation::Sqlite(path) => {
-                if !has_our_tables(path).await? {
+                if migration_guard::latest_step(path).await?.is_none() {
                     return Ok(None);
                 }
                 open_sqlite(path, database, Duration::ZERO).await?.0
@@ -144,7 +142,7 @@ impl Db {
                 })?;
                 let turn = take_turn(path).await;
                 let left_open = is_left_open(path);
-                unused::require_file(path, last_step(&SQLITE_STEPS)).await?;
+                migration_guard::require_file(path, last_step(&SQLITE_STEPS)).await?;
                 let check_for = if left_open { opening.check_for } else { Duration::ZERO };
                 let (db, unchecked) = open_sqlite(path, database, check_for).await?;
                 db.migrate().await?;
@@ -195,10 +193,10 @@ impl Db {
                 // node's: this connection has no limit, and is not used again.
                 let mut conn = pool.acquire().await?.detach();
                 sqlx::query("SELECT set_config('statement_timeout', '0', false)").execute(&mut conn).await?;
-                unused::take_turn(&mut conn).await?;
+                migration_guard::take_turn(&mut conn).await?;
                 let from: Option<i64> =
                     sqlx::query_scalar(REACHED).fetch_optional(&mut conn).await.ok().flatten();
-                unused::require_server(&mut conn, (from, last_step(&POSTGRES_STEPS))).await?;
+                migration_guard::require_server(&mut conn, (from, last_step(&POSTGRES_STEPS))).await?;
                 let done =
                     told(&POSTGRES_STEPS, from, POSTGRES_STEPS.run_direct(None, &mut conn, false)).await;
                 conn.close().await?;
@@ -240,18 +238,6 @@ async fn told(
         tracing::info!(from, to, seconds = begun.elapsed().as_secs(), "database migrated");
     }
     done.map_err(refusal)
-}
-
-/// Looks into a file without changing a byte of it.
-async fn has_our_tables(path: &Path) -> Result<bool, StoreError> {
-    if !path.is_file() {
-        return Ok(false);
-    }
-    let options = SqliteConnectOptions::new().filename(path).read_only(true).busy_timeout(BUSY_TIMEOUT);
-    let mut conn = SqliteConnection::connect_with(&options).await?;
-    let found: i64 = sqlx::query_scalar(OUR_SQLITE_TABLE).fetch_one(&mut conn).await?;
-    conn.close().await?;
-    Ok(found > 0)
 }
 
 /// Whether the last process that had the file did not close it properly.

@@ -13,11 +13,11 @@ use utoipa::openapi::{RefOr, Required};
 use utoipa::{IntoParams, PartialSchema, ToSchema};
 
 use crate::clock::Timestamp;
-use crate::control::admins::ROLES;
 use crate::control::register::KINDS;
 use crate::control::staff::accounts::LEVELS;
 use crate::control::usage::GROUPS;
 use crate::control::violations::{MAX_EMAIL, MAX_TEXT};
+use crate::store::admins;
 
 /// Makes a type of each line, for `value_type` and parameters.
 macro_rules! words {
@@ -64,7 +64,7 @@ words! {
     /// How far staff may go.
     StaffLevel = string().enum_values(Some(LEVELS)).examples(["support"]);
     /// What an admin may do.
-    AdminRole = string().enum_values(Some(ROLES)).examples(["auditor"]);
+    AdminRole = string().enum_values(Some(admins::ROLES)).examples(["auditor"]);
     /// The name of a plan in the configuration.
     PlanName = text(1, 64, "^[^\\u0000]+$", "free");
     /// A word of visible ASCII.

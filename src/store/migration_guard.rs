@@ -18,8 +18,10 @@ const STOPPING: Duration = Duration::from_secs(5);
 /// Steps that assume that no node of the version before is running. Step 6 forfeits what looks unused.
 const ALONE: [i64; 1] = [6];
 
-const TABLES: &str = "SELECT COUNT(*) FROM sqlite_schema WHERE type = 'table' AND name = '_sqlx_migrations'";
-const REACHED: &str = "SELECT MAX(version) FROM _sqlx_migrations";
+const OUR_TABLE: &str =
+    "SELECT COUNT(*) FROM sqlite_schema WHERE type = 'table' AND name = '_sqlx_migrations'";
+/// The last step that was run.
+pub(super) const LATEST_STEP: &str = "SELECT MAX(version) FROM _sqlx_migrations";
 
 /// Refuses a file that has to be migrated to step `to` while another process has it open. The file is not
 /// changed.
@@ -27,12 +29,12 @@ const REACHED: &str = "SELECT MAX(version) FROM _sqlx_migrations";
 /// # Errors
 /// [`StoreError::Damaged`] when another process has it; [`StoreError`] when it cannot be read.
 pub(super) async fn require_file(path: &Path, to: i64) -> Result<(), StoreError> {
-    let Some(from) = reached(path).await?.filter(|from| *from < to) else { return Ok(()) };
+    let Some(from) = latest_step(path).await?.filter(|from| *from < to) else { return Ok(()) };
     // Every connection of a process shares a lock of the file, as long as it is open.
     let options = SqliteConnectOptions::new().filename(path).busy_timeout(STOPPING);
     let mut conn =
         SqliteConnection::connect_with(&options.locking_mode(SqliteLockingMode::Exclusive)).await?;
-    let locked: Result<i64, sqlx::Error> = sqlx::query_scalar(TABLES).fetch_one(&mut conn).await;
+    let locked: Result<i64, sqlx::Error> = sqlx::query_scalar(OUR_TABLE).fetch_one(&mut conn).await;
     conn.close().await?;
     match locked {
         Ok(_) => Ok(()),
@@ -41,20 +43,23 @@ pub(super) async fn require_file(path: &Path, to: i64) -> Result<(), StoreError>
     }
 }
 
-/// The last step that was run on the file; `None` where none was.
-async fn reached(path: &Path) -> Result<Option<i64>, StoreError> {
+/// The last step that was run on a file, which is not changed; `None` where none was, or there is no file.
+///
+/// # Errors
+/// [`StoreError`] when it cannot be read.
+pub(super) async fn latest_step(path: &Path) -> Result<Option<i64>, StoreError> {
     if !std::fs::metadata(path).is_ok_and(|file| file.len() > 0) {
         return Ok(None);
     }
     let options = SqliteConnectOptions::new().filename(path).read_only(true).busy_timeout(STOPPING);
     let mut conn = SqliteConnection::connect_with(&options).await?;
-    let tables: i64 = sqlx::query_scalar(TABLES).fetch_one(&mut conn).await?;
-    let reached = match tables {
+    let tables: i64 = sqlx::query_scalar(OUR_TABLE).fetch_one(&mut conn).await?;
+    let latest = match tables {
         0 => None,
-        _ => sqlx::query_scalar(REACHED).fetch_one(&mut conn).await?,
+        _ => sqlx::query_scalar(LATEST_STEP).fetch_one(&mut conn).await?,
     };
     conn.close().await?;
-    Ok(reached)
+    Ok(latest)
 }
 
 /// `SQLITE_BUSY`, whatever the particulars.
