@@ -39,7 +39,7 @@ mod unwritten;
 pub use backlog::Backlog;
 pub use budget::{Budget, Level, Share};
 pub use erase::StillThere;
-pub use exchange::{Answer, Asked, Ending, Waited};
+pub use exchange::{Access, Answer, Asked, Ending, Waited};
 pub use place::{LogFull, Place, Scribe, Synced};
 pub use record::{Begin, End};
 

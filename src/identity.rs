@@ -3,15 +3,17 @@
 //! The directory answers from memory. A key is read from the database on its first use, once for
 //! any number of waiters, and again when what is known of it has aged.
 
+use std::convert::Infallible;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use moka::future::Cache;
 use thiserror::Error;
+use tokio::sync::mpsc;
 
 use crate::background::Background;
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::credential::key::{KeyDigest, KeyFormat, Pepper, PlainKey};
 use crate::ids::UserId;
 use crate::plan::{AddressRules, Plans};
@@ -19,12 +21,16 @@ use crate::store::keys::Holder;
 use crate::store::{self, Db, StoreError};
 use crate::telemetry::Metrics;
 
+mod changes;
+mod follow;
 mod subject;
 mod table;
 mod uses;
 
+pub use changes::{Changed, Revision};
 pub use subject::{AddressRule, NotPermitted, Subject};
 
+use changes::{Changes, Who};
 use table::{Known, Table};
 use uses::{LastUse, Uses};
 
@@ -34,6 +40,7 @@ pub struct Directory(Arc<Inner>);
 
 struct Inner {
     table: Table,
+    changes: Changes,
     /// Digests that lead nowhere, and reads under way, so that one read serves all who wait.
     lookups: Cache<KeyDigest, Lookup>,
     db: Db,
@@ -45,6 +52,8 @@ struct Inner {
     access: AddressRules,
     accept_v1: bool,
     uses: Uses,
+    /// Gone with the last directory, which ends who follows the audit trail.
+    alive: OnceLock<mpsc::Sender<Infallible>>,
 }
 
 /// A key as the database has it, whether or not it opens anything.
@@ -78,6 +87,13 @@ pub struct Sources {
     pub accept_v1: bool,
     /// Most keys kept.
     pub capacity: usize,
+}
+
+/// A key that was let in, and as of when, so that what it opens can be looked at again.
+#[derive(Clone, Copy, Debug)]
+pub struct Shown {
+    digest: KeyDigest,
+    as_of: Revision,
 }
 
 #[derive(Clone)]
@@ -123,6 +139,7 @@ impl Directory {
         let uses = Uses::start(db.clone(), &background);
         Self(Arc::new(Inner {
             table,
+            changes: Changes::default(),
             lookups,
             db,
             background,
@@ -133,6 +150,7 @@ impl Directory {
             access,
             accept_v1,
             uses,
+            alive: OnceLock::new(),
         }))
     }
 
@@ -143,19 +161,57 @@ impl Directory {
     /// See [`IdentifyError`]. A client learns the difference between the first and the third from
     /// our log only.
     pub async fn identify(&self, key: &PlainKey) -> Result<Arc<Subject>, IdentifyError> {
+        self.admit(key).await.map(|(subject, _)| subject)
+    }
+
+    /// [`Directory::identify`], for what runs on and must end when the key opens it no longer.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub async fn admit(&self, key: &PlainKey) -> Result<(Arc<Subject>, Shown), IdentifyError> {
         if !self.0.accept_v1 && key.format() == KeyFormat::V1 {
             return Err(IdentifyError::Unknown);
         }
-        let digest = key.digest(&self.0.pepper);
+        let shown = Shown { digest: key.digest(&self.0.pepper), as_of: self.0.changes.revision() };
+        let known = self.known(shown.digest).await?;
+        self.open(&known).map(|subject| (subject, shown))
+    }
+
+    /// What a key that was let in opens now; this does not count as a use.
+    ///
+    /// # Errors
+    ///
+    /// As [`Directory::identify`].
+    pub async fn review(&self, shown: &Shown) -> Result<Arc<Subject>, IdentifyError> {
+        let known = self.known(shown.digest).await?;
+        self.judge(&known)?;
+        Ok(Arc::clone(&known.subject))
+    }
+
+    /// Whether there is a user of this number; also where nobody can tell.
+    pub async fn has_user(&self, user: UserId) -> bool {
+        let db = self.0.db.clone();
+        let found = self.0.background.run(async move { store::deleted::is_here(&db, user).await });
+        !matches!(found.await, Ok(Ok(false)))
+    }
+
+    /// Whose rights changed since `seen`, which moves on to now.
+    #[must_use]
+    pub fn changed_since(&self, seen: &mut Revision) -> Changed {
+        self.0.changes.since(seen)
+    }
+
+    async fn known(&self, digest: KeyDigest) -> Result<Arc<Known>, IdentifyError> {
         let now = self.0.clock.elapsed();
         let remembered = self.0.table.get(&digest);
         if let Some(known) = remembered.as_ref().filter(|known| known.age(now) < FRESH) {
-            return self.open(known);
+            return Ok(Arc::clone(known));
         }
         match (self.look_up(digest).await, remembered) {
-            (Ok(Lookup::Found(known)), _) => self.open(&known),
+            (Ok(Lookup::Found(known)), _) => Ok(known),
             (Ok(Lookup::Nobody), _) => Err(IdentifyError::Unknown),
-            (Err(_), Some(known)) if known.age(now) < STALE => self.open(&known),
+            (Err(_), Some(known)) if known.age(now) < STALE => Ok(known),
             (Err(_), _) => Err(IdentifyError::StoreDown),
         }
     }
@@ -199,28 +255,30 @@ impl Directory {
         holder.map(|holder| self.examined(holder)).ok_or(IdentifyError::Unknown)
     }
 
-    /// Forgets what is known of a user, because it was changed: the next use of any key reads anew.
+    /// Forgets what is known of a user, because it was changed: the next use of any key reads anew, and what
+    /// runs is looked at again.
     pub fn forget_user(&self, user: UserId) {
-        self.0.table.forget(|known| known.subject.user == user);
-        self.0.lookups.invalidate_all();
+        self.0.forget(Who::User(user));
     }
 
     /// Forgets everything.
     pub fn forget_all(&self) {
-        self.0.table.forget(|_| true);
-        self.0.lookups.invalidate_all();
+        self.0.forget(Who::All);
     }
 
     fn open(&self, known: &Known) -> Result<Arc<Subject>, IdentifyError> {
+        let now = self.judge(known)?;
+        self.0.uses.note(known.subject.key, &known.used, now);
+        Ok(Arc::clone(&known.subject))
+    }
+
+    /// Whether a key opens anything, and when that was.
+    fn judge(&self, known: &Known) -> Result<Timestamp, IdentifyError> {
         if !known.is_active {
             return Err(IdentifyError::Disabled);
         }
         let now = self.0.clock.now();
-        if known.subject.has_expired(now) {
-            return Err(IdentifyError::Expired);
-        }
-        self.0.uses.note(known.subject.key, &known.used, now);
-        Ok(Arc::clone(&known.subject))
+        if known.subject.has_expired(now) { Err(IdentifyError::Expired) } else { Ok(now) }
     }
 
     fn examined(&self, holder: Holder) -> Examined {
@@ -243,6 +301,13 @@ impl Directory {
 // === impl Inner ===
 
 impl Inner {
+    /// Told only when nothing in memory is older than the change.
+    fn forget(&self, who: Who) {
+        self.table.forget(|known| who.is(&known.subject));
+        self.lookups.invalidate_all();
+        self.changes.tell(who);
+    }
+
     async fn read(&self, digest: KeyDigest) -> Result<Lookup, IdentifyError> {
         loop {
             let before = self.table.generation();

@@ -4,6 +4,7 @@
 //! forwarding, the answer. Each step is a file; each early exit a `Refusal`.
 
 use std::net::IpAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,6 +31,7 @@ mod presented;
 mod refusal;
 mod roots;
 mod route;
+mod running;
 mod send;
 mod sockets;
 mod tee;
@@ -41,12 +43,14 @@ pub use tee::{BrokeOff, TeeBody};
 use ask::Bounds;
 use capture::Capture;
 use ending::{Admitted, Meter, Open};
+use entitled::Claim;
 use presented::NoKey;
 use refusal::Refusal;
 use route::{Route, Routes};
+use running::{Cut, Running, Watch};
 use send::Reply;
 use sockets::Sockets;
-use tee::{LastWords, Patience};
+use tee::{LastWords, Over, Patience};
 use upstream::Upstream;
 
 use crate::chatlog::{Asked, Chatlog, Ending, Level, Scribe};
@@ -92,6 +96,7 @@ pub struct Proxy {
     upstreams: Vec<Rc<Upstream>>,
     bounds: Bounds,
     max_answer: u64,
+    running: Rc<Running>,
     tunnels: TaskTracker,
 }
 
@@ -114,6 +119,7 @@ struct Admission<'a> {
     client: Option<OnUpgrade>,
     ip: IpAddr,
     subject: Arc<Subject>,
+    watch: Watch,
     slot: Slot,
 }
 
@@ -136,6 +142,7 @@ impl Proxy {
         let upstreams = upstreams.map(|upstream| Upstream::new(upstream, Rc::clone(&sockets)));
         let scribe = shared.chatlog.scribe();
         Ok(Self {
+            running: Running::start(&shared),
             shared,
             scribe,
             routes: Routes::new(&config.routes),
@@ -163,6 +170,7 @@ impl Proxy {
     pub async fn finish(&self) {
         self.tunnels.close();
         self.tunnels.wait().await;
+        self.running.finish();
     }
 
     async fn walk(
@@ -172,14 +180,17 @@ impl Proxy {
     ) -> Result<Response<ProxyBody>, Refusal> {
         let version = req.version();
         let mut req = req.map(|body| listen::on_worker(body, version));
-        let Admission { route, client, ip, subject, mut slot } = self.admit(arrival, &mut req).await?;
+        let Admission { route, client, ip, subject, watch, mut slot } = self.admit(arrival, &mut req).await?;
         let room = self.shared.limits.body(subject.user);
-        let (req, ask) = ask::read(req, route, &self.bounds, room).await?;
-        entitled::check(&subject, route, &ask)?;
+        let watched = watch.watched();
+        let (req, ask) = watched.unless_denied(pin!(ask::read(req, route, &self.bounds, room))).await??;
+        let claim = Claim::of(route, &ask);
+        claim.check(&subject)?;
+        watched.claim(claim);
         self.shared.limits.enter(&mut slot)?;
         let place = if ask.recorded { Some(self.scribe.place()?) } else { None };
         let reservation = if ask.charged { Some(self.reserve(&subject).await?) } else { None };
-        let admitted = Admitted { subject, route: Arc::clone(route), ip, slot, place, reservation };
+        let admitted = Admitted { subject, route: Arc::clone(route), ip, watch, slot, place, reservation };
         let mut meter = self.meter(arrival, admitted, ask.asked);
         let upstream = self.upstream(route)?;
         let reply = send::send(upstream, req, arrival.conn.tls, &mut meter).await?;
@@ -205,7 +216,7 @@ impl Proxy {
         let is_known = key.as_ref().is_ok_and(|key| shared.directory.recalls(key, ip));
         let is_free = is_known || matches!(key, Err(NoKey::Missing)) && is_preflight(req);
         let loan = if is_free { None } else { shared.limits.lend(ip).await? };
-        let subject = shared.directory.identify(&key?).await?;
+        let (subject, shown) = shared.directory.admit(&key?).await?;
         subject.permits_address(ip)?;
         if let Some(loan) = loan {
             loan.give_back();
@@ -215,7 +226,8 @@ impl Proxy {
         if route.charges(req.method(), req.uri().path()) {
             shared.quota.peek(subject.user, &subject.allowance).await?;
         }
-        Ok(Admission { route, client, ip, subject, slot })
+        let watch = self.running.watch((&subject, shown), ip, route);
+        Ok(Admission { route, client, ip, subject, watch, slot })
     }
 
     fn arrival<'a>(&self, conn: &'a Conn, req: &Request<Incoming>, id: &'a RequestId) -> Arrival<'a> {
@@ -264,7 +276,7 @@ impl Proxy {
         meter: Meter,
     ) -> Response<ProxyBody> {
         let standing = meter.open().map(|open| (open.admitted.slot.standing(), open.admitted.day()));
-        let patience = Patience::with(reply.lent.config(), self.shared.cut.clone());
+        let patience = Patience::with(reply.lent.config());
         let mut response = match client {
             Some(client) if reply.response.status() == StatusCode::SWITCHING_PROTOCOLS => {
                 upgrade::join(reply, client, meter, patience, &self.tunnels).map(Either::Left)
@@ -313,12 +325,15 @@ fn is_preflight<B>(req: &Request<B>) -> bool {
 /// What a stream that we end says last.
 fn last_words(arrival: &Arrival<'_>, framing: Framing) -> LastWords {
     let (dialect, call, id) = (arrival.dialect, arrival.call, arrival.id.clone());
-    Box::new(move |ending| {
-        let (message, code, anthropic_type) = match ending {
-            Ending::TimedOut(_) => {
-                ("The upstream did not go on in time.", "upstream_timeout", "timeout_error")
+    Box::new(move |over| {
+        let (message, code, anthropic_type) = match over {
+            Over::TimedOut(_) => ("The upstream did not go on in time.", "upstream_timeout", "timeout_error"),
+            Over::Cut(Cut::Shutdown) => {
+                ("The gateway is shutting down.", "shutting_down", "overloaded_error")
             }
-            _ => ("The gateway is shutting down.", "shutting_down", "overloaded_error"),
+            Over::Cut(Cut::Denied(denied)) => {
+                return Bytes::from(denied.refusal.event(dialect, call, framing, &id));
+            }
         };
         let text = ErrorText {
             message,

@@ -94,17 +94,7 @@ impl Services {
         keep_time((&db, clock), &metrics, background, draining.clone()).await?;
         config.security = own_secrets(&db, config.security.clone(), background, clock.now()).await?;
         let pepper = Pepper::derive(&config.security.encryption_key);
-        let directory = Directory::new(Sources {
-            db: db.clone(),
-            background: background.clone(),
-            clock: clock.clone(),
-            metrics: Arc::clone(&metrics),
-            pepper: pepper.clone(),
-            plans: config.plans.clone(),
-            access: config.access.clone(),
-            accept_v1: config.security.accept_v1_keys,
-            capacity: config.limits.max_cached_keys,
-        });
+        let directory = known_keys(config, (&db, clock), &pepper, (background, &metrics)).await?;
         let limits = Arc::new(Limits::new(&config.limits, &config.plans, clock));
         let Entered { run, quota, presence } =
             run::enter(config, clock, (&db, background), (&spool, run), &metrics).await?;
@@ -223,6 +213,28 @@ async fn keep_time(
     let timekeeper = background.run(Timekeeper::begin(sources)).await??;
     background.keep("clock", timekeeper.work(draining));
     Ok(())
+}
+
+/// The keys in use, which also hears of changes that commands and other nodes make.
+async fn known_keys(
+    config: &Config,
+    (db, clock): (&Db, &Clock),
+    pepper: &Pepper,
+    (background, metrics): (&Background, &Arc<Metrics>),
+) -> anyhow::Result<Directory> {
+    let directory = Directory::new(Sources {
+        db: db.clone(),
+        background: background.clone(),
+        clock: clock.clone(),
+        metrics: Arc::clone(metrics),
+        pepper: pepper.clone(),
+        plans: config.plans.clone(),
+        access: config.access.clone(),
+        accept_v1: config.security.accept_v1_keys,
+        capacity: config.limits.max_cached_keys,
+    });
+    directory.follow().await?;
+    Ok(directory)
 }
 
 /// Delivers webhooks until what it returns is cancelled.

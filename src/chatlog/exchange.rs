@@ -65,6 +65,29 @@ pub enum Ending {
     Cancelled,
     /// The gateway was killed, or its machine was; nobody saw the end.
     GatewayStopped,
+    /// The user, or the key, lost the right to it while it ran.
+    AccessEnded(Access),
+}
+
+/// The right that was lost while a conversation ran. Spool files hold it by position: new ones go to the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Access {
+    /// The key was revoked, or replaced.
+    KeyRevoked,
+    /// The key came to its end, or the former secret of a rotated one did.
+    KeyExpired,
+    /// The user was disabled.
+    AccountDisabled,
+    /// The user was deleted.
+    AccountDeleted,
+    /// The client's IP address is not allowed any more.
+    Address,
+    /// The plan does not open the route any more.
+    Scope,
+    /// The plan does not include the model any more.
+    Model,
+    /// The user may not ask for this `r_type` any more.
+    RType,
 }
 
 /// What was waited for in vain. Spool files hold it by position: new ones go to the end.
@@ -96,6 +119,7 @@ impl Ending {
             Self::Refused => "refused",
             Self::Cancelled => "cancelled_by_operator",
             Self::GatewayStopped => UNSEEN,
+            Self::AccessEnded(_) => "access_ended",
         }
     }
 
@@ -113,7 +137,27 @@ impl Ending {
             Self::TimedOut(Waited::FirstByte) => "first_byte_timeout",
             Self::TimedOut(Waited::Idle) => "idle_timeout",
             Self::TimedOut(Waited::Total) => "total_timeout",
+            Self::AccessEnded(access) => access.reason(),
             other => other.outcome(),
+        }
+    }
+}
+
+// === impl Access ===
+
+impl Access {
+    /// The word for it: the refusal's code, and more where that says too little.
+    #[must_use]
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::KeyRevoked => "key_revoked",
+            Self::KeyExpired => "key_expired",
+            Self::AccountDisabled => "account_disabled",
+            Self::AccountDeleted => "account_deleted",
+            Self::Address => "ip_not_allowed",
+            Self::Scope => "route_not_allowed",
+            Self::Model => "model_not_found",
+            Self::RType => "r_type_not_allowed",
         }
     }
 }

@@ -2,7 +2,7 @@
 //! machine or another, or not.
 //!
 //! Every change is recorded as the system's. A running gateway notices by itself: sessions read their
-//! account at each call, and a key is believed for five seconds at most.
+//! account at each call, and changes of users and keys are read from the audit trail as they are committed.
 
 use std::io::Read;
 use std::sync::atomic::{AtomicBool, Ordering};

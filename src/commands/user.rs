@@ -19,7 +19,7 @@ use super::ConfigFile;
 use super::desk::{Desk, PasswordFrom, Told, at_a_new_desk, at_the_desk};
 
 /// Accounts and their keys. Each call works on the database, whether the gateway runs or not; a running
-/// one follows within five seconds.
+/// one follows within five seconds, and ends what a key may do no longer within one.
 #[derive(clap::Subcommand)]
 pub(crate) enum UserCommand {
     /// Open an account; its key is printed once, and its password unless you give it.

@@ -4,13 +4,16 @@
 //! with the conversation, and what remains to be done is done when it is dropped.
 
 use std::net::IpAddr;
+use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::capture::{Kept, Paper};
 use super::route::Route;
+use super::running::{Cut, Watch, Watched};
 use crate::chatlog::{Answer, Asked, Begin, End, Ending, LogFull, Place, Synced, Waited};
 use crate::clock::{Clock, Timestamp};
 use crate::identity::Subject;
@@ -34,6 +37,8 @@ pub(super) struct Admitted {
     pub(super) subject: Arc<Subject>,
     pub(super) route: Arc<Route>,
     pub(super) ip: IpAddr,
+    /// Its place among what runs on this worker.
+    pub(super) watch: Watch,
     pub(super) slot: Slot,
     /// Room for its row, where it gets one.
     pub(super) place: Option<Place>,
@@ -74,6 +79,21 @@ impl Meter {
     /// What is watched; `None` after the end.
     pub(super) fn open(&self) -> Option<&Open> {
         self.open.as_ref()
+    }
+
+    /// The request as it is watched; `None` after the end.
+    pub(super) fn watched(&self) -> Option<&Rc<Watched>> {
+        self.open.as_ref().map(|open| open.admitted.watch.watched())
+    }
+
+    /// Why it must end, if it must.
+    pub(super) fn cut_now(&self) -> Option<Cut> {
+        self.watched()?.cut_now()
+    }
+
+    /// Ready when it must end.
+    pub(super) fn poll_cut(&self, cx: &mut Context<'_>) -> Poll<Cut> {
+        self.watched().map_or(Poll::Pending, |watched| watched.poll_cut(cx))
     }
 
     /// Where the answer is copied to; `None` after the end, or where there is no row.
@@ -159,8 +179,12 @@ impl Meter {
     fn close(&self, mut open: Open, kept: &Kept) -> Option<Synced> {
         self.metrics.in_flight.dec();
         let forgiving = open.admitted.route.config.refund_client_errors;
-        let wanted = wanted(open.ending, open.answer.is_some(), forgiving);
         let place = open.admitted.place.take();
+        let wanted = match open.ending {
+            // The upstream never heard of it.
+            Ending::AccessEnded(_) if !place.as_ref().is_some_and(Place::is_begun) => Verdict::Refunded,
+            ending => wanted(ending, open.answer.is_some(), forgiving),
+        };
         // Its unit is nobody else's before the end is recorded below.
         let reservation = &mut open.admitted.reservation;
         let verdict = match reservation.as_mut().map(|reservation| reservation.settle(wanted)) {

@@ -17,8 +17,8 @@ use super::headers::{self, ERROR_SOURCE};
 use super::presented::NoKey;
 use super::route::NoRoute;
 use crate::clock::Timestamp;
-use crate::dialect::error::{ErrorText, error_body};
-use crate::dialect::{Call, Dialect};
+use crate::dialect::error::{ErrorText, error_body, error_event};
+use crate::dialect::{Call, Dialect, Framing};
 use crate::identity::{IdentifyError, NotPermitted};
 use crate::ids::RequestId;
 use crate::limits::{LimitError, Standing};
@@ -91,14 +91,7 @@ impl Refusal {
     ) -> Response<Bytes> {
         let row = self.row();
         let message = self.message(&row);
-        let text = ErrorText {
-            message: &message,
-            openai_type: row.openai_type,
-            openai_code: Some(row.code).filter(|code| *code != UNCODED),
-            param: self.param(),
-            anthropic_type: row.anthropic_type,
-            request_id: id.as_str(),
-        };
+        let text = self.text(&row, &message, id);
         let mut response = Response::new(Bytes::from(error_body(dialect, call, &text)));
         *response.status_mut() = row.status;
         let headers = response.headers_mut();
@@ -108,6 +101,24 @@ impl Refusal {
         self.advise(headers, &row, now);
         self.tell_standing(headers, dialect, now);
         response
+    }
+
+    /// The error that ends a stream already begun.
+    pub(super) fn event(&self, dialect: Dialect, call: Call, framing: Framing, id: &RequestId) -> Vec<u8> {
+        let row = self.row();
+        let message = self.message(&row);
+        error_event(dialect, call, framing, &self.text(&row, &message, id))
+    }
+
+    fn text<'a>(&self, row: &Row, message: &'a str, id: &'a RequestId) -> ErrorText<'a> {
+        ErrorText {
+            message,
+            openai_type: row.openai_type,
+            openai_code: Some(row.code).filter(|code| *code != UNCODED),
+            param: self.param(),
+            anthropic_type: row.anthropic_type,
+            request_id: id.as_str(),
+        }
     }
 
     /// Every refusal: status, code, type for OpenAI and for Anthropic, and the client's text.

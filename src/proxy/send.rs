@@ -1,5 +1,6 @@
 //! Forwarding: one request, one connection, one head of an answer, or the reason why not.
 
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -14,6 +15,7 @@ use super::headers;
 use super::location;
 use super::outgoing::{Outgoing, Progress};
 use super::refusal::Refusal;
+use super::running::Denied;
 use super::upgrade;
 use super::upstream::{ConnectError, Lent, SendError, Upstream};
 use crate::chatlog::{Answer, Ending, Waited};
@@ -40,6 +42,8 @@ enum Failure {
     TooLate,
     Body(AskError),
     CredentialRefused(StatusCode),
+    /// The client lost its right meanwhile.
+    Denied(Denied),
 }
 
 /// How often one request is sent at most.
@@ -54,17 +58,18 @@ pub(super) async fn send(
     meter: &mut Meter,
 ) -> Result<Reply, Refusal> {
     Metrics::observe(&meter.metrics.overhead, meter.elapsed());
-    match forward(upstream, req, tls, meter).await {
-        Ok(reply) => Ok(reply),
-        Err(failure) => {
-            failure.tell(upstream, meter);
-            meter.end_unanswered(failure.ending());
-            if let Some(synced) = meter.synced() {
-                synced.await;
-            }
-            Err(failure.refusal())
-        }
+    let Some(watched) = meter.watched().cloned() else { return Err(Refusal::Unreachable) };
+    let sent = watched.unless_denied(pin!(forward(upstream, req, tls, meter))).await;
+    let failure = match sent.unwrap_or_else(|denied| Err(Failure::Denied(denied))) {
+        Ok(reply) => return Ok(reply),
+        Err(failure) => failure,
+    };
+    failure.tell(upstream, meter);
+    meter.end_unanswered(failure.ending());
+    if let Some(synced) = meter.synced() {
+        synced.await;
     }
+    Err(failure.refusal())
 }
 
 async fn forward(
@@ -253,6 +258,7 @@ impl Failure {
             Self::Body(AskError::Broken) => Ending::ClientLeft,
             Self::Body(_) | Self::NotRecorded => Ending::Refused,
             Self::CredentialRefused(status) => Ending::UpstreamError(status.as_u16()),
+            Self::Denied(denied) => Ending::AccessEnded(denied.access),
         }
     }
 
@@ -265,6 +271,7 @@ impl Failure {
             Self::Body(error) => Refusal::Ask(*error),
             Self::NotRecorded => Refusal::LogFull,
             Self::CredentialRefused(_) => Refusal::CredentialRefused,
+            Self::Denied(denied) => denied.refusal,
         }
     }
 
@@ -283,7 +290,7 @@ impl Failure {
             Self::NotSent => tracing::warn!(upstream = name, "the upstream took no request"),
             Self::NoAnswer(error) => tracing::warn!(upstream = name, %error, "the upstream gave no answer"),
             Self::TooLate => tracing::warn!(upstream = name, "the upstream did not answer in time"),
-            Self::Body(_) | Self::NotRecorded => {}
+            Self::Body(_) | Self::NotRecorded | Self::Denied(_) => {}
             Self::CredentialRefused(status) => {
                 let label = UpstreamName { upstream: name.to_owned() };
                 meter.metrics.credential_refused.get_or_create(&label).inc();

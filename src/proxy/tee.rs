@@ -11,10 +11,10 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use thiserror::Error;
 use tokio::time::{Instant, Sleep, sleep_until};
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::capture::Capture;
 use super::ending::Meter;
+use super::running::Cut;
 use super::send::Reply;
 use super::upstream::Lent;
 use crate::chatlog::{Ending, Synced, Waited};
@@ -32,6 +32,8 @@ pub struct TeeBody {
     /// Made when the upstream is first waited for; most short answers never are.
     watch: Option<Watch>,
     framing: Framing,
+    /// The last bytes that were passed on, which say whether an event is under way.
+    tail: [u8; 4],
     last_words: LastWords,
     ended: bool,
     /// What may reach the client only when its conversation is on the disk.
@@ -44,7 +46,7 @@ type Piece = Option<Result<Frame<Bytes>, BrokeOff>>;
 /// Why an answer that gives nothing now is looked at.
 enum Woken {
     /// It is to be ended.
-    Over(Ending),
+    Over(Over),
     /// What was copied of it should go to the log.
     Due,
 }
@@ -55,8 +57,15 @@ struct Last {
     synced: Synced,
 }
 
+/// Why an answer is ended in the upstream's stead.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Over {
+    TimedOut(Waited),
+    Cut(Cut),
+}
+
 /// What an answer that we end ourselves ends with, given why.
-pub(super) type LastWords = Box<dyn Fn(Ending) -> Bytes>;
+pub(super) type LastWords = Box<dyn Fn(Over) -> Bytes>;
 
 /// The answer broke off; the client must see that it did.
 #[derive(Clone, Copy, Debug, Error)]
@@ -68,15 +77,12 @@ pub struct BrokeOff;
 pub(super) struct Patience {
     pub(super) idle: Duration,
     pub(super) total: Duration,
-    /// Cancelled when the gateway can wait no longer.
-    pub(super) cut: CancellationToken,
 }
 
 struct Watch {
     last: Instant,
     deadline: Instant,
     timer: Pin<Box<Sleep>>,
-    cut: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
 /// Puts the meter into the answer.
@@ -98,6 +104,7 @@ pub(super) fn wrap(
         patience,
         watch: None,
         framing,
+        tail: *b"\n\n\n\n",
         last_words,
         ended: false,
         last: None,
@@ -112,8 +119,8 @@ pub(super) fn wrap(
 // === impl Patience ===
 
 impl Patience {
-    pub(super) fn with(upstream: &config::Upstream, cut: CancellationToken) -> Self {
-        Self { idle: upstream.idle_timeout, total: upstream.total_timeout, cut }
+    pub(super) fn with(upstream: &config::Upstream) -> Self {
+        Self { idle: upstream.idle_timeout, total: upstream.total_timeout }
     }
 }
 
@@ -135,6 +142,10 @@ impl TeeBody {
         if let Some(watch) = &mut self.watch {
             watch.last = Instant::now();
         }
+        let new = data.get(data.len().saturating_sub(self.tail.len())..).unwrap_or_default();
+        self.tail.rotate_left(new.len());
+        let kept = self.tail.len() - new.len();
+        self.tail.iter_mut().skip(kept).zip(new).for_each(|(last, byte)| *last = *byte);
         // Settled and recorded before the client can have its last byte.
         if self.inner.is_end_stream() {
             self.complete();
@@ -155,13 +166,23 @@ impl TeeBody {
 
     /// Ends the answer in the upstream's stead: with an error in its framing where there is a place
     /// for one, else by breaking off.
-    fn break_off(&mut self, ending: Ending) -> Result<Frame<Bytes>, BrokeOff> {
-        self.end(ending);
+    fn break_off(&mut self, over: Over) -> Result<Frame<Bytes>, BrokeOff> {
+        self.end(over.ending());
         self.lent = None;
         let open_ended = self.inner.size_hint().exact().is_none();
-        let streams = matches!(self.framing, Framing::Sse | Framing::Ndjson);
-        let words = (self.last_words)(ending);
-        if open_ended && streams && !words.is_empty() { Ok(Frame::data(words)) } else { Err(BrokeOff) }
+        let words = (self.last_words)(over);
+        // An event that is under way ends first, so that the error is one of its own.
+        let border: &[u8] = match self.framing {
+            Framing::Sse if !(self.tail.ends_with(b"\n\n") || self.tail.ends_with(b"\n\r\n")) => b"\n\n",
+            Framing::Ndjson if !self.tail.ends_with(b"\n") => b"\n",
+            Framing::Sse | Framing::Ndjson => b"",
+            Framing::Json | Framing::Other => return Err(BrokeOff),
+        };
+        if open_ended && !words.is_empty() {
+            Ok(Frame::data(Bytes::from([border, &words].concat())))
+        } else {
+            Err(BrokeOff)
+        }
     }
 
     /// In strict mode, keeps the end of an answer back until it is on the disk; otherwise it is given back.
@@ -178,6 +199,10 @@ impl TeeBody {
     /// The next piece of the answer, whether or not it may be passed on yet.
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Piece> {
         while !self.ended {
+            // Also where the upstream always has something to say.
+            if let Some(cut) = self.meter.cut_now() {
+                return Poll::Ready(Some(self.break_off(Over::Cut(cut))));
+            }
             match Pin::new(&mut self.inner).poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => {
                     let Ok(data) = frame.into_data() else { continue };
@@ -191,7 +216,7 @@ impl TeeBody {
                     return Poll::Ready(Some(Err(BrokeOff)));
                 }
                 Poll::Pending => match ready!(self.poll_watch(cx)) {
-                    Woken::Over(ending) => return Poll::Ready(Some(self.break_off(ending))),
+                    Woken::Over(over) => return Poll::Ready(Some(self.break_off(over))),
                     Woken::Due => self.hand_over(),
                 },
             }
@@ -200,6 +225,9 @@ impl TeeBody {
     }
 
     fn poll_watch(&mut self, cx: &mut Context<'_>) -> Poll<Woken> {
+        if let Poll::Ready(cut) = self.meter.poll_cut(cx) {
+            return Poll::Ready(Woken::Over(Over::Cut(cut)));
+        }
         let patience = &self.patience;
         let watch = self.watch.get_or_insert_with(|| Watch::start(patience));
         watch.poll(patience.idle, self.capture.due(), cx)
@@ -259,6 +287,18 @@ impl Drop for TeeBody {
     }
 }
 
+// === impl Over ===
+
+impl Over {
+    /// What the row says.
+    fn ending(self) -> Ending {
+        match self {
+            Self::TimedOut(waited) => Ending::TimedOut(waited),
+            Self::Cut(cut) => cut.ending(),
+        }
+    }
+}
+
 // === impl Watch ===
 
 impl Watch {
@@ -266,15 +306,12 @@ impl Watch {
         let now = Instant::now();
         let deadline = now + patience.total;
         let timer = Box::pin(sleep_until(deadline.min(now + patience.idle)));
-        Self { last: now, deadline, timer, cut: Box::pin(patience.cut.clone().cancelled_owned()) }
+        Self { last: now, deadline, timer }
     }
 
     /// The timer is not moved by each piece of an answer: when it fires, it is seen whether there
     /// was one, and how long there is still time. Only a copy that is `due` earlier moves it.
     fn poll(&mut self, idle: Duration, due: Option<Instant>, cx: &mut Context<'_>) -> Poll<Woken> {
-        if self.cut.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Woken::Over(Ending::Cancelled));
-        }
         if let Some(due) = due
             && due < self.timer.deadline()
         {
@@ -283,10 +320,10 @@ impl Watch {
         while self.timer.as_mut().poll(cx).is_ready() {
             let now = Instant::now();
             if now >= self.deadline {
-                return Poll::Ready(Woken::Over(Ending::TimedOut(Waited::Total)));
+                return Poll::Ready(Woken::Over(Over::TimedOut(Waited::Total)));
             }
             if now >= self.last + idle {
-                return Poll::Ready(Woken::Over(Ending::TimedOut(Waited::Idle)));
+                return Poll::Ready(Woken::Over(Over::TimedOut(Waited::Idle)));
             }
             if due.is_some_and(|due| now >= due) {
                 return Poll::Ready(Woken::Due);

@@ -64,9 +64,10 @@ async fn tunnel(client: OnUpgrade, upstream: OnUpgrade, mut meter: Meter, patien
             Err(_) => Ending::ClientLeft,
         }
     };
+    let Some(watched) = meter.watched().cloned() else { return };
     let ending = tokio::select! {
         ended = timeout(patience.total, carry) => ended.unwrap_or(Ending::TimedOut(Waited::Total)),
-        () = patience.cut.cancelled() => Ending::Cancelled,
+        cut = watched.cut_off() => cut.ending(),
     };
     meter.end(ending, &Kept::default());
 }

@@ -11,6 +11,7 @@ use crate::clock::Timestamp;
 use crate::ids::{AdminId, StaffId, UserId};
 
 pub mod chain;
+pub mod changes;
 
 use chain::Content;
 

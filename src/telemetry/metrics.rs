@@ -48,6 +48,8 @@ pub struct Metrics {
     pub lease_misses: Counter,
     /// `tollgate_quota_lease_wait_seconds`: how long they did.
     pub lease_wait: Histogram,
+    /// `tollgate_access_ended_total`: requests ended while they ran, by the right that was lost.
+    pub access_ended: Family<Reason, Counter>,
     /// `tollgate_inflight_streams`
     pub in_flight: Gauge,
     /// `tollgate_message_log_queue_depth`
@@ -192,6 +194,7 @@ impl Metrics {
             units_forfeited: Counter::default(),
             lease_misses: Counter::default(),
             lease_wait: Histogram::new(exponential_buckets(0.000_25, 2.5, 12)),
+            access_ended: Family::default(),
             in_flight: Gauge::default(),
             log_queue: Gauge::default(),
             log_bytes: Gauge::default(),
@@ -252,6 +255,11 @@ impl Metrics {
         self.refunded.get_or_create(&Reason { reason }).inc();
     }
 
+    /// A request that ran lost its right.
+    pub fn end_access(&self, reason: &'static str) {
+        self.access_ended.get_or_create(&Reason { reason }).inc();
+    }
+
     /// Something the log did not keep.
     pub fn drop_from_log(&self, reason: &'static str) {
         self.log_dropped.get_or_create(&Reason { reason }).inc();
@@ -282,6 +290,7 @@ impl Metrics {
         r.register_with_unit("overhead", help, Unit::Seconds, self.overhead.clone());
         let help = "From forwarding to the head of the upstream's answer";
         r.register_with_unit("upstream_first_byte", help, Unit::Seconds, self.first_byte.clone());
+        r.register("access_ended", "Requests ended while they ran", self.access_ended.clone());
         r.register("inflight_streams", "Answers under way", self.in_flight.clone());
     }
 

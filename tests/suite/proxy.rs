@@ -1,5 +1,6 @@
 //! Stories of the data plane: what a chat client, and the app behind the gate, see.
 
+mod access_ended;
 mod addresses;
 mod counting;
 mod drain;

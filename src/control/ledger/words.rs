@@ -33,6 +33,14 @@ fn happened(reason: &str) -> &str {
         "refused" => "refused while it came in",
         "cancelled_by_operator" => "the gateway was stopped",
         "gateway_stopped" => "the gateway was killed, and nobody saw the end",
+        "key_revoked" => "the key was revoked while it ran",
+        "key_expired" => "the key came to its end while it ran",
+        "account_disabled" => "the account was disabled while it ran",
+        "account_deleted" => "the account was deleted while it ran",
+        "ip_not_allowed" => "the IP address was closed out while it ran",
+        "route_not_allowed" => "the plan lost the route while it ran",
+        "model_not_found" => "the plan lost the model while it ran",
+        "r_type_not_allowed" => "the account lost the r_type while it ran",
         "verify-key" => "an app had the key verified",
         "authz" => "a proxy asked for it",
         "log-message" => "an app logged it",
@@ -56,7 +64,7 @@ fn goes_back(reason: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::{Verdict, happened, why};
-    use crate::chatlog::{Ending, Waited};
+    use crate::chatlog::{Access, Ending, Waited};
 
     #[test]
     fn every_ending_has_words() {
@@ -71,7 +79,18 @@ mod tests {
             Ending::Refused,
             Ending::Cancelled,
         ];
-        for ending in waits.into_iter().chain(errors).chain(others) {
+        let lost = [
+            Access::KeyRevoked,
+            Access::KeyExpired,
+            Access::AccountDisabled,
+            Access::AccountDeleted,
+            Access::Address,
+            Access::Scope,
+            Access::Model,
+            Access::RType,
+        ];
+        let lost = lost.map(Ending::AccessEnded);
+        for ending in waits.into_iter().chain(errors).chain(others).chain(lost) {
             assert!(happened(ending.reason()).contains(' '), "{ending:?}");
         }
     }
