@@ -1,21 +1,25 @@
 //! One file, checked: what the operator wrote, typed and ready. Nothing is parsed again later.
 //!
 //! `load` finds and reads it; `file` names every key with its form (`forms`, `units`) and default, `plans`
-//! those of plans; `tree` walks the TOML by them and gathers every mistake; `env` lays the environment over
+//! those of plans, `routes` those of routes (`calls` what they open and charge where they do not say); `tree` walks the TOML by them and gathers every mistake; `env` lays the environment over
 //! it; `check` holds the keys against each other; `secrets` makes the keys a first start lacks.
 //!
 //! Relative paths, of the file and of the environment, count from the working directory.
 
+mod calls;
 mod check;
 mod database;
 mod env;
 mod file;
 mod forms;
+mod grants;
 mod load;
 mod mail;
 mod matching;
 mod plans;
+mod routes;
 mod secrets;
+mod shared;
 mod spelling;
 mod tree;
 mod units;
@@ -33,6 +37,7 @@ use ipnet::IpNet;
 
 pub use self::database::{Database, DatabaseLocation};
 pub use self::env::Vars;
+pub use self::grants::Grant;
 pub use self::load::{ConfigError, Options, locate};
 pub use self::mail::{Delivery, Mail, Smtp, SmtpEncryption};
 pub use self::matching::{Target, Unrouted, route_for};
@@ -298,6 +303,12 @@ pub struct Route {
     pub scope: String,
     /// What costs a conversation.
     pub charge: Vec<Charge>,
+    /// What costs nothing although `charge` covers it.
+    pub free: Vec<Grant>,
+    /// What is forwarded; all else is refused.
+    pub allow: Vec<Grant>,
+    /// Which of these lists the file does not have.
+    pub left_out: LeftOut,
     /// Whether `prefix` is removed before forwarding.
     pub strip_prefix: bool,
     /// How much of a conversation is kept.
@@ -316,6 +327,15 @@ pub struct Route {
     pub refund_client_errors: bool,
     /// Whether the upstream's own `x-ratelimit-*`, `set-cookie`, `server` … reach the client.
     pub keep_upstream_headers: bool,
+}
+
+/// Lists that a route does not have in the file, so that the usual ones hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeftOut {
+    /// `charge`
+    pub charge: bool,
+    /// `allow`
+    pub allow: bool,
 }
 
 /// One entry of `charge`: a method and a path, compared whole and in canonical form; `*` at the path's end
@@ -359,6 +379,14 @@ impl Config {
 impl fmt::Debug for Credential {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Credential").field("header", &self.header).finish_non_exhaustive()
+    }
+}
+
+// === impl Charge ===
+
+impl fmt::Display for Charge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.method, self.path)
     }
 }
 

@@ -12,6 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::ACCESS_CONTROL_REQUEST_METHOD;
 use http::{Method, Request, Response, StatusCode, Uri};
+use http_body::Body;
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
@@ -223,7 +224,11 @@ impl Proxy {
         }
         let slot = shared.limits.take(&subject.pace())?;
         subject.permits(&route.config.scope, ip)?;
-        if route.charges(req.method(), req.uri().path()) {
+        let path = req.uri().path();
+        if !route.allows(req.method(), path, client.is_some()) {
+            return Err(Refusal::CallNotAllowed);
+        }
+        if route.charges(req.method(), path, !req.body().is_end_stream()) {
             shared.quota.peek(subject.user, &subject.allowance).await?;
         }
         let watch = self.running.watch((&subject, shown), ip, route);

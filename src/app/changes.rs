@@ -1,7 +1,19 @@
 //! Defaults that are not those of the release before: notes of `check`, each with the line that restores
 //! what was.
 
-use crate::config::{Config, Finding};
+use crate::config::{Config, Finding, Route};
+use crate::dialect::Dialect;
+use crate::path::Path;
+
+/// What cost a conversation on a route without `charge`.
+const FORMERLY_CHARGED: [&str; 6] = [
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/v1/responses",
+    "/v1/messages",
+    "/api/chat",
+    "/api/generate",
+];
 
 /// What an unchanged file does differently now.
 #[must_use]
@@ -36,5 +48,48 @@ pub fn changes(config: &Config) -> Vec<Finding> {
             ),
         );
     }
+    for (at, route) in config.routes.iter().enumerate() {
+        let has_credential =
+            config.upstreams.get(route.upstream).is_some_and(|upstream| upstream.credential.is_some());
+        found.extend(of_route(at, route, has_credential));
+    }
     found
+}
+
+/// What an unchanged route does differently now. A plain app's is what it was.
+fn of_route(at: usize, route: &Route, has_credential: bool) -> Vec<Finding> {
+    let mut found = Vec::new();
+    if route.dialect == Some(Dialect::Plain) {
+        return found;
+    }
+    if route.left_out.charge {
+        let message = format!(
+            "is left out: every POST, PUT and PATCH costs a conversation but for `free`, and no longer the best-known \
+             calls only; charge = [{}] restores what was",
+            formerly_charged(&route.prefix).join(", ")
+        );
+        found.push(Finding { path: format!("routes[{at}].charge"), message });
+    }
+    if route.left_out.allow && has_credential {
+        let message = "is left out beside an upstream's credential: calls that reach what users share upstream, such as files, \
+                       batches and stored answers, are refused; allow = [\"*\"] restores what was"
+            .to_owned();
+        found.push(Finding { path: format!("routes[{at}].allow"), message });
+    }
+    found
+}
+
+/// The calls that were charged on a route with this prefix: as they are, below it, and in the place of `/v1` or `/api`.
+fn formerly_charged(prefix: &str) -> Vec<String> {
+    let below = FORMERLY_CHARGED.iter().flat_map(|path| {
+        let tail = path.strip_prefix("/v1").or_else(|| path.strip_prefix("/api")).unwrap_or(path);
+        [format!("{prefix}{path}"), format!("{prefix}{tail}")]
+    });
+    let mut paths: Vec<String> = Vec::new();
+    for path in FORMERLY_CHARGED.iter().map(|path| (*path).to_owned()).chain(below) {
+        if Path::new(&path).lies_under(&Path::new(prefix)) && !paths.contains(&path) {
+            paths.push(path);
+        }
+    }
+    paths.into_iter().map(|path| format!("\"POST {path}\"")).collect()
 }

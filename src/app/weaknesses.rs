@@ -30,6 +30,19 @@ pub fn weaknesses(config: &Config, now: Timestamp) -> Vec<Finding> {
             warn(format!("upstreams[{at}].url"), message);
         }
     }
+    for (at, route) in config.routes.iter().enumerate() {
+        let has_credential =
+            config.upstreams.get(route.upstream).is_some_and(|upstream| upstream.credential.is_some());
+        let opened = if has_credential { route.opens_of_the_account() } else { Vec::new() };
+        if !opened.is_empty() {
+            let message = format!(
+                "opens to every user what belongs to the account of the upstream's credential: {}; leave it out, or name calls \
+                 one by one",
+                opened.join("; ")
+            );
+            warn(format!("routes[{at}].allow"), message);
+        }
+    }
     if let Some(message) = config.server.tls.as_ref().and_then(|files| certificate(files, now)) {
         warn("server.tls.certificate".to_owned(), message);
     }

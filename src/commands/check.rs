@@ -1,14 +1,15 @@
 //! `tollgate check`: every mistake of a configuration, and what is weak in it.
 
-use std::fmt::Write;
+use std::fmt::{Display, Write};
 use std::path::Path;
 
 use tokio::runtime::Runtime;
 use tollgate::app;
 use tollgate::clock::Clock;
-use tollgate::config::{Config, ConfigError, Finding, Options, Secrets, Vars};
+use tollgate::config::{Config, ConfigError, Finding, Options, Route, Secrets, Vars};
 use tollgate::secrets::{self, SecretsError};
 use tollgate::store::{Db, StoreError};
+use tollgate::telemetry::printed::field;
 
 use super::{print, print_json};
 
@@ -30,8 +31,11 @@ pub(crate) fn check(file: Option<&Path>, json: bool) -> anyhow::Result<()> {
     };
     if json {
         let (warnings, notes) = (listed(&config.warnings), listed(&config.notes));
-        return print_json(&serde_json::json!({ "ok": true, "warnings": warnings, "notes": notes,
-            "configuration": config.source(), "database": config.database.location.to_string() }));
+        let routes: Vec<_> = config.routes.iter().map(described).collect();
+        return print_json(
+            &serde_json::json!({ "ok": true, "warnings": warnings, "notes": notes, "routes": routes,
+            "configuration": config.source(), "database": config.database.location.to_string() }),
+        );
     }
     let mut text = format!("configuration: {}; database: {}\n", config.source(), config.database.location);
     for warning in &config.warnings {
@@ -39,6 +43,11 @@ pub(crate) fn check(file: Option<&Path>, json: bool) -> anyhow::Result<()> {
     }
     for note in &config.notes {
         writeln!(text, "note: {note}")?;
+    }
+    for route in &config.routes {
+        let (charge, free, allow) = (lines(&route.charge), lines(&route.free), lines(&route.allow));
+        let prefix = field(shown(&route.prefix));
+        writeln!(text, "route {prefix}: charge = [{charge}]; free = [{free}]; allow = [{allow}]")?;
     }
     text.push_str("The configuration is good.");
     print(&text)
@@ -72,4 +81,22 @@ fn against_the_database(mut config: Config) -> Result<Config, ConfigError> {
 
 fn listed(findings: &[Finding]) -> Vec<serde_json::Value> {
     findings.iter().map(|f| serde_json::json!({ "path": f.path, "message": f.message })).collect()
+}
+
+fn described(route: &Route) -> serde_json::Value {
+    serde_json::json!({ "prefix": shown(&route.prefix), "host": route.host, "charge": texts(&route.charge),
+        "free": texts(&route.free), "allow": texts(&route.allow) })
+}
+
+fn shown(prefix: &str) -> &str {
+    if prefix.is_empty() { "/" } else { prefix }
+}
+
+fn texts<C: Display>(calls: &[C]) -> Vec<String> {
+    calls.iter().map(ToString::to_string).collect()
+}
+
+/// Calls as the configuration writes them.
+fn lines<C: Display>(calls: &[C]) -> String {
+    texts(calls).iter().map(|call| format!("\"{call}\"")).collect::<Vec<_>>().join(", ")
 }

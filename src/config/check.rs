@@ -7,32 +7,18 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use http::Method;
 use http::header::HeaderValue;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use secrecy::ExposeSecret;
 
-use super::file::{AccessDraft, DatabaseDraft, RouteDraft, SecurityDraft, UpstreamDraft};
-use super::spelling::nearest;
+use super::file::{AccessDraft, DatabaseDraft, SecurityDraft, UpstreamDraft};
 use super::tree::Tree;
 use super::{
-    Charge, Credential, Database, DatabaseLocation, Delivery, Limits, Mail, MessageLog, Route, Server, Tls,
-    Upstream, forms, secrets,
+    Credential, Database, DatabaseLocation, Delivery, Limits, Mail, MessageLog, Server, Tls, Upstream, forms,
+    secrets,
 };
-use crate::dialect::Dialect;
-use crate::path;
 use crate::plan::AddressRules;
-
-/// What costs a conversation where a route does not say.
-const CONVERSATIONS: [&str; 6] = [
-    "/v1/chat/completions",
-    "/v1/completions",
-    "/v1/responses",
-    "/v1/messages",
-    "/api/chat",
-    "/api/generate",
-];
 
 /// Sockets, TLS files and the data folder.
 pub(super) fn server(tree: &Tree<'_>, server: &Server) {
@@ -194,93 +180,6 @@ pub(super) fn upstreams(tree: &Tree<'_>, drafts: &[UpstreamDraft]) -> Option<Vec
         upstreams.push(draft.ready.clone().map(|upstream| Upstream { credential, ..upstream }));
     }
     upstreams.into_iter().collect()
-}
-
-/// The routes with their upstreams; `None` when one of them is not sound.
-pub(super) fn routes(
-    tree: &Tree<'_>,
-    drafts: Vec<RouteDraft>,
-    upstreams: &[UpstreamDraft],
-) -> Option<Vec<Route>> {
-    let names: Vec<&str> =
-        upstreams.iter().map(|upstream| upstream.name.as_deref().unwrap_or_default()).collect();
-    for (upstream, name) in upstreams.iter().zip(&names) {
-        let is_used = drafts.iter().any(|route| route.upstream.as_deref() == Some(name));
-        if !is_used && !name.is_empty() {
-            tree.warning(&upstream.path, format!("no route leads to \"{name}\""));
-        }
-    }
-    let mut seen: BTreeMap<(Option<String>, String), String> = BTreeMap::new();
-    let mut routes = Vec::with_capacity(drafts.len());
-    for draft in drafts {
-        if let Some(route) = &draft.ready
-            && let Some(first) = seen.insert(claim(route), draft.path.clone())
-        {
-            let message = format!("{first} has the same prefix and host: change or remove one of them");
-            tree.mistake(&format!("{}.prefix", draft.path), message);
-        }
-        routes.push(route(tree, draft, &names));
-    }
-    routes.into_iter().collect()
-}
-
-/// What no other route may have: host and prefix, as requests are compared with them.
-fn claim(route: &Route) -> (Option<String>, String) {
-    (route.host.clone(), path::Path::new(&route.prefix).canonical().to_owned())
-}
-
-fn route(tree: &Tree<'_>, draft: RouteDraft, names: &[&str]) -> Option<Route> {
-    let name = draft.upstream?;
-    let found = names.iter().position(|known| *known == name);
-    if found.is_none() {
-        let known = nearest(&name, names.iter().copied().filter(|name| !name.is_empty()));
-        let way_out = known
-            .map_or("add an [[upstreams]] with this name".to_owned(), |n| format!("did you mean \"{n}\"?"));
-        tree.mistake(
-            &format!("{}.upstream", draft.path),
-            format!("there is no upstream \"{name}\"; {way_out}"),
-        );
-    }
-    let route = draft.ready?;
-    for (index, charge) in draft.charge.iter().flatten().enumerate() {
-        if !may_apply(charge, &route.prefix) {
-            let message =
-                format!("never happens here: write the path as clients send it, below {}", route.prefix);
-            tree.mistake(&format!("{}.charge[{index}]", draft.path), message);
-        }
-    }
-    let charge = draft.charge.unwrap_or_else(|| default_charge(&route));
-    Some(Route { upstream: found?, scope: draft.scope.unwrap_or(name), charge, ..route })
-}
-
-/// The conversations of the known dialects, wherever this route may take them from: as they are, below
-/// its prefix, and in the place of `/v1` or `/api`. A plain app's are all its POSTs.
-fn default_charge(route: &Route) -> Vec<Charge> {
-    let prefix = &route.prefix;
-    let post = |path: String| Charge { method: Method::POST, path };
-    if route.dialect == Some(Dialect::Plain) {
-        return vec![post(format!("{prefix}*"))];
-    }
-    let mut charge: Vec<Charge> = CONVERSATIONS.iter().map(|path| post((*path).to_owned())).collect();
-    for path in CONVERSATIONS {
-        let tail = path.strip_prefix("/v1").or_else(|| path.strip_prefix("/api")).unwrap_or(path);
-        for below in [post(format!("{prefix}{path}")), post(format!("{prefix}{tail}"))] {
-            if !charge.contains(&below) {
-                charge.push(below);
-            }
-        }
-    }
-    charge.retain(|charge| may_apply(charge, prefix));
-    charge
-}
-
-/// Whether a request below `prefix` can be what `charge` says.
-fn may_apply(charge: &Charge, prefix: &str) -> bool {
-    let prefix = path::Path::new(prefix);
-    match charge.path.strip_suffix('*').map(str::to_ascii_lowercase) {
-        Some(stem) => stem.starts_with(prefix.canonical()) || prefix.canonical().starts_with(&stem),
-        None => path::Path::new(&charge.path).lies_under(&prefix),
-    }
 }
 
 fn credential(tree: &Tree<'_>, draft: &UpstreamDraft) -> Option<Credential> {

@@ -12,10 +12,9 @@ use secrecy::SecretString;
 use super::mail::{self, MailDraft};
 use super::tree::{Section, Tree};
 use super::{
-    Authz, Capture, Charge, Connections, Environment, Limits, MessageLog, RequireTotp, Route, Server, Sync,
-    Tls, Upstream, forms, plans, webhooks,
+    Authz, Capture, Connections, Environment, Limits, MessageLog, RequireTotp, Server, Sync, Tls, Upstream,
+    forms, plans, routes, webhooks,
 };
-use crate::dialect::Dialect;
 use crate::plan::Plans;
 
 const KIB: u64 = 1 << 10;
@@ -38,7 +37,7 @@ pub(super) struct Draft {
     pub(super) authz: Authz,
     pub(super) mail: MailDraft,
     pub(super) upstreams: Vec<UpstreamDraft>,
-    pub(super) routes: Vec<RouteDraft>,
+    pub(super) routes: Vec<routes::RouteDraft>,
 }
 
 /// `[database]` before its URL is read.
@@ -81,18 +80,6 @@ pub(super) struct UpstreamDraft {
     pub(super) ready: Option<Upstream>,
 }
 
-/// One route before its upstream is looked up.
-pub(super) struct RouteDraft {
-    pub(super) path: String,
-    pub(super) upstream: Option<String>,
-    /// The upstream's name when not given.
-    pub(super) scope: Option<String>,
-    /// Depends on prefix and dialect when not given.
-    pub(super) charge: Option<Vec<Charge>>,
-    /// With upstream 0 and an empty scope and charge; `None` when the prefix is not sound.
-    pub(super) ready: Option<Route>,
-}
-
 /// A secret: its value, or the file that holds it, or neither.
 pub(super) struct SecretSource {
     /// Where the value is, or would be.
@@ -122,7 +109,7 @@ pub(super) fn read(mut root: Section<'_>, tree: &Tree<'_>, base: &Path) -> Draft
         webhooks: webhooks::read(root.section("webhooks"), base),
         authz: webhooks::read_authz(root.section("authz")),
         upstreams: root.sections("upstreams").into_iter().map(|section| upstream(section, base)).collect(),
-        routes: root.sections("routes").into_iter().map(|section| route(section, capture)).collect(),
+        routes: root.sections("routes").into_iter().map(|section| routes::read(section, capture)).collect(),
         server,
         limits,
         message_log,
@@ -286,7 +273,7 @@ fn message_log(mut s: Section<'_>) -> MessageLog {
     message_log
 }
 
-const CAPTURES: [(&str, Capture); 3] =
+pub(super) const CAPTURES: [(&str, Capture); 3] =
     [("full", Capture::Full), ("metadata", Capture::Metadata), ("off", Capture::Off)];
 
 fn upstream(mut s: Section<'_>, base: &Path) -> UpstreamDraft {
@@ -324,50 +311,6 @@ fn upstream(mut s: Section<'_>, base: &Path) -> UpstreamDraft {
     let path = s.path().to_owned();
     s.finish();
     UpstreamDraft { path, name, credential, ready }
-}
-
-fn route(mut s: Section<'_>, capture: Capture) -> RouteDraft {
-    let dialects = [
-        ("openai", Dialect::OpenAi),
-        ("anthropic", Dialect::Anthropic),
-        ("ollama", Dialect::Ollama),
-        ("plain", Dialect::Plain),
-    ];
-    let prefix = s.required("prefix", forms::prefix);
-    let upstream = s.required("upstream", forms::text);
-    let scope = s.value("scope", forms::name);
-    let charge = s.list("charge", forms::charge);
-    let host = s.value("host", forms::host);
-    let dialect = s.value("dialect", forms::choice(dialects));
-    let strip_prefix = s.value_or("strip_prefix", forms::switch, false);
-    let capture = s.value_or("capture", forms::choice(CAPTURES), capture);
-    let websocket = s.value_or("websocket", forms::switch, false);
-    let r_type = s.value("r_type", forms::text);
-    let research_models = s.list("research_models", forms::pattern).unwrap_or_default();
-    let identity_headers = s.value_or("identity_headers", forms::switch, false);
-    let answer = s.value("answer", forms::pointer);
-    let refund_client_errors = s.value_or("refund_client_errors", forms::switch, true);
-    let keep_upstream_headers = s.value_or("keep_upstream_headers", forms::switch, false);
-    let ready = prefix.map(|prefix| Route {
-        prefix,
-        host,
-        upstream: 0,
-        dialect,
-        scope: String::new(),
-        charge: Vec::new(),
-        strip_prefix,
-        capture,
-        websocket,
-        r_type,
-        research_models,
-        identity_headers,
-        answer,
-        refund_client_errors,
-        keep_upstream_headers,
-    });
-    let path = s.path().to_owned();
-    s.finish();
-    RouteDraft { path, upstream, scope, charge, ready }
 }
 
 /// A key and its `*_file` twin. A variable goes before the file; two in the same place are a mistake.

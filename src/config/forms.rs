@@ -14,7 +14,7 @@ use lettre::message::Mailbox;
 use secrecy::SecretString;
 
 use super::tree::Given;
-use super::{Charge, DatabaseLocation, units};
+use super::{Charge, DatabaseLocation, Grant, units};
 
 /// Where an upstream is.
 pub(super) struct Origin {
@@ -286,6 +286,11 @@ pub(super) fn charge(given: &Given) -> Result<Charge, String> {
     })?;
     let method = http::Method::try_from(method).map_err(|_| way_out())?;
     Ok(Charge { method, path: path.to_owned() })
+}
+
+/// An entry of `allow` or `free`, see [`Grant`].
+pub(super) fn grant(given: &Given) -> Result<Grant, String> {
+    Grant::parse(&text(given)?, |path| plain_path(path).is_ok())
 }
 
 /// A JSON pointer (RFC 6901).

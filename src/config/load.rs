@@ -4,7 +4,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::tree::{Tree, Verdict};
-use super::{Config, Environment, Finding, Secrets, Vars, check, file, mail, secrets, tree, webhooks};
+use super::{
+    Config, Environment, Finding, Secrets, Vars, check, file, mail, routes, secrets, tree, webhooks,
+};
 
 /// Where the file is looked for last.
 pub(super) const SYSTEM_FILE: &str = "/etc/tollgate/gateway.toml";
@@ -90,7 +92,7 @@ impl Config {
         let database = check::database(tree, &draft.database, data_dir, &options.base_dir);
         let webhooks = webhooks::check(tree, draft.webhooks);
         let upstreams = check::upstreams(tree, &draft.upstreams);
-        let routes = check::routes(tree, draft.routes, &draft.upstreams);
+        let routes = routes::check(tree, draft.routes, &draft.upstreams);
         let security = secrets::resolve(tree, draft.security, data_dir, options.secrets, strict);
         Some(Self {
             file: None,
@@ -288,6 +290,11 @@ mod tests {
             ("prefix = \"/v1\"\ndialect = \"gemini\"", "dialect"),
             ("prefix = \"/v1\"\ncharge = [\"/v1/x\"]", "charge[0]"),
             ("prefix = \"/v1\"\ncharge = [\"post /v1/x\"]", "charge[0]"),
+            ("prefix = \"/v1\"\nfree = [\"POST /v2/x\"]", "free[0]"),
+            ("prefix = \"/v1\"\nfree = [\"POST */x*y\"]", "free[0]"),
+            ("prefix = \"/v1\"\nallow = [\"*\", \"/v1/x\"]", "allow[1]"),
+            ("prefix = \"/v1\"\nallow = [\"GET /v2/*\"]", "allow[0]"),
+            ("prefix = \"/v1\"\nallow = [\"GET /v1/%66iles\"]", "allow[0]"),
             ("prefix = \"/v1\"\ncharge = [\"POST /v1/x\", \"POST /v2/x\"]", "charge[1]"),
             ("prefix = \"/v1\"\ncapture = true", "capture"),
             ("prefix = \"/v1\"\nanswer = \"reply\"", "answer"),
@@ -536,31 +543,6 @@ mod tests {
         let stranger = plans.resolve("gone", "basic");
         assert_eq!((stranger.name.as_str(), stranger.allowance.per_day), ("free", 10));
         assert_eq!(stranger.scopes, Permitted::All);
-    }
-
-    #[test]
-    fn conversations_are_charged_wherever_the_prefix_puts_them() {
-        let charged = |lines: &str, path: &str| {
-            let config = load(&with_route(lines), &[]).unwrap();
-            config
-                .routes
-                .first()
-                .unwrap()
-                .charge
-                .iter()
-                .any(|charge| charge.applies(&http::Method::POST, &crate::path::Path::new(path)))
-        };
-        assert!(charged("prefix = \"/v1\"", "/v1/chat/completions"));
-        assert!(!charged("prefix = \"/v1\"", "/v1/embeddings"));
-        assert!(charged("prefix = \"/\"", "/api/generate"));
-        assert!(charged("prefix = \"/openai\"\nstrip_prefix = true", "/openai/v1/responses"));
-        assert!(charged("prefix = \"/openai\"\nstrip_prefix = true", "/openai/responses"));
-        assert!(charged("prefix = \"/app\"\ndialect = \"plain\"", "/app/anything"));
-        assert!(!charged("prefix = \"/v1\"\ncharge = []", "/v1/chat/completions"));
-        let config = load(&with_route("prefix = \"/v1\""), &[]).unwrap();
-        let paths: Vec<&str> =
-            config.routes.first().unwrap().charge.iter().map(|charge| charge.path.as_str()).take(4).collect();
-        assert_eq!(paths, ["/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages"]);
     }
 
     #[test]

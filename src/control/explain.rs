@@ -118,6 +118,7 @@ pub(super) async fn explain(
     walk.account(&examined);
     walk.address(subject, question.address);
     walk.scope(subject, route);
+    walk.call(route, &question);
     walk.rate(subject);
     walk.r_types(subject, route, question.r_type.as_deref());
     walk.model(subject, route, &question);
@@ -171,7 +172,7 @@ impl Walk {
             return None;
         };
         let path = Path::new(path);
-        let target = Target { method: &question.method, host: &question.host, path: &path };
+        let target = Target { method: &question.method, host: &question.host, path: &path, has_body: false };
         match route_for(control.routes.iter(), &target).map(|found| control.routes.get(found)) {
             Ok(Some(route)) => {
                 let prefix = if route.prefix.is_empty() { "/" } else { &route.prefix };
@@ -230,6 +231,17 @@ impl Walk {
             let detail =
                 format!("the plan \"{plan}\", or the plan that narrows this key, leaves out \"{scope}\"");
             self.deny("scope", "route_not_allowed", detail);
+        }
+    }
+
+    fn call(&mut self, route: Option<&Route>, question: &Question) {
+        let Some((route, path)) = route.zip(question.path.as_deref()) else {
+            return self.skip("call", "no route, no calls");
+        };
+        if route.allows(&question.method, &Path::new(path), false) {
+            self.allow("call", "the route opens it".to_owned());
+        } else {
+            self.deny("call", "call_not_allowed", "the route's `allow` does not name it".to_owned());
         }
     }
 
@@ -299,7 +311,7 @@ impl Walk {
 impl Question {
     fn is_charged(&self, route: Option<&Route>) -> bool {
         let Some((route, path)) = route.zip(self.path.as_deref()) else { return true };
-        route.charges(&self.method, &Path::new(path))
+        route.charges(&self.method, &Path::new(path), false)
     }
 
     /// Whether the call is one whose body names a model.

@@ -77,7 +77,7 @@ pub(super) async fn read(
     let (parts, body) = req.into_parts();
     let path = parts.uri.path();
     let call = route.call(&parts.method, path);
-    let charged = route.charges(&parts.method, path);
+    let charged = route.charges(&parts.method, path, !body.is_end_stream());
     let recorded = charged || (parts.method == Method::POST && route.config.capture != Capture::Off);
     let blank =
         Asked { call, model: None, stream: false, research: false, body: Bytes::new(), cut: false, bytes: 0 };

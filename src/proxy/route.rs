@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use http::{HeaderMap, Method, Request, Uri, header};
+use http_body::Body;
 
 use crate::config::{self, Target, Unrouted, route_for};
 use crate::dialect::{Call, Dialect};
@@ -46,12 +47,14 @@ impl Routes {
         Self(routes)
     }
 
-    pub(super) fn find<B>(&self, req: &Request<B>) -> Result<&Arc<Route>, NoRoute> {
+    pub(super) fn find<B: Body>(&self, req: &Request<B>) -> Result<&Arc<Route>, NoRoute> {
         if matches!(*req.method(), Method::CONNECT | Method::TRACE) {
             return Err(NoRoute::Method);
         }
         let path = Path::new(origin_form(req.uri(), req.version() < http::Version::HTTP_2)?);
-        let target = Target { method: req.method(), host: host(req.uri(), req.headers())?, path: &path };
+        let host = host(req.uri(), req.headers())?;
+        let has_body = !req.body().is_end_stream();
+        let target = Target { method: req.method(), host, path: &path, has_body };
         let found = route_for(self.0.iter().map(|route| &route.config), &target)?;
         self.0.get(found).ok_or(NoRoute::Nothing)
     }
@@ -81,8 +84,13 @@ impl Route {
     }
 
     /// Whether a request costs a conversation.
-    pub(super) fn charges(&self, method: &Method, path: &str) -> bool {
-        self.config.charges(method, &Path::new(path))
+    pub(super) fn charges(&self, method: &Method, path: &str, has_body: bool) -> bool {
+        self.config.charges(method, &Path::new(path), has_body)
+    }
+
+    /// Whether a request is one of those that the route opens.
+    pub(super) fn allows(&self, method: &Method, path: &str, is_upgrade: bool) -> bool {
+        self.config.allows(method, &Path::new(path), is_upgrade)
     }
 
     /// The path as the upstream knows it.

@@ -13,6 +13,7 @@ mod keys;
 mod limits;
 mod log;
 mod malformed;
+mod open_calls;
 mod operator;
 mod rates;
 mod refusals;

@@ -35,7 +35,9 @@ async fn every_check_is_walked_and_nothing_is_charged() {
         assert_eq!((&told["allowed"], &told["denied_by"]), (&json!(true), &Value::Null));
         let steps: Vec<_> =
             told["steps"].as_array().unwrap().iter().map(|step| step["step"].clone()).collect();
-        let walk = ["route", "key", "active", "expiry", "address", "scope", "rate", "r_type", "model", "day"];
+        let walk = [
+            "route", "key", "active", "expiry", "address", "scope", "call", "rate", "r_type", "model", "day",
+        ];
         assert_eq!(steps, walk);
         assert_eq!((verdict(&told, "r_type"), verdict(&told, "day")), ("skip", "allow"));
         assert!(!told.to_string().contains(&ann.key));
@@ -56,6 +58,7 @@ async fn what_is_explained_is_what_happens() {
         ("/v1/chat/completions", Value::Null, Some("model_missing")),
         ("/nowhere", json!("gpt-test"), Some("unknown_path")),
         ("/closed/v1/chat/completions", json!("gpt-test"), Some("route_not_allowed")),
+        ("/v1/files", json!("gpt-test"), Some("call_not_allowed")),
         ("/typed/v1/chat/completions", json!("gpt-test"), Some("r_type_not_allowed")),
     ];
     for (path, model, denied_by) in cases {

@@ -64,6 +64,50 @@ fn a_sound_file_is_sound_and_nothing_is_written() {
 }
 
 #[test]
+fn what_routes_open_and_charge_is_printed_and_changed_defaults_are_told() {
+    let credential = "credential = { header = \"authorization\", value = \"Bearer x\" }";
+    let folder = folder_with(&format!(
+        "[[upstreams]]\nname = \"a\"\nurl = \"http://127.0.0.1:9\"\n{credential}\n\
+         [[routes]]\nprefix = \"/v1\"\nupstream = \"a\"\n\
+         [[routes]]\nprefix = \"/wide\"\nupstream = \"a\"\ncharge = [\"POST /wide/*\"]\nallow = [\"*\"]\n\
+         [[routes]]\nprefix = \"/app\"\nupstream = \"a\"\ndialect = \"plain\"\n",
+    ));
+    let (code, said) = run(folder.path(), &["check"], &[]);
+    assert_eq!(code, Some(0), "{said}");
+    let line = |start: &str| {
+        said.lines().find(|line| line.starts_with(start)).unwrap_or_else(|| panic!("{start}: {said}"))
+    };
+    let usual = line("route /v1: ");
+    for part in [
+        "charge = [\"POST /v1*\", \"PUT /v1*\", \"PATCH /v1*\"]",
+        "\"POST */embeddings\"",
+        "\"POST */chat/completions\"",
+    ] {
+        assert!(usual.contains(part), "{part}: {usual}");
+    }
+    assert_eq!(line("route /wide: "), "route /wide: charge = [\"POST /wide/*\"]; free = []; allow = [\"*\"]");
+    assert_eq!(line("route /app: "), "route /app: charge = [\"POST /app*\"]; free = []; allow = [\"*\"]");
+    let restores = "charge = [\"POST /v1/chat/completions\", \"POST /v1/completions\", \"POST /v1/responses\", \"POST /v1/messages\",";
+    assert!(line("note: routes[0].charge: ").contains(restores), "{said}");
+    assert!(line("note: routes[0].allow: ").contains("allow = [\"*\"] restores what was"), "{said}");
+    let wide = line("warning: routes[1].allow: ");
+    for part in [
+        "the files of all users",
+        "the batches of all users",
+        "stored answers",
+        "the upstream's own administration",
+    ] {
+        assert!(wide.contains(part), "{part}: {wide}");
+    }
+    for quiet in ["routes[1].charge", "note: routes[1].allow", "routes[2]", "warning: routes[0]"] {
+        assert!(!said.contains(quiet), "{quiet}: {said}");
+    }
+    let (code, told) = run(folder.path(), &["check", "--json"], &[]);
+    let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+    assert_eq!((code, &told["routes"][1]["allow"]), (Some(0), &serde_json::json!(["*"])), "{told}");
+}
+
+#[test]
 fn the_example_is_sound() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("gateway.toml.example");
     let text = std::fs::read_to_string(path).unwrap();

@@ -177,7 +177,8 @@ async fn a_plan_has_its_own_number() {
 #[tokio::test]
 async fn a_conversation_is_not_free_because_its_path_is_spelled_in_another_way() {
     let world = World::with(|setup| {
-        setup.only_route("prefix = \"/v1\"\ncharge = [\"POST /v1/chat/completions\", \"POST /v1/x:ask\"]");
+        let charge = "charge = [\"POST /v1/chat/completions\", \"POST /v1/x:ask\"]\nallow = [\"*\"]";
+        setup.only_route(&format!("prefix = \"/v1\"\n{charge}"));
     })
     .await;
     let ann = world.user("ann").await;

@@ -78,7 +78,7 @@ async fn trailers_of_a_request_go_no_further() {
         http_body::Frame::trailers(trailers),
     ];
     let body = StreamBody::new(futures_util::stream::iter(frames.map(Ok::<_, std::io::Error>)));
-    let request = http::Request::post("http://gate/v1/files").header("x-api-key", &ann.key);
+    let request = http::Request::post("http://gate/v1/images/edits").header("x-api-key", &ann.key);
     let request = request.header("content-type", "multipart/form-data; boundary=x").body(body).unwrap();
     let answer = h2(&world).await.send_request(request).await.unwrap();
     assert_eq!(answer.status(), 200);

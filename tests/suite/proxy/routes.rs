@@ -14,7 +14,7 @@ async fn the_longest_prefix_wins_and_each_upstream_has_its_own_credential() {
         setup.add(&format!(
             "[[upstreams]]\nname = \"model\"\nurl = \"UPSTREAM\"\ncredential = {{ header = \"authorization\", value = \"Bearer one\" }}\n\
              [[upstreams]]\nname = \"other\"\nurl = \"{url}/base\"\ncredential = {{ header = \"x-api-key\", value = \"two\" }}\n\
-             [[routes]]\nprefix = \"/v1\"\nupstream = \"model\"\n\
+             [[routes]]\nprefix = \"/v1\"\nupstream = \"model\"\nallow = [\"*\"]\n\
              [[routes]]\nprefix = \"/v1/special\"\nupstream = \"other\"\n\
              [[routes]]\nprefix = \"/stripped\"\nupstream = \"other\"\nstrip_prefix = true"
         ));
@@ -176,7 +176,7 @@ async fn connections_to_the_upstream_are_used_again() {
 
 #[tokio::test]
 async fn our_own_paths_are_never_forwarded() {
-    let world = World::with(|setup| setup.only_route("prefix = \"/\"")).await;
+    let world = World::with(|setup| setup.only_route("prefix = \"/\"\nallow = [\"*\"]")).await;
     let ann = world.user("ann").await;
     for path in ["/health", "/livez", "/readyz", "/api/v1/auth/profile", "/api/v1/nothing", "/metrics"] {
         world.get(path).bearer(&ann.key).send().await;
