@@ -48,6 +48,14 @@ pub(crate) fn check(file: Option<&Path>, json: bool) -> anyhow::Result<()> {
         let (charge, free, allow) = (lines(&route.charge), lines(&route.free), lines(&route.allow));
         let prefix = field(shown(&route.prefix));
         writeln!(text, "route {prefix}: charge = [{charge}]; free = [{free}]; allow = [{allow}]")?;
+        let work = route.free_work();
+        if !work.is_empty() {
+            writeln!(
+                text,
+                "route {prefix}: costs nothing, though a model works for it: {}",
+                work.join(", ")
+            )?;
+        }
     }
     text.push_str("The configuration is good.");
     print(&text)
@@ -85,7 +93,7 @@ fn listed(findings: &[Finding]) -> Vec<serde_json::Value> {
 
 fn described(route: &Route) -> serde_json::Value {
     serde_json::json!({ "prefix": shown(&route.prefix), "host": route.host, "charge": texts(&route.charge),
-        "free": texts(&route.free), "allow": texts(&route.allow) })
+        "free": texts(&route.free), "allow": texts(&route.allow), "free_work": route.free_work() })
 }
 
 fn shown(prefix: &str) -> &str {

@@ -3,6 +3,7 @@
 
 use http::Method;
 
+use super::grants::is_version;
 use super::{Charge, Grant, Route};
 use crate::dialect::Dialect;
 use crate::path::Path;
@@ -65,6 +66,31 @@ const SOCKETS: [&str; 2] = ["*/realtime", "*/ws/google.ai.generativelanguage.*"]
 /// Ollama's calls below its `/api`, where a route's prefix stands for that.
 const OLLAMA: [(&str, bool); 5] =
     [("/chat", false), ("/generate", false), ("/embed", true), ("/embeddings", true), ("/show", true)];
+
+// === impl Route ===
+
+impl Route {
+    /// Known calls that make a model work and are open, but cost nothing by what the file says, at the place where
+    /// clients usually send them.
+    #[must_use]
+    pub fn free_work(&self) -> Vec<String> {
+        if self.dialect == Some(Dialect::Plain) {
+            return Vec::new();
+        }
+        let is_versioned = self.prefix.rsplit('/').next().is_some_and(is_version);
+        let tails =
+            GENERATING.iter().filter_map(|line| line.strip_prefix('*')).filter(|tail| tail.starts_with('/'));
+        let paths = tails.map(|tail| {
+            let version = if is_versioned || tail.starts_with("/api/") { "" } else { "/v1" };
+            format!("{}{version}{tail}", self.prefix)
+        });
+        let is_free = |path: &String| {
+            let path = Path::new(path);
+            self.allows(&Method::POST, &path, false) && !self.charges(&Method::POST, &path, true)
+        };
+        paths.filter(is_free).map(|path| format!("POST {path}")).collect()
+    }
+}
 
 /// What a route opens that does not say so, to an upstream that is sent the operator's credential: what makes a
 /// model work, and what `charge` and `free` name. Files, batches, stored answers, fine-tuning and the upstream's own

@@ -288,7 +288,7 @@ pub(super) fn is_base(base: &str, of_verb: bool) -> bool {
 }
 
 /// `v1`, `v1beta`, `v1.0`
-fn is_version(segment: &str) -> bool {
+pub(super) fn is_version(segment: &str) -> bool {
     let number = segment.strip_prefix('v').unwrap_or_default();
     let stage = number.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
     let stage = stage.trim_end_matches(|c: char| c.is_ascii_digit());

@@ -36,7 +36,7 @@ enum Failure {
     Connect(ConnectError),
     NotRecorded,
     NotSent,
-    /// 101 to a request that asked for no upgrade.
+    /// 101 to a request that asked for no upgrade, or something else to one that is open as an upgrade only.
     Unasked,
     NoAnswer(hyper::Error),
     TooLate,
@@ -80,6 +80,8 @@ async fn forward(
 ) -> Result<Reply, Failure> {
     let tunnel = upgrade::is_wanted(req.headers());
     let Some(open) = meter.open() else { return Err(Failure::NotSent) };
+    // A server that ignores the upgrade would serve a plain GET, which the route may not open.
+    let must_switch = tunnel && !open.admitted.route.allows(req.method(), req.uri().path(), false);
     let req = address(req, upstream, open, tls);
     let patience = upstream.config.first_byte_timeout;
     let connect = async || if tunnel { upstream.connect_for_tunnel().await } else { upstream.lend().await };
@@ -93,7 +95,8 @@ async fn forward(
     if ours && matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
         return Err(Failure::CredentialRefused(response.status()));
     }
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS && !tunnel {
+    let has_switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    if has_switched && !tunnel || must_switch && response.status().is_success() {
         return Err(Failure::Unasked);
     }
     Ok(receive(response, lent, meter))
@@ -286,7 +289,10 @@ impl Failure {
                 meter.metrics.reached(name, false);
                 tracing::warn!(upstream = name, %error, "the upstream cannot be reached");
             }
-            Self::Unasked => tracing::warn!(upstream = name, "the upstream switched protocols unasked"),
+            Self::Unasked => tracing::warn!(
+                upstream = name,
+                "the upstream switched protocols unasked, or not although asked"
+            ),
             Self::NotSent => tracing::warn!(upstream = name, "the upstream took no request"),
             Self::NoAnswer(error) => tracing::warn!(upstream = name, %error, "the upstream gave no answer"),
             Self::TooLate => tracing::warn!(upstream = name, "the upstream did not answer in time"),

@@ -70,7 +70,8 @@ fn what_routes_open_and_charge_is_printed_and_changed_defaults_are_told() {
         "[[upstreams]]\nname = \"a\"\nurl = \"http://127.0.0.1:9\"\n{credential}\n\
          [[routes]]\nprefix = \"/v1\"\nupstream = \"a\"\n\
          [[routes]]\nprefix = \"/wide\"\nupstream = \"a\"\ncharge = [\"POST /wide/*\"]\nallow = [\"*\"]\n\
-         [[routes]]\nprefix = \"/app\"\nupstream = \"a\"\ndialect = \"plain\"\n",
+         [[routes]]\nprefix = \"/app\"\nupstream = \"a\"\ndialect = \"plain\"\n\
+         [[routes]]\nprefix = \"/few\"\nupstream = \"a\"\ncharge = [\"POST /few/v1/chat/completions\"]\n",
     ));
     let (code, said) = run(folder.path(), &["check"], &[]);
     assert_eq!(code, Some(0), "{said}");
@@ -102,9 +103,15 @@ fn what_routes_open_and_charge_is_printed_and_changed_defaults_are_told() {
     for quiet in ["routes[1].charge", "note: routes[1].allow", "routes[2]", "warning: routes[0]"] {
         assert!(!said.contains(quiet), "{quiet}: {said}");
     }
+    let work = line("route /few: costs nothing, though a model works for it: ");
+    assert!(
+        work.contains("POST /few/v1/images/generations") && !work.contains("/chat/completions"),
+        "{work}"
+    );
     let (code, told) = run(folder.path(), &["check", "--json"], &[]);
     let told: serde_json::Value = serde_json::from_str(&told).unwrap();
     assert_eq!((code, &told["routes"][1]["allow"]), (Some(0), &serde_json::json!(["*"])), "{told}");
+    assert_eq!(told["routes"][0]["free_work"], serde_json::json!([]), "{told}");
 }
 
 #[test]

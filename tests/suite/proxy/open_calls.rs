@@ -6,7 +6,9 @@ use serde_json::{Value, json};
 
 use crate::operate::child::Child;
 use crate::sdk::{script, tool};
+use crate::spellings::spellings;
 use crate::upstream::Answer;
+use crate::wire::Wire;
 use crate::world::{Person, Reply, World, chat_request};
 
 /// The usual calls of a model on `/`, and everything of it below `/open`.
@@ -170,4 +172,69 @@ async fn what_the_file_names_is_open_and_a_redirect_of_a_last_slash_too() {
         assert_eq!(answer, status, "{method} {path}");
     }
     assert_eq!(world.left(&ann).await, 10);
+}
+
+/// Sends each spelling of a path; how many there are.
+async fn send_every_spelling(world: &World, person: &Person, method: &str, path: &str) -> usize {
+    let all = spellings(path, false);
+    for path in &all {
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nhost: gate\r\nx-api-key: {}\r\nconnection: close\r\ncontent-type: application/json\r\n\
+             content-length: 2\r\n\r\n{{}}",
+            person.key,
+        );
+        let mut wire = Wire::connect(world.addr).await;
+        wire.send(request).await;
+        wire.head_if_any().await;
+    }
+    all.len()
+}
+
+#[tokio::test]
+#[expect(clippy::print_stdout, reason = "how many were tried is a figure to be read")]
+async fn no_spelling_reaches_what_is_closed_and_none_of_what_makes_a_model_work_is_free() {
+    const DAY: i64 = 1_000_000;
+    let world =
+        World::with(|setup| setup.add(&format!("[plans.free]\nconversation_limit = {DAY}\n{ROUTES}"))).await;
+    let ann = world.user("ann").await;
+    let mut closed = 0;
+    for (method, path) in [("POST", "/v1/files"), ("GET", "/v1/files"), ("GET", "/v1/responses/r")] {
+        closed += send_every_spelling(&world, &ann, method, path).await;
+    }
+    let reached: Vec<String> = world.upstream.requests().into_iter().map(|asked| asked.target).collect();
+    assert!(reached.is_empty(), "of {closed} spellings these reached the upstream: {reached:?}");
+    let mut charged = 0;
+    for (method, path) in
+        [("POST", "/v1/chat/completions"), ("POST", "/open/v1/images"), ("PUT", "/open/v1/completions")]
+    {
+        charged += send_every_spelling(&world, &ann, method, path).await;
+    }
+    let (hits, taken) = (i64::try_from(world.upstream.hits()).unwrap(), DAY - world.left(&ann).await);
+    assert!(
+        hits >= 6 && taken == hits,
+        "of {charged} spellings {hits} reached the upstream, {taken} were charged"
+    );
+    println!(
+        "{closed} spellings of what is closed: 0 served; {charged} of what is charged: {hits} served, all of them charged"
+    );
+}
+
+#[tokio::test]
+async fn a_call_that_is_open_as_a_socket_is_not_open_as_a_plain_one() {
+    let world = World::with(|setup| setup.only_route("prefix = \"/v1\"\nwebsocket = true")).await;
+    let ann = world.user("ann").await;
+    assert_eq!(call(&world, &ann, "GET", "/v1/responses").await.status, 403);
+    for (path, status) in [("/v1/responses", 502), ("/v1/responses/r", 403), ("/v1/chat/completions", 403)] {
+        world.upstream.on(path, Answer::json(&json!({"data": ["what another user was answered"]})));
+        let mut wire = Wire::connect(world.addr).await;
+        wire.send(format!(
+            "GET {path} HTTP/1.1\r\nhost: gate\r\nx-api-key: {}\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\
+             sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+            ann.key
+        ))
+        .await;
+        let answer = wire.answer().await;
+        assert_eq!(answer.status(), status, "{path}");
+    }
+    assert_eq!((world.upstream.hits(), world.left(&ann).await), (1, 10));
 }
