@@ -6,8 +6,11 @@
 pub mod decode;
 pub mod ending;
 pub mod error;
+pub mod form;
 pub mod frames;
+pub mod label;
 pub mod message;
+pub mod models;
 pub mod scan;
 
 mod anthropic;
@@ -16,6 +19,7 @@ mod copy;
 mod grow;
 mod media;
 mod mend;
+mod names;
 mod ollama;
 mod openai;
 mod plain;

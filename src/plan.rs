@@ -147,6 +147,24 @@ impl Permitted {
         }
     }
 
+    /// Whether a model is open. One that a client names as `a,b` is two to some servers, and one with a control
+    /// character ends there to others.
+    #[must_use]
+    pub fn permits_model(&self, name: &str) -> bool {
+        let is_permitted = |name: &str| self.permits(name) && !name.chars().any(char::is_control);
+        self.is_open() || is_permitted(name) && name.split(',').all(|one| is_permitted(one.trim()))
+    }
+
+    /// Whether everything is open, so that no name needs to be known.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(patterns) => patterns.iter().any(|pattern| pattern == "*"),
+            Self::Both(one, other) => one.is_open() && other.is_open(),
+        }
+    }
+
     /// What this opens and `other` opens too.
     #[must_use]
     pub fn narrowed_by(&self, other: &Self) -> Self {
@@ -220,6 +238,19 @@ mod tests {
         }
         assert!(Permitted::All.permits("anything"));
         assert!(!Permitted::Only(vec![]).permits("anything"));
+    }
+
+    #[test]
+    fn a_model_is_open_however_a_server_takes_its_name_apart() {
+        let list = Permitted::Only(vec!["small-*".into(), "*-mini".into()]);
+        assert!(list.permits_model("small-1") && list.permits_model("small-1, o3-mini"));
+        for closed in
+            ["small-1,dear", "small-1, dear", "dear\0-mini", "dear,x-mini", "small-1\n", "", "small-1,"]
+        {
+            assert!(!list.permits_model(closed), "{closed:?}");
+        }
+        assert!(Permitted::Only(vec!["a".into(), "*".into()]).is_open() && !list.is_open());
+        assert!(!Permitted::Both(Box::new(Permitted::All), Box::new(list)).is_open());
     }
 
     #[test]

@@ -25,6 +25,7 @@ mod capture;
 mod collected;
 mod ending;
 mod entitled;
+mod form_fields;
 mod headers;
 mod location;
 mod outgoing;
@@ -41,7 +42,7 @@ mod upstream;
 
 pub use tee::{BrokeOff, TeeBody};
 
-use ask::Bounds;
+use ask::{Bounds, Reading};
 use capture::Capture;
 use ending::{Admitted, Meter, Open};
 use entitled::Claim;
@@ -184,8 +185,9 @@ impl Proxy {
         let Admission { route, client, ip, subject, watch, mut slot } = self.admit(arrival, &mut req).await?;
         let room = self.shared.limits.body(subject.user);
         let watched = watch.watched();
-        let (req, ask) = watched.unless_denied(pin!(ask::read(req, route, &self.bounds, room))).await??;
-        let claim = Claim::of(route, &ask);
+        let reading = Reading { route, bounds: &self.bounds, models: &subject.plan.models };
+        let (req, ask) = watched.unless_denied(pin!(ask::read(req, &reading, room))).await??;
+        let claim = Claim::of(route, &req, &ask);
         claim.check(&subject)?;
         watched.claim(claim);
         self.shared.limits.enter(&mut slot)?;

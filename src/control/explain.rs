@@ -21,7 +21,6 @@ use crate::credential::key::PlainKey;
 use crate::dialect::{Call, Dialect};
 use crate::identity::{AddressRule, Examined, IdentifyError, Subject};
 use crate::path::Path;
-use crate::plan::Permitted;
 
 mod form;
 
@@ -270,14 +269,14 @@ impl Walk {
     fn model(&mut self, subject: &Subject, route: Option<&Route>, question: &Question) {
         let models = &subject.plan.models;
         match &question.model {
-            Some(model) if models.permits(model) => {
+            Some(model) if models.permits_model(model) => {
                 self.allow("model", format!("\"{model}\" is included"));
             }
             Some(model) => {
                 let detail = format!("the plan, or the plan that narrows this key, leaves out \"{model}\"");
                 self.deny("model", "model_not_found", detail);
             }
-            None if *models == Permitted::All || !question.names_a_model(route) => {
+            None if models.is_open() || !question.names_a_model(route) => {
                 self.skip("model", "no model needs to be named");
             }
             None => {

@@ -11,6 +11,8 @@ use std::borrow::Cow;
 
 use thiserror::Error;
 
+use super::names::{self, Likeness};
+
 /// How deep objects and lists may be nested, the body's own object included.
 pub const MAX_DEPTH: u32 = 64;
 
@@ -37,9 +39,17 @@ pub enum ScanError {
     },
 }
 
-/// The raw JSON value of each top-level member that is named, in the order of `names`; `None` for
-/// those that the body does not have. Names are compared as they read, not as they are written:
-/// `"\u006dodel"` is `model`.
+/// The members that were asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found<'a, const N: usize> {
+    /// The raw JSON value of each, in the order of the names; `None` for those that the body does not have.
+    pub values: [Option<&'a [u8]>; N],
+    /// Whether each has a name that some parsers take for the one asked for, and others do not.
+    pub misspelled: [bool; N],
+}
+
+/// The raw JSON value of each top-level member that is named. Names, in small letters, are compared as the laxest of
+/// common parsers reads them: `"\u006dodel"` is `model`, and so is `"MODEL"`.
 ///
 /// # Errors
 ///
@@ -48,7 +58,16 @@ pub fn scan<'a, const N: usize>(
     body: &'a [u8],
     names: [&str; N],
 ) -> Result<[Option<&'a [u8]>; N], ScanError> {
-    let mut found = [None; N];
+    find(body, names).map(|found| found.values)
+}
+
+/// The same, and how their names are spelled.
+///
+/// # Errors
+///
+/// As of [`scan`].
+pub fn find<'a, const N: usize>(body: &'a [u8], names: [&str; N]) -> Result<Found<'a, N>, ScanError> {
+    let mut found = Found { values: [None; N], misspelled: [false; N] };
     let mut cursor = Cursor { body, at: 0, most: MAX_DEPTH };
     cursor.space();
     match cursor.peek() {
@@ -61,10 +80,15 @@ pub fn scan<'a, const N: usize>(
         loop {
             let name = cursor.name()?;
             let value = cursor.value()?;
-            if let Some(index) = names.iter().position(|asked| reads_as(name, asked)) {
-                let slot = found.get_mut(index).ok_or(ScanError::Duplicate { index })?;
+            let mut asked =
+                names.iter().enumerate().map(|(index, asked)| (index, names::compare(name, asked)));
+            if let Some((index, likeness)) = asked.find(|(_, likeness)| *likeness != Likeness::Other) {
+                let slot = found.values.get_mut(index).ok_or(ScanError::Duplicate { index })?;
                 if slot.replace(value).is_some() {
                     return Err(ScanError::Duplicate { index });
+                }
+                if let Some(slot) = found.misspelled.get_mut(index) {
+                    *slot = likeness == Likeness::Alike;
                 }
             }
             cursor.space();
@@ -400,12 +424,30 @@ mod tests {
     fn names_are_compared_as_they_read() {
         let [model] = scan(br#"{"\u006dodel":1}"#, ["model"]).unwrap();
         assert_eq!(model, Some(b"1".as_slice()));
-        assert_eq!(scan(br#"{"Model":1,"model ":2,"mode":3,"\u004dodel":4}"#, ["model"]), Ok([None]));
+        assert_eq!(scan(br#"{"models":1,"model ":2,"mode":3,"m\u006fdul":4}"#, ["model"]), Ok([None]));
         let [odd] = scan(r#"{"a\"\\\/é\ud83d\ude00":1}"#.as_bytes(), ["a\"\\/é😀"]).unwrap();
         assert_eq!(odd, Some(b"1".as_slice()));
         // A name that looks like an escape is not the escape it looks like.
         assert_eq!(scan(br#"{"\n":1}"#, ["\\n"]), Ok([None]));
         assert_eq!(scan(br#"{"\\n":1}"#, ["\\n"]), Ok([Some(b"1".as_slice())]));
+    }
+
+    #[test]
+    fn a_name_in_another_case_is_the_same_name_and_misspelled() {
+        for name in ["MODEL", "Model", "\\u004dodel", "mode\\u004c", "model\\u0000x"] {
+            let body = format!("{{\"a\":1,\"{name}\":\"x\"}}");
+            let found = super::find(body.as_bytes(), ["model", "stream"]).unwrap();
+            assert_eq!(found.values, [Some(b"\"x\"".as_slice()), None], "{name}");
+            assert_eq!(found.misspelled, [true, false], "{name}");
+            for twice in [format!("{{\"model\":1,\"{name}\":2}}"), format!("{{\"{name}\":1,\"model\":2}}")] {
+                assert_eq!(
+                    scan(twice.as_bytes(), ["model"]),
+                    Err(ScanError::Duplicate { index: 0 }),
+                    "{twice}"
+                );
+            }
+        }
+        assert_eq!(scan(br#"{"deep":{"MODEL":1}}"#, ["model"]), Ok([None]));
     }
 
     #[test]
@@ -514,6 +556,12 @@ mod tests {
         }
     }
 
+    /// The member whose name is this one without case, up to a NUL.
+    fn read_laxly<'a>(members: &'a serde_json::Map<String, Value>, name: &str) -> Option<&'a Value> {
+        let read = |written: &str| written.split('\0').next().unwrap().to_uppercase().to_lowercase();
+        members.iter().find(|(written, _)| read(written) == name).map(|(_, value)| value)
+    }
+
     /// The scanner and serde_json must agree on `body`, but for what we refuse on purpose.
     fn agrees(body: &[u8]) {
         let shown = String::from_utf8_lossy(body);
@@ -521,12 +569,12 @@ mod tests {
             (Ok(found), Ok(Value::Object(members))) => {
                 for (name, raw) in NAMES.into_iter().zip(found) {
                     let read = raw.map(|raw| serde_json::from_slice::<Value>(raw).unwrap());
-                    assert_eq!(read.as_ref(), members.get(name), "{name} of {shown}");
+                    assert_eq!(read.as_ref(), read_laxly(&members, name), "{name} of {shown}");
                 }
             }
             // serde_json keeps the last of two members; which two is ours to say.
             (Err(ScanError::Duplicate { index }), Ok(Value::Object(members))) => {
-                assert!(members.contains_key(NAMES[index]), "{shown}");
+                assert!(read_laxly(&members, NAMES[index]).is_some(), "{shown}");
             }
             (Err(ScanError::TooDeep), Ok(value)) => assert!(depth(&value) > MAX_DEPTH, "{shown}"),
             (Err(ScanError::NotAnObject), Ok(value)) => assert!(!value.is_object(), "{shown}"),
@@ -553,8 +601,17 @@ mod tests {
         r"\uD83D\uDE00",
         r"\ufFfF",
     ];
-    const KNOWN_NAMES: &[&str] =
-        &[r#""model""#, r#""stream""#, r#""r_type""#, r#""\u006dodel""#, r#""s\u0074ream""#, r#""mode""#];
+    const KNOWN_NAMES: &[&str] = &[
+        r#""model""#,
+        r#""stream""#,
+        r#""r_type""#,
+        r#""\u006dodel""#,
+        r#""s\u0074ream""#,
+        r#""mode""#,
+        r#""Model""#,
+        r#""\u017ftream""#,
+        r#""R_TYPE\u0000x""#,
+    ];
     const TOKENS: &[&str] = &[
         "{",
         "}",

@@ -3,22 +3,26 @@
 
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
-use http::{HeaderMap, Method, Request};
+use http::{HeaderMap, Method, Request, request};
 use http_body::Body;
 use http_body_util::BodyExt;
 
 use super::collected::Collected;
+use super::entitled;
+use super::form_fields;
 use super::outgoing::Outgoing;
 use super::refusal::Refusal;
 use super::route::Route;
 use crate::chatlog::Asked;
 use crate::config::{Capture, Connections};
-use crate::dialect::Call;
+use crate::dialect::form::FormError;
+use crate::dialect::label;
 use crate::dialect::scan::{self, ScanError};
+use crate::dialect::{Call, models};
 use crate::ids::UserId;
 use crate::limits::BodyBytes;
 use crate::listen::{Paced, PacedError, RequestBody};
-use crate::plan::any_matches;
+use crate::plan::{Permitted, any_matches};
 
 /// What a body may take, in space and time.
 #[derive(Clone, Debug)]
@@ -35,6 +39,8 @@ pub(super) struct Bounds {
 pub(super) struct Ask {
     /// What the row will say.
     pub(super) asked: Asked,
+    /// The model that the body names.
+    pub(super) model: Option<String>,
     /// The `r_type` that the body names.
     pub(super) r_type: Option<String>,
     /// Whether it costs a conversation.
@@ -54,8 +60,20 @@ pub(super) enum AskError {
     TooDeep,
     /// A field that decides is named twice: two parsers might decide differently.
     Duplicate(&'static str),
+    /// Only some parsers take a field's name for that of a field that decides.
+    Misspelled(&'static str),
     /// A field that decides has no usable value.
     WrongType(&'static str),
+    /// In a charset other than UTF-8, or with two labels: an app might read other fields than the gateway.
+    Charset,
+    /// A form that parsers take apart in different ways.
+    AmbiguousForm,
+    /// A field that decides comes in a form when it is no longer looked for.
+    Late(&'static str),
+    /// A field that decides comes in a form otherwise than as plain text.
+    NotPlain(&'static str),
+    /// A form that names no model in as many bytes as are looked at.
+    NamedTooLate { max: u64 },
     /// Compressed, so that nobody could look.
     Encoded,
     /// Silent for too long, or slower than the slowest acceptable rate.
@@ -67,76 +85,157 @@ pub(super) enum AskError {
 /// The fields that admission, rows and entitlements look at.
 const FIELDS: [&str; 4] = ["model", "stream", "r_type", "research_model"];
 
+/// What decides how a body is read.
+pub(super) struct Reading<'a> {
+    pub(super) route: &'a Route,
+    pub(super) bounds: &'a Bounds,
+    /// The models that are open to whoever asks.
+    pub(super) models: &'a Permitted,
+}
+
 /// Reads what is needed of a request's body. What is held in memory is counted in `room`.
 pub(super) async fn read(
     req: Request<RequestBody>,
-    route: &Route,
-    bounds: &Bounds,
+    reading: &Reading<'_>,
     room: BodyBytes<UserId>,
 ) -> Result<(Request<Outgoing>, Ask), Refusal> {
     let (parts, body) = req.into_parts();
-    let path = parts.uri.path();
-    let call = route.call(&parts.method, path);
-    let charged = route.charges(&parts.method, path, !body.is_end_stream());
-    let recorded = charged || (parts.method == Method::POST && route.config.capture != Capture::Off);
-    let blank =
-        Asked { call, model: None, stream: false, research: false, body: Bytes::new(), cut: false, bytes: 0 };
-    let unread = Ask { asked: blank, r_type: None, charged, recorded };
+    let (ask, bounds) = (reading.unread(&parts, !body.is_end_stream()), reading.bounds);
+    let knows = ask.charged || ask.asked.call != Call::Other;
+    if body.is_end_stream() && !(ask.charged && ask.asked.call != Call::Other) {
+        return Ok((Request::from_parts(parts, Outgoing::empty()), ask));
+    }
+    let essence = one_label(&parts.headers)?;
+    let is_form = essence.starts_with("multipart/");
+    let may_pass = is_form || !knows && label::is_opaque(&essence);
+    if !may_pass || reading.is_narrowed() {
+        refuse_unreadable(&parts.headers, may_pass)?;
+    }
+    let (max, patience) = if may_pass {
+        (bounds.max_upload, bounds.pace.upload_timeout)
+    } else {
+        (bounds.max_body, bounds.pace.body_timeout)
+    };
+    let announced = refuse_announced(&parts.headers, max)?;
+    let body = Paced::new(body, &bounds.pace, patience);
+    if is_form && !reading.is_narrowed() {
+        let body = Outgoing::through(body, max, ask.charged);
+        return Ok((Request::from_parts(parts, body), ask));
+    }
+    let held = Collected::new(announced, room);
+    let (body, ask) = if is_form {
+        form_fields::read(&parts, body, held, (ask, reading)).await?
+    } else if may_pass {
+        peek(body, held, ask, reading).await?
+    } else {
+        let bytes = collect(body, bounds.max_body, held).await?;
+        let must_be_json = ask.asked.call != Call::Other || label::is_json(&essence);
+        let ask = look(&bytes, ask, reading, must_be_json || label::may_be_json(&bytes))?;
+        (Outgoing::whole(bytes), ask)
+    };
+    Ok((Request::from_parts(parts, body), ask))
+}
 
-    if body.is_end_stream() && !(charged && call != Call::Other) {
-        return Ok((Request::from_parts(parts, Outgoing::empty()), unread));
+/// A body that its label calls opaque: passed on as it comes, unless its first bytes are those of JSON.
+async fn peek(
+    mut body: Paced<RequestBody>,
+    mut held: Collected,
+    ask: Ask,
+    reading: &Reading<'_>,
+) -> Result<(Outgoing, Ask), Refusal> {
+    let bounds = reading.bounds;
+    let is_known = |held: &Collected| {
+        let start = held.bytes();
+        let at = start.iter().position(|b| *b > b' ');
+        at.is_some_and(|at| at + 4 <= start.len()) || held.len() as u64 > bounds.max_body
+    };
+    let mut ended = false;
+    while !ended && !is_known(&held) {
+        ended = !pull(&mut body, &mut held).await?;
     }
-    let passes =
-        !(charged || call != Call::Other) && is_opaque(&parts.headers) || is_multipart(&parts.headers);
-    if passes {
-        refuse_announced(&parts.headers, bounds.max_upload)?;
-        let body = Paced::new(body, &bounds.pace, bounds.pace.upload_timeout);
-        let body = Outgoing::through(body, bounds.max_upload, charged);
-        return Ok((Request::from_parts(parts, body), unread));
+    let must_be_json = label::may_be_json(held.bytes());
+    let is_list = matches!(held.bytes().trim_ascii_start().first(), Some(b'[' | b'"'));
+    let is_json = must_be_json || reading.is_narrowed() && is_list;
+    while !ended && is_json && held.len() as u64 <= bounds.max_body {
+        ended = !pull(&mut body, &mut held).await?;
     }
-    if parts.headers.get(CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
-        return Err(AskError::Encoded.into());
+    if reading.is_narrowed() && is_json && held.len() as u64 > bounds.max_body {
+        return Err(AskError::TooLarge { max: bounds.max_body }.into());
     }
-    let announced = refuse_announced(&parts.headers, bounds.max_body)?;
-    let body = Paced::new(body, &bounds.pace, bounds.pace.body_timeout);
-    let bytes = collect(body, bounds.max_body, Collected::new(announced, room)).await?;
-    let must_be_json = call != Call::Other || is_json(&parts.headers);
-    let ask = look(&bytes, unread, route, must_be_json)?;
-    Ok((Request::from_parts(parts, Outgoing::whole(bytes)), ask))
+    let bytes = held.into_bytes();
+    if !ended {
+        return Ok((Outgoing::going_on(bytes, body, bounds.max_upload, None), ask));
+    }
+    let ask = look(&bytes, ask, reading, reading.is_narrowed() && must_be_json)?;
+    Ok((Outgoing::whole(bytes), ask))
+}
+
+/// The next piece of a body; whether there was one.
+pub(super) async fn pull(body: &mut Paced<RequestBody>, held: &mut Collected) -> Result<bool, Refusal> {
+    let Some(frame) = body.frame().await else { return Ok(false) };
+    if let Ok(data) = frame.map_err(AskError::from)?.into_data() {
+        held.push(data)?;
+    }
+    Ok(true)
 }
 
 /// Fills in what the body says.
-fn look(bytes: &Bytes, mut ask: Ask, route: &Route, must_be_json: bool) -> Result<Ask, AskError> {
-    let found = match scan::scan(bytes, FIELDS) {
-        Ok(found) => found,
+fn look(bytes: &Bytes, mut ask: Ask, reading: &Reading<'_>, must_be_json: bool) -> Result<Ask, Refusal> {
+    let config = &reading.route.config;
+    let found = match scan::find(bytes, FIELDS) {
+        Ok(found) => Some(found),
         Err(ScanError::Duplicate { index }) => {
-            return Err(AskError::Duplicate(FIELDS.get(index).copied().unwrap_or("model")));
+            return Err(AskError::Duplicate(FIELDS.get(index).copied().unwrap_or("model")).into());
         }
-        Err(ScanError::TooDeep) => return Err(AskError::TooDeep),
-        Err(_) if must_be_json || may_be_json(bytes) => return Err(AskError::NotJson),
-        Err(_) => [None; FIELDS.len()],
+        Err(ScanError::TooDeep) if must_be_json => return Err(AskError::TooDeep.into()),
+        Err(_) if must_be_json => return Err(AskError::NotJson.into()),
+        Err(_) => None,
     };
-    let [model, stream, r_type, research] = found;
+    let [model, stream, r_type, research] = found.map_or([None; FIELDS.len()], |found| found.values);
     let model = text(model, "model")?;
+    if reading.is_narrowed() {
+        if let Some([true, ..]) = found.map(|found| found.misspelled) {
+            return Err(AskError::Misspelled("model").into());
+        }
+        entitled::deeper(reading.models, bytes, found.is_some())?;
+    }
     let streams_unless_told = matches!(ask.asked.call, Call::OllamaChat | Call::OllamaGenerate);
-    let is_research = |model: &str| any_matches(&route.config.research_models, model);
     ask.r_type = text(r_type, "r_type")?;
     ask.asked.stream = flag(stream, "stream")?.unwrap_or(streams_unless_told);
-    ask.asked.research =
-        flag(research, "research_model")?.unwrap_or(false) || model.as_deref().is_some_and(is_research);
-    ask.asked.model = model;
+    ask.asked.research |= flag(research, "research_model")?.unwrap_or(false)
+        || model.as_deref().is_some_and(|m| reading.is_research(m));
+    ask.asked.model = ask.asked.model.or_else(|| model.clone());
+    ask.model = model;
     ask.asked.bytes = bytes.len() as u64;
-    if route.config.capture == Capture::Full {
+    if config.capture == Capture::Full {
         ask.asked.body = bytes.clone();
     }
     Ok(ask)
 }
 
-/// Whether a lenient parser might find fields of ours where we found none: in an object with
-/// extensions of JSON, or in another encoding, as Python's `json.loads` does.
-fn may_be_json(body: &[u8]) -> bool {
-    let marks: [&[u8]; 5] = [b"\xef\xbb\xbf", b"\xfe\xff", b"\xff\xfe", b"\0{", b"\0\0\0{"];
-    body.trim_ascii_start().starts_with(b"{") || marks.iter().any(|mark| body.starts_with(mark))
+// === impl Reading ===
+
+impl Reading<'_> {
+    /// Whether the models that a request names decide on it.
+    pub(super) fn is_narrowed(&self) -> bool {
+        !self.models.is_open()
+    }
+
+    pub(super) fn is_research(&self, model: &str) -> bool {
+        any_matches(&self.route.config.research_models, model)
+    }
+
+    /// What the head says.
+    fn unread(&self, parts: &request::Parts, has_body: bool) -> Ask {
+        let path = parts.uri.path();
+        let call = self.route.call(&parts.method, path);
+        let charged = self.route.charges(&parts.method, path, has_body);
+        let posts = parts.method == Method::POST && self.route.config.capture != Capture::Off;
+        let model = models::in_path(path).into_iter().find(|named| named.is_call).map(|named| named.model);
+        let research = model.as_deref().is_some_and(|model| self.is_research(model));
+        let asked = Asked { call, model, stream: false, research, body: Bytes::new(), cut: false, bytes: 0 };
+        Ask { asked, model: None, r_type: None, charged, recorded: charged || posts }
+    }
 }
 
 fn text(raw: Option<&[u8]>, field: &'static str) -> Result<Option<String>, AskError> {
@@ -152,12 +251,10 @@ fn flag(raw: Option<&[u8]>, field: &'static str) -> Result<Option<bool>, AskErro
 
 /// The whole body, within its bounds.
 async fn collect(mut body: Paced<RequestBody>, max: u64, mut held: Collected) -> Result<Bytes, Refusal> {
-    while let Some(frame) = body.frame().await {
-        let Ok(data) = frame.map_err(AskError::from)?.into_data() else { continue };
-        if (held.len() + data.len()) as u64 > max {
+    while pull(&mut body, &mut held).await? {
+        if held.len() as u64 > max {
             return Err(AskError::TooLarge { max }.into());
         }
-        held.push(data)?;
     }
     Ok(held.into_bytes())
 }
@@ -168,26 +265,42 @@ fn refuse_announced(headers: &HeaderMap, max: u64) -> Result<Option<u64>, AskErr
     if announced.is_some_and(|length| length > max) { Err(AskError::TooLarge { max }) } else { Ok(announced) }
 }
 
-fn essence(headers: &HeaderMap) -> &str {
-    let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    value.split(';').next().unwrap_or_default().trim()
+/// The media type, of a body that does not have two different labels.
+fn one_label(headers: &HeaderMap) -> Result<String, AskError> {
+    let mut labels = headers.get_all(CONTENT_TYPE).iter();
+    let Some(first) = labels.next() else { return Ok(String::new()) };
+    if labels.all(|other| other == first) {
+        Ok(label::essence(first.as_bytes()))
+    } else {
+        Err(AskError::Charset)
+    }
 }
 
-fn is_json(headers: &HeaderMap) -> bool {
-    let essence = essence(headers);
-    essence.eq_ignore_ascii_case("application/json") || essence.to_ascii_lowercase().ends_with("+json")
+/// Refuses what an app would decode before it reads fields in it. What is `opaque` may say that it is no text.
+fn refuse_unreadable(headers: &HeaderMap, opaque: bool) -> Result<(), AskError> {
+    if headers
+        .get_all(CONTENT_ENCODING)
+        .iter()
+        .any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"))
+    {
+        return Err(AskError::Encoded);
+    }
+    let label = headers.get(CONTENT_TYPE).map_or(&b""[..], |label| label.as_bytes());
+    let is_readable = label::is_utf8(label) || opaque && label::is_binary(label);
+    if is_readable { Ok(()) } else { Err(AskError::Charset) }
 }
 
-fn is_multipart(headers: &HeaderMap) -> bool {
-    essence(headers).get(..10).is_some_and(|start| start.eq_ignore_ascii_case("multipart/"))
-}
-
-/// Bodies that hold no fields of ours.
-fn is_opaque(headers: &HeaderMap) -> bool {
-    let essence = essence(headers).to_ascii_lowercase();
-    let opaque =
-        ["audio/", "image/", "video/", "application/octet-stream", "application/pdf", "application/x-ndjson"];
-    opaque.iter().any(|start| essence.starts_with(start))
+impl From<FormError> for AskError {
+    fn from(error: FormError) -> Self {
+        match error {
+            FormError::Ambiguous => Self::AmbiguousForm,
+            FormError::Duplicate(field) => Self::Duplicate(field),
+            FormError::Misspelled(field) => Self::Misspelled(field),
+            FormError::Late(field) => Self::Late(field),
+            FormError::Value(field) => Self::NotPlain(field),
+            FormError::Charset => Self::Charset,
+        }
+    }
 }
 
 impl<E> From<PacedError<E>> for AskError {

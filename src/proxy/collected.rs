@@ -35,6 +35,11 @@ impl Collected {
         self.first.len() + self.rest.len()
     }
 
+    /// What came so far.
+    pub(super) fn bytes(&self) -> &[u8] {
+        if self.rest.is_empty() { &self.first } else { &self.rest }
+    }
+
     /// Adds a piece. Memory is taken as bytes come, never for a length that is only announced.
     ///
     /// # Errors

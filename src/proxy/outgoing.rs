@@ -10,6 +10,7 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 
 use super::ask::AskError;
+use crate::dialect::form::Form;
 use crate::listen::{Paced, RequestBody};
 
 /// A request body on its way.
@@ -20,9 +21,13 @@ pub(super) enum Outgoing {
     Through(Box<Through>),
 }
 
-/// A client's body passed on unread.
+/// A client's body passed on as it comes.
 pub(super) struct Through {
+    /// What was read of it beforehand.
+    head: Option<Bytes>,
     inner: Paced<RequestBody>,
+    /// Reads on in what follows, where fields decide.
+    form: Option<Form>,
     passed: u64,
     max: u64,
     /// Until its first byte that is no white space was seen.
@@ -59,7 +64,14 @@ impl Outgoing {
 
     /// `refuse_json`: the request is charged by what its JSON says, so it may not come in disguise.
     pub(super) fn through(inner: Paced<RequestBody>, max: u64, refuse_json: bool) -> Self {
-        Self::Through(Box::new(Through { inner, passed: 0, max, refuse_json, progress: Progress::new() }))
+        let (head, form, progress) = (None, None, Progress::new());
+        Self::Through(Box::new(Through { head, inner, form, passed: 0, max, refuse_json, progress }))
+    }
+
+    /// The rest of a body of which `head` was read, by `form` where that is one.
+    pub(super) fn going_on(head: Bytes, inner: Paced<RequestBody>, max: u64, form: Option<Form>) -> Self {
+        let (head, progress) = (Some(head).filter(|head| !head.is_empty()), Progress::new());
+        Self::Through(Box::new(Through { head, inner, form, passed: 0, max, refuse_json: false, progress }))
     }
 
     /// The same body once more, where it is all here.
@@ -96,14 +108,14 @@ impl Body for Outgoing {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Whole(bytes) => bytes.is_none(),
-            Self::Through(through) => through.inner.is_end_stream(),
+            Self::Through(through) => through.head.is_none() && through.inner.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
-            Self::Through(through) => through.inner.size_hint(),
+            Self::Through(through) => through.size_hint(),
         }
     }
 }
@@ -112,6 +124,11 @@ impl Body for Outgoing {
 
 impl Through {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, NotPassed>>> {
+        if let Some(head) = self.head.take() {
+            self.passed += head.len() as u64;
+            self.progress.0.last.set(Instant::now());
+            return Poll::Ready(Some(Ok(Frame::data(head))));
+        }
         loop {
             return match ready!(Pin::new(&mut self.inner).poll_frame(cx)) {
                 None => Poll::Ready(None),
@@ -134,12 +151,22 @@ impl Through {
             }
             self.refuse_json = false;
         }
+        if let Some(form) = &mut self.form
+            && let Err(error) = form.feed(data)
+        {
+            return self.fail(error.into());
+        }
         self.passed += data.len() as u64;
         if self.passed > self.max {
             return self.fail(AskError::TooLarge { max: self.max });
         }
         self.progress.0.last.set(Instant::now());
         Ok(frame)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let (hint, before) = (self.inner.size_hint(), self.head.as_ref().map_or(0, |head| head.len() as u64));
+        hint.exact().map_or_else(SizeHint::default, |exact| SizeHint::with_exact(exact + before))
     }
 
     fn fail(&mut self, error: AskError) -> Result<Frame<Bytes>, NotPassed> {

@@ -18,6 +18,7 @@ use super::presented::NoKey;
 use super::route::NoRoute;
 use crate::clock::Timestamp;
 use crate::dialect::error::{ErrorText, error_body, error_event};
+use crate::dialect::form::FormError;
 use crate::dialect::{Call, Dialect, Framing};
 use crate::identity::{IdentifyError, NotPermitted};
 use crate::ids::RequestId;
@@ -37,6 +38,8 @@ pub(super) enum Refusal {
     RType,
     Model,
     ModelMissing,
+    ModelConflict,
+    Batch,
     Limit(LimitError),
     Ask(AskError),
     UsedUp { limit: i64, resets_at: Timestamp, zone: Tz },
@@ -140,6 +143,8 @@ impl Refusal {
             Self::RType => row(StatusCode::FORBIDDEN, "r_type_not_allowed", "permission_error", "permission_error", "Your account does not include this r_type."),
             Self::Model => row(StatusCode::NOT_FOUND, "model_not_found", INVALID, "not_found_error", "The model does not exist or your plan does not include it."),
             Self::ModelMissing => row(StatusCode::BAD_REQUEST, "model_missing", INVALID, INVALID, "Name the model: your plan includes only some."),
+            Self::ModelConflict => row(StatusCode::BAD_REQUEST, "model_conflict", INVALID, INVALID, "The path, the query and the body name different models; name one."),
+            Self::Batch => row(StatusCode::FORBIDDEN, "batch_not_allowed", "permission_error", "permission_error", "Your plan includes only some models, so it does not include batches; send the requests one by one."),
             Self::Limit(LimitError::Rate { .. }) => row(StatusCode::TOO_MANY_REQUESTS, "rate_limit_exceeded", "requests", "rate_limit_error", "Rate limit reached; try again after the time in Retry-After."),
             Self::Limit(LimitError::Parallel(_)) => row(StatusCode::TOO_MANY_REQUESTS, "too_many_parallel_requests", "requests", "rate_limit_error", "Too many requests of this key are running; wait for one to end."),
             Self::Limit(LimitError::ParallelOfUser(_)) => row(StatusCode::TOO_MANY_REQUESTS, "too_many_parallel_requests", "requests", "rate_limit_error", "Too many requests of this account are running; wait for one to end."),
@@ -150,7 +155,11 @@ impl Refusal {
             Self::Ask(AskError::NotJson) => row(StatusCode::BAD_REQUEST, UNCODED, INVALID, INVALID, "The request body is not a valid JSON object."),
             Self::Ask(AskError::TooDeep) => row(StatusCode::BAD_REQUEST, UNCODED, INVALID, INVALID, "The request body is nested deeper than 64 levels."),
             Self::Ask(AskError::Duplicate(_)) => row(StatusCode::BAD_REQUEST, "duplicate_field", INVALID, INVALID, "The request body names a field twice."),
-            Self::Ask(AskError::WrongType(_)) => row(StatusCode::BAD_REQUEST, "wrong_type", INVALID, INVALID, "A field of the request body has the wrong type."),
+            Self::Ask(AskError::Misspelled(_)) => row(StatusCode::BAD_REQUEST, "misspelled_field", INVALID, INVALID, "The request body spells a field in another way."),
+            Self::Ask(AskError::Charset) => row(StatusCode::UNSUPPORTED_MEDIA_TYPE, "charset_not_utf8", INVALID, INVALID, "Send the request body in UTF-8, with one Content-Type, whose charset is utf-8 if it names one."),
+            Self::Ask(AskError::AmbiguousForm) => row(StatusCode::BAD_REQUEST, "ambiguous_form", INVALID, INVALID, "The multipart form can be read in two ways; send it as RFC 7578 has it, with CRLF line ends and nothing before or after its parts."),
+            Self::Ask(AskError::Late(_) | AskError::NamedTooLate { .. }) => row(StatusCode::BAD_REQUEST, "late_field", INVALID, INVALID, "The multipart form names a field too late; send it before the files."),
+            Self::Ask(AskError::WrongType(_) | AskError::NotPlain(_)) => row(StatusCode::BAD_REQUEST, "wrong_type", INVALID, INVALID, "A field of the request body has the wrong type."),
             Self::Ask(AskError::Encoded) => row(StatusCode::UNSUPPORTED_MEDIA_TYPE, "encoded_body", INVALID, INVALID, "Send the request body without Content-Encoding."),
             Self::Ask(AskError::TooSlow) => row(StatusCode::REQUEST_TIMEOUT, "request_timeout", INVALID, INVALID, "The request body came too slowly."),
             Self::Ask(AskError::Broken) => row(StatusCode::BAD_REQUEST, "broken_body", INVALID, INVALID, "The request body ended early."),
@@ -182,6 +191,24 @@ impl Refusal {
                 format!("The request body names \"{field}\" twice; send it once.")
             }
             Self::Ask(AskError::WrongType(field)) => format!("\"{field}\" has the wrong type."),
+            Self::Ask(AskError::Misspelled(field)) => {
+                format!(
+                    "Spell the field \"{field}\" exactly so; some servers read another spelling of it as the same."
+                )
+            }
+            Self::Ask(AskError::NamedTooLate { max }) => {
+                format!(
+                    "Send \"model\" before the files, or at least within the first {max} bytes of the form."
+                )
+            }
+            Self::Ask(AskError::Late(field)) => {
+                format!("Send \"{field}\" before the files.")
+            }
+            Self::Ask(AskError::NotPlain(field)) => {
+                format!(
+                    "Send \"{field}\" as a plain field of text, without a file name or a transfer encoding."
+                )
+            }
             _ => row.message.to_owned(),
         }
     }
@@ -189,9 +216,18 @@ impl Refusal {
     /// The field at fault.
     fn param(&self) -> Option<&'static str> {
         match self {
-            Self::Ask(AskError::Duplicate(field) | AskError::WrongType(field)) => Some(field),
+            Self::Ask(
+                AskError::Duplicate(field)
+                | AskError::WrongType(field)
+                | AskError::Misspelled(field)
+                | AskError::Late(field)
+                | AskError::NotPlain(field),
+            ) => Some(field),
             Self::RType => Some("r_type"),
-            Self::Model | Self::ModelMissing => Some("model"),
+            Self::Model
+            | Self::ModelMissing
+            | Self::ModelConflict
+            | Self::Ask(AskError::NamedTooLate { .. }) => Some("model"),
             _ => None,
         }
     }
@@ -297,6 +333,12 @@ impl From<LimitError> for Refusal {
 impl From<AskError> for Refusal {
     fn from(error: AskError) -> Self {
         Self::Ask(error)
+    }
+}
+
+impl From<FormError> for Refusal {
+    fn from(error: FormError) -> Self {
+        Self::Ask(error.into())
     }
 }
 

@@ -4,8 +4,13 @@ Run by `uvicorn spelling_app:app`, or `spelling_app:lax` for one that also ignor
 extensions, and whatever follows a blank or a question mark that came in an escape.
 """
 
-from fastapi import FastAPI
+import io
+import json
+import re
+
+from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
+from werkzeug.wrappers import Request as Form
 
 app = FastAPI()
 
@@ -23,6 +28,35 @@ async def chat():
 @app.get("/paid/{rest:path}")
 async def paid(rest: str):
     return served("charged")
+
+
+def said(value):
+    if isinstance(value, list):
+        return [model for each in value for model in said(each)]
+    return [value["model"]] if isinstance(value, dict) and value.get("model") else []
+
+
+@app.api_route("/read/{rest:path}", methods=["GET", "POST"])
+async def models(rest: str, request: Request):
+    """Every model that a request names: in its path, its query, its form, or its JSON whatever the label."""
+    body = await request.body()
+    found = re.findall(r"/(?:deployments|engines|models)/([^/:]+)", f"/{rest}")
+    found += request.query_params.getlist("model") + request.query_params.getlist("deployment")
+    try:
+        found += said(json.loads(body))
+    except (ValueError, RecursionError):
+        pass
+    environ = {
+        "REQUEST_METHOD": "POST",
+        "CONTENT_TYPE": request.headers.get("content-type", ""),
+        "CONTENT_LENGTH": str(len(body)),
+        "wsgi.input": io.BytesIO(body),
+    }
+    try:
+        found += Form(environ).form.getlist("model")
+    except ValueError:
+        pass
+    return JSONResponse(found, headers={"x-models": json.dumps(found)})
 
 
 @app.get("/free")

@@ -11,6 +11,7 @@
 mod accountable;
 mod authenticator;
 mod control;
+mod made_up;
 mod operate;
 mod post_office;
 #[expect(dead_code, reason = "some of its programs are run by hand only")]
