@@ -61,12 +61,15 @@ mod passwords;
 mod paths;
 mod problem;
 mod profile;
+mod proof;
+mod recovery;
 mod register;
 mod renewal;
 mod reset;
 pub mod rights;
 mod second_factor;
 mod session;
+mod session_paths;
 mod slow_reads;
 mod staff;
 mod starting;
@@ -95,6 +98,7 @@ pub use violations::is_email;
 
 use paths::{Paths, delete, get, post, put};
 use rights::Action as A;
+use session_paths::{admin_sessions, staff_sessions, user_sessions};
 
 /// What the control plane works with. One value serves every surface of a gateway.
 pub struct Control {
@@ -250,7 +254,7 @@ fn user_paths() -> Paths {
         .route("/api/v1/auth/email", put(A::ChangeOwnEmail, my_account::change_email))
         .route("/api/v1/auth/account", delete(A::DeleteOwnAccount, my_account::delete_account))
         .route("/api/v1/auth/api-key", get(A::UseOwnKey, my_key::show_key))
-        .route("/api/v1/auth/regenerate-key", post(A::UseOwnKey, my_key::regenerate_key))
+        .route("/api/v1/auth/regenerate-key", post(A::ReplaceOwnKey, my_key::regenerate_key))
         .route("/api/v1/auth/keys", get(A::UseOwnKey, keys::list_keys).post(A::KeepOwnKeys, keys::create_key))
         .route(
             "/api/v1/auth/keys/{id}",
@@ -334,47 +338,4 @@ fn admin_paths() -> Paths {
         .route("/api/v1/admin/ledger/{username}", get(A::ReadLedger, ledger::explain_ledger))
         .route("/api/v1/admin/message-logs", get(A::ReadLog, exchanges::list_message_logs))
         .route("/api/v1/admin/message-logs/{id}", get(A::ReadLog, exchanges::get_message_log))
-}
-
-/// How users go on, leave, guard themselves, and come back when they forgot their password.
-fn user_sessions() -> Paths {
-    Paths::new()
-        .route("/api/v1/auth/refresh", post(A::RenewSession, renewal::user_refresh))
-        .route("/api/v1/auth/logout", post(A::EndUserSessions, renewal::user_logout))
-        .route("/api/v1/auth/logout-all", post(A::EndUserSessions, renewal::user_logout_all))
-        .route("/api/v1/auth/totp/enroll", post(A::EnrolUserTotp, totp::user_totp_enroll))
-        .route("/api/v1/auth/totp/confirm", post(A::ConfirmUserTotp, totp::user_totp_confirm))
-        .route("/api/v1/auth/totp/disable", post(A::DisableUserTotp, totp::user_totp_disable))
-        .route(
-            "/api/v1/auth/verify-email/request",
-            post(A::AskForLetter, letters::request_email_verification),
-        )
-        .route(
-            "/api/v1/auth/verify-email/confirm",
-            post(A::ConfirmEmail, letters::confirm_email_verification),
-        )
-        .route("/api/v1/auth/password-reset/request", post(A::AskForLetter, letters::request_password_reset))
-        .route("/api/v1/auth/password-reset/confirm", post(A::ConfirmReset, letters::confirm_password_reset))
-}
-
-/// How staff go on, leave and guard themselves.
-fn staff_sessions() -> Paths {
-    Paths::new()
-        .route("/api/v1/staff/refresh", post(A::RenewSession, renewal::staff_refresh))
-        .route("/api/v1/staff/logout", post(A::EndStaffSessions, renewal::staff_logout))
-        .route("/api/v1/staff/logout-all", post(A::EndStaffSessions, renewal::staff_logout_all))
-        .route("/api/v1/staff/totp/enroll", post(A::EnrolStaffTotp, totp::staff_totp_enroll))
-        .route("/api/v1/staff/totp/confirm", post(A::ConfirmStaffTotp, totp::staff_totp_confirm))
-        .route("/api/v1/staff/totp/disable", post(A::DisableStaffTotp, totp::staff_totp_disable))
-}
-
-/// How admins go on, leave and guard themselves.
-fn admin_sessions() -> Paths {
-    Paths::new()
-        .route("/api/v1/admin/refresh", post(A::RenewSession, renewal::admin_refresh))
-        .route("/api/v1/admin/logout", post(A::EndAdminSessions, renewal::admin_logout))
-        .route("/api/v1/admin/logout-all", post(A::EndAdminSessions, renewal::admin_logout_all))
-        .route("/api/v1/admin/totp/enroll", post(A::EnrolAdminTotp, totp::admin_totp_enroll))
-        .route("/api/v1/admin/totp/confirm", post(A::ConfirmAdminTotp, totp::admin_totp_confirm))
-        .route("/api/v1/admin/totp/disable", post(A::DisableAdminTotp, totp::admin_totp_disable))
 }

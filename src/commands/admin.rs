@@ -8,6 +8,7 @@ use serde_json::json;
 use tollgate::control::is_username;
 use tollgate::store::SlowRead;
 use tollgate::store::admins::{self, Admin, AdminChange};
+use tollgate::store::sessions::Owner;
 use tollgate::telemetry::printed;
 
 use super::ConfigFile;
@@ -54,6 +55,13 @@ pub(crate) enum AdminCommand {
         #[command(flatten)]
         at: ConfigFile,
     },
+    /// Remove the second factor of an admin who has lost it, and end their sessions.
+    ResetTotp {
+        /// Which admin.
+        username: String,
+        #[command(flatten)]
+        at: ConfigFile,
+    },
     /// Give an admin another password and end their sessions; it is printed once, unless you give it.
     ResetPassword {
         /// Which admin; else security.admin_username.
@@ -82,6 +90,10 @@ impl AdminCommand {
                 at_the_desk(&at, async |desk| set_active(desk, &username, true).await)
             }
             Self::Delete { username, at } => at_the_desk(&at, async |desk| delete(desk, &username).await),
+            Self::ResetTotp { username, at } => at_the_desk(&at, async |desk| {
+                let admin = named(desk, &username).await?;
+                desk.reset_totp(Owner::admin(admin.id), &admin.username).await
+            }),
             Self::ResetPassword { username, password, at } => {
                 at_the_desk(&at, async |desk| reset_password(desk, username, password).await)
             }

@@ -9,14 +9,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
 use secrecy::SecretString;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 use tollgate::clock::{Clock, Timestamp};
 use tollgate::config::Config;
 use tollgate::credential::password::{self, Password, PasswordHash};
 use tollgate::secrets;
 use tollgate::store::audit::{Actor, Entry};
-use tollgate::store::{A_WHILE, Db, StoreError};
+use tollgate::store::sessions::Owner;
+use tollgate::store::{A_WHILE, Db, StoreError, second_factors};
 use tollgate::timekeeper::{self, Disagreement};
 
 use super::installation::{Missing, NoInstallation, configuration, whole};
@@ -155,6 +156,21 @@ impl Desk {
         let mut security = self.config.security.clone();
         secrets::settle(&self.db, &mut security, false, self.now).await?;
         Ok(security.encryption_key)
+    }
+
+    /// Removes the second factor of an account, ends its sessions, and records it. An account without one stays
+    /// as it is.
+    pub(super) async fn reset_totp(&self, owner: Owner, username: &str) -> anyhow::Result<Told> {
+        let entry = self.entry("totp.reset", username, json!({ "role": owner.audience.as_str() }));
+        let removed = second_factors::reset(&self.db, owner, &entry).await?;
+        let text = if removed {
+            format!(
+                "The second factor of {username} is removed; the password alone logs in until another is enrolled."
+            )
+        } else {
+            format!("{username} has no second factor.")
+        };
+        Ok(Told { json: json!({ "ok": true, "username": username, "removed": removed }), text })
     }
 
     /// The password of an account, made or read, held to the rule and hashed.

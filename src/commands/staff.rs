@@ -7,6 +7,7 @@ use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use tollgate::control;
 use tollgate::store::SlowRead;
+use tollgate::store::sessions::Owner;
 use tollgate::store::staff::{self, NewStaff, Staff, StaffChange};
 use tollgate::telemetry::printed::field;
 
@@ -27,6 +28,8 @@ pub(crate) enum StaffCommand {
     Disable(Member),
     /// Let somebody in again.
     Enable(Member),
+    /// Remove the second factor of a member of staff who has lost it, and end their sessions.
+    ResetTotp(Member),
 }
 
 /// Somebody about to be taken on.
@@ -69,6 +72,10 @@ impl StaffCommand {
             Self::List { at } => at_the_desk(&at, async |desk| list(desk).await),
             Self::Disable(who) => at_the_desk(&who.at, async |desk| switch(desk, &who.username, false).await),
             Self::Enable(who) => at_the_desk(&who.at, async |desk| switch(desk, &who.username, true).await),
+            Self::ResetTotp(who) => at_the_desk(&who.at, async |desk| {
+                let member = named(desk, &who.username).await?;
+                desk.reset_totp(Owner::staff(member.id), &member.username).await
+            }),
         }
     }
 }
@@ -120,12 +127,16 @@ async fn list(desk: &Desk) -> anyhow::Result<Told> {
 }
 
 async fn switch(desk: &Desk, username: &str, on: bool) -> anyhow::Result<Told> {
-    let found = staff::by_username(&desk.db, username).await?;
-    let member = found.with_context(|| format!("nobody of the staff is called {username}"))?;
+    let member = named(desk, username).await?;
     let entry = desk.entry("staff.update", &member.username, json!({ "is_active": on }));
     let change = StaffChange { is_active: Some(on), ..StaffChange::default() };
     staff::update(&desk.db, member.id, &change, &entry).await?;
     let word = if on { "enabled" } else { "disabled" };
     let json = json!({ "ok": true, "username": member.username, "is_active": on });
     Ok(Told { json, text: format!("{} is {word}.", member.username) })
+}
+
+async fn named(desk: &Desk, username: &str) -> anyhow::Result<Staff> {
+    let found = staff::by_username(&desk.db, username).await?;
+    found.with_context(|| format!("there is no staff member {username}"))
 }

@@ -12,6 +12,7 @@ use tollgate::quota::Window;
 use tollgate::store::SlowRead;
 use tollgate::store::keys;
 use tollgate::store::quota;
+use tollgate::store::sessions::Owner;
 use tollgate::store::users::{self, QuotaChange, User, UserChange};
 use tollgate::telemetry::printed::field;
 
@@ -56,6 +57,8 @@ pub(crate) enum UserCommand {
     Disable(Named),
     /// Let an account in again.
     Enable(Named),
+    /// Remove the second factor of an account whose owner has lost it, and end its sessions.
+    ResetTotp(Named),
 }
 
 /// An account about to be opened.
@@ -118,6 +121,10 @@ impl UserCommand {
             Self::ResetLimits { at } => at_the_desk(&at, async |desk| reset_limits(desk).await),
             Self::Disable(of) => at_the_desk(&of.at, async |desk| switch(desk, &of.username, false).await),
             Self::Enable(of) => at_the_desk(&of.at, async |desk| switch(desk, &of.username, true).await),
+            Self::ResetTotp(of) => at_the_desk(&of.at, async |desk| {
+                let user = named(desk, &of.username).await?;
+                desk.reset_totp(Owner::user(user.id), &user.username).await
+            }),
         }
     }
 }

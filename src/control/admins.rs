@@ -23,6 +23,7 @@ use super::paging::Params;
 use super::passwords::Urgency;
 use super::paths::Path;
 use super::problem::Problem;
+use super::proof::RecentAdmin;
 use super::register::is_username;
 use super::slow_reads::SlowTurn;
 use super::violations::Violations;
@@ -111,7 +112,7 @@ pub(super) async fn list_admins(
 
 /// Makes another admin.
 ///
-/// An auditor reads everything that an admin reads, and changes nothing.
+/// An auditor reads everything that an admin reads, and changes nothing. Takes a login of the last five minutes.
 #[utoipa::path(
     post,
     path = "/api/v1/admin/admins",
@@ -119,12 +120,12 @@ pub(super) async fn list_admins(
     request_body = NewAdminForm,
     responses(
         (status = 201, description = "The admin.", body = AdminAccount),
-        refused::Taken, refused::Busy,
+        refused::Taken, refused::LoginTooOld, refused::Busy,
     ),
 )]
 pub(super) async fn create_admin(
     State(control): State<Arc<Control>>,
-    AdminSession(admin): AdminSession,
+    RecentAdmin(admin): RecentAdmin,
     origin: Origin,
     Body(new): Body<NewAdminForm>,
 ) -> Result<(StatusCode, Json<AdminAccount>), Problem> {
@@ -158,7 +159,7 @@ pub(super) async fn get_admin(
 /// Changes an admin.
 ///
 /// What is not named stays. Their sessions end, one's own too. The last active admin who is no auditor
-/// stays one.
+/// stays one. Takes a login of the last five minutes.
 #[utoipa::path(
     put,
     path = "/api/v1/admin/admins/{username}",
@@ -167,12 +168,12 @@ pub(super) async fn get_admin(
     request_body = AdminForm,
     responses(
         (status = 200, description = "They are changed.", body = Done),
-        refused::NotFound, refused::LastAdmin, refused::Busy,
+        refused::NotFound, refused::LastAdmin, refused::LoginTooOld, refused::Busy,
     ),
 )]
 pub(super) async fn update_admin(
     State(control): State<Arc<Control>>,
-    AdminSession(admin): AdminSession,
+    RecentAdmin(admin): RecentAdmin,
     origin: Origin,
     Path(username): Path<String>,
     Body(change): Body<AdminForm>,
@@ -221,7 +222,7 @@ pub(super) async fn delete_admin(
 
 impl Control {
     /// The first admin may have any name that the configuration gives.
-    async fn admin_named(&self, username: &str) -> Result<Admin, Problem> {
+    pub(super) async fn admin_named(&self, username: &str) -> Result<Admin, Problem> {
         admins::by_username(&self.db, username).await?.ok_or(Problem::NotFound("admin"))
     }
 }

@@ -106,14 +106,19 @@ impl FromRequestParts<Arc<Control>> for AdminSession {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, control: &Arc<Control>) -> Result<Self, Problem> {
-        let session = session(parts, control, Audience::Admin).await?;
-        let found = admins::by_id(&control.db, AdminId(session.owner.subject)).await?;
-        let admin = found.filter(|admin| admin.is_active && admin.token_version == session.version);
-        let admin = admin.ok_or(Problem::NotAuthenticated)?;
-        permit(Role::of_admin(&admin.role), parts)?;
-        control.wants_no_more_of(session.owner).await?;
-        Ok(Self(admin))
+        Ok(Self(admin(parts, control).await?.0))
     }
+}
+
+/// The admin who calls, and when they logged in.
+pub(super) async fn admin(parts: &Parts, control: &Control) -> Result<(Admin, Timestamp), Problem> {
+    let session = session(parts, control, Audience::Admin).await?;
+    let found = admins::by_id(&control.db, AdminId(session.owner.subject)).await?;
+    let admin = found.filter(|admin| admin.is_active && admin.token_version == session.version);
+    let admin = admin.ok_or(Problem::NotAuthenticated)?;
+    permit(Role::of_admin(&admin.role), parts)?;
+    control.wants_no_more_of(session.owner).await?;
+    Ok((admin, session.began_at))
 }
 
 /// Holds a caller's role against the row of the path. A path without one lets nobody in.

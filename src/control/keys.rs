@@ -18,8 +18,10 @@ use super::me::Done;
 use super::my_key::may_reveal;
 use super::openapi::{refused, words};
 use super::paging::Params;
+use super::party::Party;
 use super::paths::Path;
 use super::problem::Problem;
+use super::proof::Proof;
 use crate::clock::Timestamp;
 use crate::ids::KeyId;
 use crate::store::audit::Actor;
@@ -87,21 +89,26 @@ pub(super) async fn list_keys(
 /// Makes another key for the caller.
 ///
 /// It may end, be bound to addresses, and be narrowed to a plan. The key itself is told only here and
-/// within five minutes of a login.
+/// within five minutes of a login. Takes the password (and a code, where there is a second factor), or a login
+/// of the last five minutes.
 #[utoipa::path(
     post,
     path = "/api/v1/auth/keys",
     tag = "Keys",
     request_body = KeyForm,
-    responses((status = 201, description = "The key.", body = KeyTold), refused::Taken),
+    responses(
+        (status = 201, description = "The key.", body = KeyTold), refused::Taken,
+        refused::PasswordRequired, refused::WrongPassword, refused::TotpRequired, refused::WrongSecondFactor,
+        refused::TooManyLogins, refused::Busy,
+    ),
 )]
 pub(super) async fn create_key(
     State(control): State<Arc<Control>>,
     session: UserSession,
     origin: Origin,
-    Body(rules): Body<KeyForm>,
+    Body((rules, proof)): Body<KeyForm>,
 ) -> Result<(StatusCode, Json<KeyTold>), Problem> {
-    let user = session.user;
+    let user = control.proven(session, proof, &origin).await?;
     let made = control.new_key();
     let entry = origin.entry(of(&user), "key.create", &user.username, json!({ "name": rules.name }));
     let id = named::create(&control.db, user.id, (&made.row, &rules), origin.at, &entry).await?;
@@ -139,7 +146,8 @@ pub(super) async fn get_key(
 
 /// Changes a key of the caller.
 ///
-/// What is not named stays; `null` takes an end or a plan away. The default key keeps its name.
+/// What is not named stays; `null` takes an end or a plan away. The default key keeps its name. Whatever lets
+/// the key do more takes the password (and a code), or a login of the last five minutes; a name and a label do not.
 #[utoipa::path(
     put,
     path = "/api/v1/auth/keys/{id}",
@@ -149,6 +157,8 @@ pub(super) async fn get_key(
     responses(
         (status = 200, description = "The key, changed.", body = KeyTold),
         refused::NotFound, refused::Taken,
+        refused::PasswordRequired, refused::WrongPassword, refused::TotpRequired, refused::WrongSecondFactor,
+        refused::TooManyLogins, refused::Busy,
     ),
 )]
 pub(super) async fn update_key(
@@ -156,9 +166,10 @@ pub(super) async fn update_key(
     session: UserSession,
     origin: Origin,
     Path(id): Path<String>,
-    Body(change): Body<ChangeForm>,
+    Body((change, proof)): Body<ChangeForm>,
 ) -> Result<Json<KeyTold>, Problem> {
-    let (user, id) = (session.user, key_id(&id)?);
+    let id = key_id(&id)?;
+    let user = if change.reaches() { control.proven(session, proof, &origin).await? } else { session.user };
     let key = control.key_of(&user, id).await?;
     if key.is_default() && change.name.as_deref().is_some_and(|name| name != key.name) {
         return Err(form::default_keeps_its_name());
@@ -173,7 +184,8 @@ pub(super) async fn update_key(
 
 /// Gives a key of the caller another secret.
 ///
-/// At once, under the same `id`. The old secret works on for `grace_period` seconds.
+/// At once, under the same `id`. The old secret works on for `grace_period` seconds. Takes the password (and a
+/// code, where there is a second factor), or a login of the last five minutes.
 #[utoipa::path(
     post,
     path = "/api/v1/auth/keys/{id}/rotate",
@@ -183,6 +195,8 @@ pub(super) async fn update_key(
     responses(
         (status = 200, description = "The key, with its new secret.", body = KeyTold),
         refused::NotFound,
+        refused::PasswordRequired, refused::WrongPassword, refused::TotpRequired, refused::WrongSecondFactor,
+        refused::TooManyLogins, refused::Busy,
     ),
 )]
 pub(super) async fn rotate_key(
@@ -190,9 +204,10 @@ pub(super) async fn rotate_key(
     session: UserSession,
     origin: Origin,
     Path(id): Path<String>,
-    Body(grace): Body<RotationForm>,
+    Body((grace, proof)): Body<RotationForm>,
 ) -> Result<Json<KeyTold>, Problem> {
-    let (user, id) = (session.user, key_id(&id)?);
+    let id = key_id(&id)?;
+    let user = control.proven(session, proof, &origin).await?;
     let key = control.key_of(&user, id).await?;
     let made = control.new_key();
     let former_until = (grace > Duration::ZERO).then(|| origin.at.plus(grace));
@@ -290,6 +305,13 @@ fn fields(change: &Change) -> Vec<&'static str> {
 // === impl Control ===
 
 impl Control {
+    /// The user of a session, once it is proven that they are the one who calls.
+    async fn proven(&self, session: UserSession, proof: Proof, origin: &Origin) -> Result<User, Problem> {
+        let party = Party::from(session.user.clone());
+        self.ask_proof(&party, session.since, proof, origin).await?;
+        Ok(session.user)
+    }
+
     async fn keys_of(&self, user: &User) -> Result<Vec<KeyTold>, Problem> {
         let keys = named::list(&self.db, user.id).await?;
         Ok(keys.into_iter().map(|key| self.told(key, None)).collect())

@@ -17,13 +17,15 @@ use super::caller::{Origin, UserSession};
 use super::forms::{Body, Form};
 use super::me::Done;
 use super::openapi::{refused, words};
+use super::party::Party;
 use super::passwords::Urgency;
 use super::problem::Problem;
+use super::proof::ProofForm;
+use super::second_factor::Offer;
 use super::violations::Violations;
 use crate::credential::password::Password;
-use crate::credential::token::Audience;
 use crate::store::audit::Actor;
-use crate::store::users::{self, User, UserChange};
+use crate::store::users::{self, UserChange};
 
 /// Another password, knowing the present one.
 #[derive(Deserialize, ToSchema)]
@@ -32,7 +34,6 @@ use crate::store::users::{self, User, UserChange};
     "confirm_new_password": "better-horse-8",
 }))]
 #[serde(deny_unknown_fields)]
-#[expect(clippy::struct_field_names, reason = "they are the seed's")]
 pub(super) struct PasswordForm {
     #[schema(value_type = words::Password)]
     current_password: Option<SecretString>,
@@ -41,12 +42,19 @@ pub(super) struct PasswordForm {
     /// The same once more.
     #[schema(value_type = words::NewPassword)]
     confirm_new_password: Option<SecretString>,
+    /// Where the account has a second factor and the login is older than five minutes.
+    #[schema(value_type = Option<words::TotpCode>)]
+    totp_code: Option<SecretString>,
+    /// Instead of a code of the app.
+    #[schema(value_type = Option<words::RecoveryCode>)]
+    recovery_code: Option<SecretString>,
 }
 
 /// The same, held to its rules.
 pub(super) struct PasswordChange {
     current: SecretString,
     new: Password,
+    offer: Offer,
 }
 
 /// Another address, knowing the password.
@@ -60,17 +68,25 @@ pub(super) struct EmailForm {
     /// Of the caller.
     #[schema(value_type = words::Password)]
     password: Option<SecretString>,
+    /// Where the account has a second factor and the login is older than five minutes.
+    #[schema(value_type = Option<words::TotpCode>)]
+    totp_code: Option<SecretString>,
+    /// Instead of a code of the app.
+    #[schema(value_type = Option<words::RecoveryCode>)]
+    recovery_code: Option<SecretString>,
 }
 
 /// The same, held to its rules.
 pub(super) struct EmailChange {
     email: String,
     password: SecretString,
+    offer: Offer,
 }
 
 /// Gives the caller another password.
 ///
-/// Asks for the present one, and ends every other session.
+/// Asks for the present one, and for a code where there is a second factor and the login is older than five
+/// minutes. Ends every other session.
 #[utoipa::path(
     put,
     path = "/api/v1/auth/password",
@@ -78,7 +94,8 @@ pub(super) struct EmailChange {
     request_body = PasswordForm,
     responses(
         (status = 200, description = "The password is another.", body = Done),
-        refused::WrongPassword, refused::NotFound, refused::TooManyLogins, refused::Busy,
+        refused::WrongPassword, refused::TotpRequired, refused::WrongSecondFactor, refused::NotFound,
+        refused::TooManyLogins, refused::Busy,
     ),
 )]
 pub(super) async fn change_password(
@@ -87,7 +104,8 @@ pub(super) async fn change_password(
     origin: Origin,
     Body(change): Body<PasswordForm>,
 ) -> Result<Json<Done>, Problem> {
-    control.ask_again(&session.user, change.current, &origin).await?;
+    let party = Party::from(session.user.clone());
+    control.ask_owner(&party, session.since, (change.current, change.offer), &origin).await?;
     let hash = control.passwords.hash(change.new, Urgency::Now).await?;
     let row = UserChange { password_hash: Some(hash.as_str().to_owned()), ..UserChange::default() };
     control.change_own(session, row, "user.change_password", &origin).await?;
@@ -96,7 +114,8 @@ pub(super) async fn change_password(
 
 /// Gives the caller another e-mail address.
 ///
-/// Asks for the password, and ends every other session.
+/// Asks for the password, and for a code where there is a second factor and the login is older than five
+/// minutes. Ends every other session.
 #[utoipa::path(
     put,
     path = "/api/v1/auth/email",
@@ -104,7 +123,8 @@ pub(super) async fn change_password(
     request_body = EmailForm,
     responses(
         (status = 200, description = "The address is another.", body = Done),
-        refused::WrongPassword, refused::NotFound, refused::Taken, refused::TooManyLogins, refused::Busy,
+        refused::WrongPassword, refused::TotpRequired, refused::WrongSecondFactor, refused::NotFound,
+        refused::Taken, refused::TooManyLogins, refused::Busy,
     ),
 )]
 pub(super) async fn change_email(
@@ -113,7 +133,8 @@ pub(super) async fn change_email(
     origin: Origin,
     Body(change): Body<EmailForm>,
 ) -> Result<Json<Done>, Problem> {
-    control.ask_again(&session.user, change.password, &origin).await?;
+    let party = Party::from(session.user.clone());
+    control.ask_owner(&party, session.since, (change.password, change.offer), &origin).await?;
     let row = UserChange { email: Some(change.email), ..UserChange::default() };
     control.change_own(session, row, "user.change_email", &origin).await?;
     Ok(Json(Done { message: "Email updated successfully" }))
@@ -122,18 +143,27 @@ pub(super) async fn change_email(
 /// Deletes the account of the caller.
 ///
 /// Its keys and sessions end at once; name and address become free. An admin can bring it back for
-/// thirty days.
+/// thirty days. Where the account has a second factor it takes the password and a code, or a login of the last
+/// five minutes.
 #[utoipa::path(
     delete,
     path = "/api/v1/auth/account",
     tag = "Account",
-    responses((status = 200, description = "The account is gone.", body = Done), refused::NotFound),
+    request_body = Option<ProofForm>,
+    responses(
+        (status = 200, description = "The account is gone.", body = Done), refused::NotFound,
+        refused::PasswordRequired, refused::WrongPassword, refused::TotpRequired, refused::WrongSecondFactor,
+        refused::TooManyLogins, refused::Busy,
+    ),
 )]
 pub(super) async fn delete_account(
     State(control): State<Arc<Control>>,
     session: UserSession,
     origin: Origin,
+    Body(proof): Body<ProofForm>,
 ) -> Result<Json<Done>, Problem> {
+    let party = Party::from(session.user.clone());
+    control.ask_proof_if_guarded(&party, session.since, proof, &origin).await?;
     let user = session.user;
     control.delete(&user, (Actor::User(user.id), &user.username), &origin).await?;
     Ok(Json(Done { message: "Account deleted successfully" }))
@@ -142,16 +172,6 @@ pub(super) async fn delete_account(
 // === impl Control ===
 
 impl Control {
-    /// Whether the caller knows the account's password, so that a session left open is not enough.
-    async fn ask_again(&self, user: &User, password: SecretString, origin: &Origin) -> Result<(), Problem> {
-        let attempt = self.attempt(Audience::User, &user.email, origin).await?;
-        match self.prove(password, Some(user.password_hash.clone()), attempt).await {
-            Ok(_) => Ok(()),
-            Err(Problem::WrongCredentials) => Err(Problem::WrongPassword),
-            Err(other) => Err(other),
-        }
-    }
-
     async fn change_own(
         &self,
         session: UserSession,
@@ -184,7 +204,8 @@ impl Form for PasswordForm {
             found.refuse("confirm_new_password", "Passwords do not match");
         }
         let new = new.and_then(|text| found.new_password("new_password", text));
-        Some(PasswordChange { current: current?, new: new? })
+        let offer = Offer { totp_code: self.totp_code, recovery_code: self.recovery_code };
+        Some(PasswordChange { current: current?, new: new?, offer })
     }
 }
 
@@ -197,6 +218,7 @@ impl Form for EmailForm {
         let email = found.required("new_email", self.new_email);
         let email = found.email("new_email", email);
         let password = found.required("password", self.password);
-        Some(EmailChange { email: email?, password: password? })
+        let offer = Offer { totp_code: self.totp_code, recovery_code: self.recovery_code };
+        Some(EmailChange { email: email?, password: password?, offer })
     }
 }

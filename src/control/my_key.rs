@@ -1,7 +1,6 @@
 //! A user's own `pe-` key: sealed for keeping, plain right after a login, new on demand.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
@@ -12,9 +11,12 @@ use utoipa::ToSchema;
 
 use super::Control;
 use super::caller::{Origin, UserSession};
+use super::forms::Body;
 use super::openapi::{refused, words};
 use super::paging::Params;
+use super::party::Party;
 use super::problem::Problem;
+use super::proof::{ProofForm, RECENT, is_recent};
 use crate::clock::Timestamp;
 use crate::credential::key::{Pepper, PlainKey};
 use crate::credential::seal::Sealer;
@@ -42,9 +44,6 @@ pub struct MadeKey {
     /// What is kept of it.
     pub row: NewKey,
 }
-
-/// How long after a login a key is shown.
-const REVEAL_WITHIN: Duration = Duration::from_mins(5);
 
 /// Shows the default key of the caller.
 ///
@@ -75,7 +74,8 @@ pub(super) async fn show_key(
 
 /// Gives the caller another default key.
 ///
-/// The old one stops working at once.
+/// The old one stops working at once. Where the account has a second factor it takes the password and a code,
+/// or a login of the last five minutes.
 #[utoipa::path(
     post,
     path = "/api/v1/auth/regenerate-key",
@@ -83,15 +83,23 @@ pub(super) async fn show_key(
     params(
         ("reveal" = Option<words::Flag>, Query, description = "Show the key itself; within five minutes of a login only."),
     ),
-    responses((status = 200, description = "The new key.", body = ShownKey), refused::LoginTooOld),
+    request_body = Option<ProofForm>,
+    responses(
+        (status = 200, description = "The new key.", body = ShownKey),
+        refused::LoginTooOld, refused::PasswordRequired, refused::WrongPassword, refused::TotpRequired,
+        refused::WrongSecondFactor, refused::TooManyLogins, refused::Busy,
+    ),
 )]
 pub(super) async fn regenerate_key(
     State(control): State<Arc<Control>>,
     session: UserSession,
     origin: Origin,
     params: Params,
+    Body(proof): Body<ProofForm>,
 ) -> Result<Json<ShownKey>, Problem> {
     let reveal = may_reveal(&params, &session, origin.at)?;
+    let party = Party::from(session.user.clone());
+    control.ask_proof_if_guarded(&party, session.since, proof, &origin).await?;
     let user = session.user;
     let actor = (Actor::User(user.id), user.username.as_str());
     let entry = origin.entry(actor, "key.regenerate", &user.username, json!({}));
@@ -106,11 +114,7 @@ pub(super) fn may_reveal(params: &Params, session: &UserSession, now: Timestamp)
     if !params.flag("reveal")? {
         return Ok(false);
     }
-    if now.since(session.since) < REVEAL_WITHIN {
-        Ok(true)
-    } else {
-        Err(Problem::LoginTooOld { within: REVEAL_WITHIN })
-    }
+    if is_recent(session.since, now) { Ok(true) } else { Err(Problem::LoginTooOld { within: RECENT }) }
 }
 
 // === impl MadeKey ===

@@ -10,6 +10,7 @@ use super::Control;
 use super::caller::{self, permit};
 use super::problem::Problem;
 use super::rights::Role;
+use crate::clock::Timestamp;
 use crate::credential::token::Audience;
 use crate::ids::{AdminId, SessionId, StaffId, UserId};
 use crate::store::admins::{self, Admin};
@@ -23,6 +24,8 @@ pub(super) struct Party {
     pub(super) owner: Owner,
     /// The name they are known by.
     pub(super) username: String,
+    /// What they log in by: an e-mail address, or the name.
+    pub(super) login: String,
     pub(super) password_hash: String,
     pub(super) token_version: i64,
     is_active: bool,
@@ -35,6 +38,8 @@ pub(super) struct Party {
 pub(super) struct SignedIn<K> {
     pub(super) party: Party,
     pub(super) session: SessionId,
+    /// When they logged in; renewing a session does not make it younger.
+    pub(super) since: Timestamp,
     kind: PhantomData<K>,
 }
 
@@ -78,6 +83,7 @@ impl From<User> for Party {
         Self {
             owner: Owner::user(user.id),
             username: user.username,
+            login: user.email,
             password_hash: user.password_hash,
             token_version: user.token_version,
             is_active: user.is_active,
@@ -91,6 +97,7 @@ impl From<Staff> for Party {
     fn from(staff: Staff) -> Self {
         Self {
             owner: Owner::staff(staff.id),
+            login: staff.username.clone(),
             username: staff.username,
             password_hash: staff.password_hash,
             token_version: staff.token_version,
@@ -105,6 +112,7 @@ impl From<Admin> for Party {
     fn from(admin: Admin) -> Self {
         Self {
             owner: Owner::admin(admin.id),
+            login: admin.username.clone(),
             username: admin.username,
             password_hash: admin.password_hash,
             token_version: admin.token_version,
@@ -139,7 +147,8 @@ impl<K: Kind> FromRequestParts<Arc<Control>> for SignedIn<K> {
         let found = control.party(session.owner).await?.filter(|owner| owner.keeps(&session));
         let owner = found.ok_or(Problem::NotAuthenticated)?;
         permit(owner.role, parts)?;
-        Ok(Self { party: owner, session: session.id, kind: PhantomData })
+        let (id, since) = (session.id, session.began_at);
+        Ok(Self { party: owner, session: id, since, kind: PhantomData })
     }
 }
 

@@ -73,8 +73,11 @@ pub(super) enum Problem {
     TotpNotEnrolled,
     /// Nobody may register here.
     RegistrationClosed,
-    /// A secret is shown only right after a login.
+    /// The call needs a login younger than this.
     LoginTooOld { within: Duration },
+    /// The call needs the account's password, with a code where there is a second factor, or a login younger
+    /// than this.
+    PasswordRequired { second_factor: bool, within: Duration },
     /// Nothing is at this path.
     NoSuchPath,
     /// The path is right, the thing it names is not there.
@@ -118,8 +121,20 @@ pub(super) enum Problem {
 /// Which rule refused: a code, the same on the data plane.
 pub(super) const DENIED_BY: HeaderName = HeaderName::from_static("x-tollgate-denied-by");
 
-fn within_minutes(within: Duration) -> String {
-    format!("The key is shown only within {} minutes of a login. Log in again.", within.as_secs() / 60)
+fn login_too_old(within: Duration) -> String {
+    let minutes = within.as_secs() / 60;
+    format!(
+        "This needs a login of the last {minutes} minutes. Log in again; refreshing a session is no login."
+    )
+}
+
+fn password_required(second_factor: bool, within: Duration) -> String {
+    let (code, minutes) =
+        (if second_factor { " and `totp_code` (or `recovery_code`)" } else { "" }, within.as_secs() / 60);
+    format!(
+        "Send the account's `password`{code} in this call, or log in again: for {minutes} minutes after a login \
+         it is not asked for."
+    )
 }
 
 /// Seconds after which a client may try again when nobody knows better.
@@ -173,6 +188,7 @@ impl Problem {
             Self::TotpNotEnrolled => (S::CONFLICT, "totp_not_enrolled"),
             Self::RegistrationClosed => (S::FORBIDDEN, "registration_closed"),
             Self::LoginTooOld { .. } => (S::FORBIDDEN, "login_too_old"),
+            Self::PasswordRequired { .. } => (S::FORBIDDEN, "password_required"),
             Self::NoSuchPath => (S::NOT_FOUND, "unknown_path"),
             Self::NotFound(_) => (S::NOT_FOUND, "not_found"),
             Self::MethodNotAllowed => (S::METHOD_NOT_ALLOWED, "method_not_allowed"),
@@ -222,7 +238,10 @@ impl Problem {
             Self::TotpEnabled => "A second factor is enabled already.".into(),
             Self::TotpNotEnrolled => "Enrol a second factor first.".into(),
             Self::RegistrationClosed => "Registration is closed on this gateway.".into(),
-            Self::LoginTooOld { within } => within_minutes(*within).into(),
+            Self::LoginTooOld { within } => login_too_old(*within).into(),
+            Self::PasswordRequired { second_factor, within } => {
+                password_required(*second_factor, *within).into()
+            }
             Self::NoSuchPath => "There is nothing at this path.".into(),
             Self::NotFound(what) => format!("There is no such {what}.").into(),
             Self::MethodNotAllowed => "This path does not know this method.".into(),

@@ -41,6 +41,13 @@ pub struct Row {
 
 use Role::{Admin, Advanced, Auditor, KeyHolder, New, Stranger, Support, User};
 
+/// What shows that the owner of an account calls.
+macro_rules! proof {
+    ($($field:literal),*) => {
+        &[$($field,)* "password", "totp_code", "recovery_code"]
+    };
+}
+
 const ANYBODY: &[Role] = &Role::ALL;
 const STAFF: &[Role] = &[New, Support, Advanced];
 const ADMINS: &[Role] = &[Auditor, Admin];
@@ -102,41 +109,50 @@ matrix! {
     /// Describe oneself.
     DescribeOneself: &[User], saying &["name", "about_me", "hobbies"];
     /// Choose another password, knowing the old one.
-    ChangeOwnPassword: &[User], saying &["current_password", "new_password", "confirm_new_password"];
+    ChangeOwnPassword: &[User], saying
+        &["current_password", "new_password", "confirm_new_password", "totp_code", "recovery_code"];
     /// Be reached at another address, knowing the password.
-    ChangeOwnEmail: &[User], saying &["new_email", "password"];
-    /// See one's own key, or have another.
+    ChangeOwnEmail: &[User], saying proof!("new_email");
+    /// See one's own key, or end it.
     UseOwnKey: &[User];
+    /// Replace one's own default key.
+    ReplaceOwnKey: &[User], saying proof!();
     /// Have several keys, and narrow each.
-    KeepOwnKeys: &[User], saying &["name", "label", "expires_at", "allowed_ips", "plan"];
+    KeepOwnKeys: &[User], saying proof!("name", "label", "expires_at", "allowed_ips", "plan");
     /// Give one's own key another secret.
-    RotateOwnKey: &[User], saying &["grace_period"];
+    RotateOwnKey: &[User], saying proof!("grace_period");
     /// End one's own session, or all of them, as a user.
     EndUserSessions: &[User];
     /// Begin a second factor, as a user.
-    EnrolUserTotp: &[User];
+    EnrolUserTotp: &[User], saying proof!();
     /// Have it asked for from now on.
     ConfirmUserTotp: &[User], saying &["totp_code"];
     /// Have it asked for no longer.
-    DisableUserTotp: &[User], saying &["password"];
+    DisableUserTotp: &[User], saying proof!();
+    /// Replace the recovery codes, as a user.
+    RenewUserCodes: &[User], saying proof!();
     /// End one's own session, or all of them, as staff.
     EndStaffSessions: STAFF;
     /// Begin a second factor, as staff.
-    EnrolStaffTotp: STAFF;
+    EnrolStaffTotp: STAFF, saying proof!();
     /// Have it asked for from now on.
     ConfirmStaffTotp: STAFF, saying &["totp_code"];
     /// Have it asked for no longer.
-    DisableStaffTotp: STAFF, saying &["password"];
+    DisableStaffTotp: STAFF, saying proof!();
+    /// Replace the recovery codes, as staff.
+    RenewStaffCodes: STAFF, saying proof!();
     /// End one's own session, or all of them, as an admin.
     EndAdminSessions: ADMINS;
     /// Begin a second factor, as an admin.
-    EnrolAdminTotp: ADMINS;
+    EnrolAdminTotp: ADMINS, saying proof!();
     /// Have it asked for from now on.
     ConfirmAdminTotp: ADMINS, saying &["totp_code"];
     /// Have it asked for no longer.
-    DisableAdminTotp: ADMINS, saying &["password"];
+    DisableAdminTotp: ADMINS, saying proof!();
+    /// Replace the recovery codes, as an admin.
+    RenewAdminCodes: ADMINS, saying proof!();
     /// Leave.
-    DeleteOwnAccount: &[User];
+    DeleteOwnAccount: &[User], saying proof!();
 
     /// See oneself as staff.
     ReadStaffProfile: STAFF;
@@ -160,6 +176,8 @@ matrix! {
     ReadUserKeys: ADMINS;
     /// End a user's key.
     RevokeUserKeys: &[Admin];
+    /// Remove the second factor of another account, whose owner has lost it.
+    ResetTotp: &[Admin];
     /// Ask which rule would decide.
     Explain: ADMINS, saying
         &["key", "username", "key_name", "address", "host", "method", "path", "model", "r_type"];

@@ -13,15 +13,16 @@ use serde_json::json;
 use utoipa::ToSchema;
 
 use super::Control;
-use super::backoff::Guarded;
 use super::caller::Origin;
 use super::forms::{Body, Form};
 use super::me::Done;
 use super::openapi::{refused, words};
 use super::party::{Admins, Party, SignedIn, StaffMembers, Users};
 use super::problem::Problem;
+use super::proof::ProofForm;
+use super::second_factor::Offer;
 use super::violations::Violations;
-use crate::credential::ticket::Ticket;
+use crate::credential::ticket::{Ticket, TicketDigest};
 use crate::credential::totp::TotpSecret;
 use crate::ids::SessionId;
 use crate::store::second_factors::{self, Confirmation};
@@ -44,6 +45,12 @@ pub(super) struct DisableTotp {
     /// Of the caller.
     #[schema(value_type = words::Password)]
     password: Option<SecretString>,
+    /// Where the login is older than five minutes.
+    #[schema(value_type = Option<words::TotpCode>)]
+    totp_code: Option<SecretString>,
+    /// Instead of a code of the app.
+    #[schema(value_type = Option<words::RecoveryCode>)]
+    recovery_code: Option<SecretString>,
 }
 
 /// A new secret, twice: to be typed, and to be drawn as a QR code.
@@ -59,7 +66,7 @@ pub(super) struct Enrolled {
     otpauth_url: String,
 }
 
-/// What is told once when a second factor begins to be asked for.
+/// The recovery codes, told once.
 #[derive(Serialize, ToSchema)]
 #[schema(as = RecoveryCodes, example = json!({
     "message": "Second factor enabled successfully", "recovery_codes": ["7hKpW-x3mRt", "9cVbN-2qZsD"],
@@ -76,63 +83,75 @@ const RECOVERY_CODES: usize = 10;
 /// Begins a second factor of a user.
 ///
 /// Hands out a secret for an authenticator app. Nothing is asked for until it is confirmed; beginning
-/// again replaces the secret.
+/// again replaces the secret. Takes the password, or a login of the last five minutes.
 #[utoipa::path(
     post,
     path = "/api/v1/auth/totp/enroll",
     tag = "Second factor",
+    request_body = Option<ProofForm>,
     responses(
         (status = 200, description = "The secret, told only here.", body = Enrolled),
-        refused::TotpEnabled,
+        refused::TotpEnabled, refused::PasswordRequired, refused::WrongPassword, refused::TotpRequired,
+        refused::WrongSecondFactor, refused::TooManyLogins, refused::Busy,
     ),
 )]
 pub(super) async fn user_totp_enroll(
     State(control): State<Arc<Control>>,
     who: SignedIn<Users>,
     origin: Origin,
+    Body(proof): Body<ProofForm>,
 ) -> Result<Json<Enrolled>, Problem> {
+    control.ask_proof(&who.party, who.since, proof, &origin).await?;
     control.enrol(&who.party, &origin).await
 }
 
 /// Begins a second factor of a member of staff.
 ///
 /// Hands out a secret for an authenticator app. Nothing is asked for until it is confirmed; beginning
-/// again replaces the secret.
+/// again replaces the secret. Takes the password, or a login of the last five minutes.
 #[utoipa::path(
     post,
     path = "/api/v1/staff/totp/enroll",
     tag = "Second factor",
+    request_body = Option<ProofForm>,
     responses(
         (status = 200, description = "The secret, told only here.", body = Enrolled),
-        refused::TotpEnabled,
+        refused::TotpEnabled, refused::PasswordRequired, refused::WrongPassword, refused::TotpRequired,
+        refused::WrongSecondFactor, refused::TooManyLogins, refused::Busy,
     ),
 )]
 pub(super) async fn staff_totp_enroll(
     State(control): State<Arc<Control>>,
     who: SignedIn<StaffMembers>,
     origin: Origin,
+    Body(proof): Body<ProofForm>,
 ) -> Result<Json<Enrolled>, Problem> {
+    control.ask_proof(&who.party, who.since, proof, &origin).await?;
     control.enrol(&who.party, &origin).await
 }
 
 /// Begins a second factor of an admin.
 ///
 /// Hands out a secret for an authenticator app. Nothing is asked for until it is confirmed; beginning
-/// again replaces the secret.
+/// again replaces the secret. Takes the password, or a login of the last five minutes.
 #[utoipa::path(
     post,
     path = "/api/v1/admin/totp/enroll",
     tag = "Second factor",
+    request_body = Option<ProofForm>,
     responses(
         (status = 200, description = "The secret, told only here.", body = Enrolled),
-        refused::TotpEnabled,
+        refused::TotpEnabled, refused::PasswordRequired, refused::WrongPassword, refused::TotpRequired,
+        refused::WrongSecondFactor, refused::TooManyLogins, refused::Busy,
     ),
 )]
 pub(super) async fn admin_totp_enroll(
     State(control): State<Arc<Control>>,
     who: SignedIn<Admins>,
     origin: Origin,
+    Body(proof): Body<ProofForm>,
 ) -> Result<Json<Enrolled>, Problem> {
+    control.ask_proof(&who.party, who.since, proof, &origin).await?;
     control.enrol(&who.party, &origin).await
 }
 
@@ -207,7 +226,7 @@ pub(super) async fn admin_totp_confirm(
 
 /// Disables the second factor of a user.
 ///
-/// Asks for the password once more.
+/// Asks for the password once more, and for a code unless the login is younger than five minutes.
 #[utoipa::path(
     post,
     path = "/api/v1/auth/totp/disable",
@@ -215,21 +234,22 @@ pub(super) async fn admin_totp_confirm(
     request_body = DisableTotp,
     responses(
         (status = 200, description = "It is asked for no longer.", body = Done),
-        refused::WrongCredentials, refused::TooManyLogins, refused::Busy,
+        refused::WrongCredentials, refused::TotpRequired, refused::WrongSecondFactor, refused::TooManyLogins,
+        refused::Busy,
     ),
 )]
 pub(super) async fn user_totp_disable(
     State(control): State<Arc<Control>>,
     who: SignedIn<Users>,
     origin: Origin,
-    Body(password): Body<DisableTotp>,
+    Body(given): Body<DisableTotp>,
 ) -> Result<Json<Done>, Problem> {
-    control.disable(who.party, password, &origin).await
+    control.disable(who, given, &origin).await
 }
 
 /// Disables the second factor of a member of staff.
 ///
-/// Asks for the password once more.
+/// Asks for the password once more, and for a code unless the login is younger than five minutes.
 #[utoipa::path(
     post,
     path = "/api/v1/staff/totp/disable",
@@ -237,21 +257,22 @@ pub(super) async fn user_totp_disable(
     request_body = DisableTotp,
     responses(
         (status = 200, description = "It is asked for no longer.", body = Done),
-        refused::WrongCredentials, refused::TooManyLogins, refused::Busy,
+        refused::WrongCredentials, refused::TotpRequired, refused::WrongSecondFactor, refused::TooManyLogins,
+        refused::Busy,
     ),
 )]
 pub(super) async fn staff_totp_disable(
     State(control): State<Arc<Control>>,
     who: SignedIn<StaffMembers>,
     origin: Origin,
-    Body(password): Body<DisableTotp>,
+    Body(given): Body<DisableTotp>,
 ) -> Result<Json<Done>, Problem> {
-    control.disable(who.party, password, &origin).await
+    control.disable(who, given, &origin).await
 }
 
 /// Disables the second factor of an admin.
 ///
-/// Asks for the password once more.
+/// Asks for the password once more, and for a code unless the login is younger than five minutes.
 #[utoipa::path(
     post,
     path = "/api/v1/admin/totp/disable",
@@ -259,16 +280,25 @@ pub(super) async fn staff_totp_disable(
     request_body = DisableTotp,
     responses(
         (status = 200, description = "It is asked for no longer.", body = Done),
-        refused::WrongCredentials, refused::TooManyLogins, refused::Busy,
+        refused::WrongCredentials, refused::TotpRequired, refused::WrongSecondFactor, refused::TooManyLogins,
+        refused::Busy,
     ),
 )]
 pub(super) async fn admin_totp_disable(
     State(control): State<Arc<Control>>,
     who: SignedIn<Admins>,
     origin: Origin,
-    Body(password): Body<DisableTotp>,
+    Body(given): Body<DisableTotp>,
 ) -> Result<Json<Done>, Problem> {
-    control.disable(who.party, password, &origin).await
+    control.disable(who, given, &origin).await
+}
+
+// === impl Confirmed ===
+
+impl Confirmed {
+    pub(super) fn new(message: &'static str, codes: &[Ticket]) -> Self {
+        Self { message, recovery_codes: codes.iter().map(|code| code.expose().to_owned()).collect() }
+    }
 }
 
 // === impl Control ===
@@ -300,26 +330,33 @@ impl Control {
         let step = self.open_factor(&factor)?.step_of(code.expose_secret(), origin.at);
         let step = step.ok_or(Problem::WrongSecondFactor)?;
         attempt.succeeded();
-        let codes: Vec<Ticket> = (0..RECOVERY_CODES).map(|_| Ticket::recovery()).collect();
-        let digests: Vec<_> = codes.iter().map(|code| code.digest(&self.code_key)).collect();
+        let (codes, digests) = self.recovery_codes();
         let confirmation = Confirmation { sealed: &factor.sealed, step, recovery: &digests, kept: session };
         let entry = origin.entry(party.actor(), "totp.enable", &party.username, json!({}));
         if !second_factors::confirm(&self.db, party.owner, &confirmation, &entry).await? {
             return Err(Problem::TotpNotEnrolled);
         }
-        let recovery_codes = codes.iter().map(|code| code.expose().to_owned()).collect();
-        Ok(Json(Confirmed { message: "Second factor enabled successfully", recovery_codes }))
+        Ok(Json(Confirmed::new("Second factor enabled successfully", &codes)))
     }
 
-    async fn disable(
+    /// New recovery codes, and what is stored of them.
+    pub(super) fn recovery_codes(&self) -> (Vec<Ticket>, Vec<TicketDigest>) {
+        let codes: Vec<Ticket> = (0..RECOVERY_CODES).map(|_| Ticket::recovery()).collect();
+        let digests = codes.iter().map(|code| code.digest(&self.code_key)).collect();
+        (codes, digests)
+    }
+
+    async fn disable<K>(
         &self,
-        party: Party,
-        password: SecretString,
+        who: SignedIn<K>,
+        given: (SecretString, Offer),
         origin: &Origin,
     ) -> Result<Json<Done>, Problem> {
-        let (owner, clock) = (format!("disable:{}", party.owner), &self.clock);
-        let attempt = self.backoff.admit(Guarded::Password, &owner, origin.ip, clock).await?;
-        self.prove(password, Some(party.password_hash.clone()), attempt).await?;
+        let party = who.party;
+        self.ask_owner(&party, who.since, given, origin).await.map_err(|problem| match problem {
+            Problem::WrongPassword => Problem::WrongCredentials,
+            other => other,
+        })?;
         let entry = origin.entry(party.actor(), "totp.disable", &party.username, json!({}));
         second_factors::remove(&self.db, party.owner, &entry).await?;
         Ok(Json(Done { message: "Second factor disabled successfully" }))
@@ -339,9 +376,10 @@ impl Form for ConfirmTotp {
 // === impl DisableTotp ===
 
 impl Form for DisableTotp {
-    type Checked = SecretString;
+    type Checked = (SecretString, Offer);
 
-    fn check(self, _: &Control, found: &mut Violations) -> Option<SecretString> {
-        found.required("password", self.password)
+    fn check(self, _: &Control, found: &mut Violations) -> Option<Self::Checked> {
+        let password = found.required("password", self.password)?;
+        Some((password, Offer { totp_code: self.totp_code, recovery_code: self.recovery_code }))
     }
 }

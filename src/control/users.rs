@@ -22,6 +22,7 @@ use super::passwords::Urgency;
 use super::paths::Path;
 use super::problem::Problem;
 use super::profile::AdminProfile;
+use super::proof::RecentAdmin;
 use super::register::is_username;
 use super::slow_reads::SlowTurn;
 use crate::ids::UserId;
@@ -150,17 +151,20 @@ pub(super) async fn delete_user(
 
 /// Gives a user another default key.
 ///
-/// The old one stops working at once. The new one is told only here.
+/// The old one stops working at once. The new one is told only here. An admin with a second factor must have
+/// logged in within the last five minutes.
 #[utoipa::path(
     post,
     path = "/api/v1/admin/users/{username}/regenerate-key",
     tag = "Admin: users",
     params(("username" = inline(words::Username), Path, description = "Whose account.")),
-    responses((status = 200, description = "The new key.", body = NewKeyTold), refused::NotFound),
+    responses(
+        (status = 200, description = "The new key.", body = NewKeyTold), refused::NotFound, refused::LoginTooOld,
+    ),
 )]
 pub(super) async fn regenerate_user_key(
     State(control): State<Arc<Control>>,
-    AdminSession(admin): AdminSession,
+    RecentAdmin(admin): RecentAdmin<false>,
     origin: Origin,
     Path(username): Path<String>,
 ) -> Result<Json<NewKeyTold>, Problem> {

@@ -82,12 +82,7 @@ pub async fn confirm(
     if done == 0 {
         return Ok(false);
     }
-    delete_codes(&mut tx, owner).await?;
-    for code in confirmation.recovery {
-        let digest = code.as_bytes().as_slice();
-        on!(&mut tx, within conn => sqlx::query(ADD_CODE).bind(audience).bind(subject).bind(digest)
-            .execute(conn).await.map(|_| ()))?;
-    }
+    replace_codes(&mut tx, owner, confirmation.recovery).await?;
     sessions::delete_all(&mut tx, owner, Some(confirmation.kept)).await?;
     audit::append(&mut tx, entry).await?;
     tx.commit().await?;
@@ -133,6 +128,52 @@ pub async fn use_code(
     Ok(true)
 }
 
+const LOCK: &str = "UPDATE second_factors SET last_step = last_step
+    WHERE audience = $1 AND subject = $2 AND confirmed_at IS NOT NULL";
+
+/// Replaces the recovery codes of a confirmed second factor and records it; `false` when there is none.
+///
+/// # Errors
+/// [`StoreError`], when the database does not do it; then the codes there were stay.
+pub async fn renew_codes(
+    db: &Db,
+    owner: Owner,
+    codes: &[TicketDigest],
+    entry: &audit::Entry,
+) -> Result<bool, StoreError> {
+    let (audience, subject) = owner.columns();
+    let mut tx = db.begin().await?;
+    let found = on!(&mut tx, within conn => sqlx::query(LOCK).bind(audience).bind(subject)
+        .execute(conn).await.map(|done| done.rows_affected()))?;
+    if found == 0 {
+        return Ok(false);
+    }
+    replace_codes(&mut tx, owner, codes).await?;
+    audit::append(&mut tx, entry).await?;
+    tx.commit().await?;
+    Ok(true)
+}
+
+/// Removes the second factor of an owner who has lost it, ends their sessions, and records it; `false` when
+/// there is none, confirmed or not.
+///
+/// # Errors
+/// [`StoreError`], when the database does not do it; then nothing was changed.
+pub async fn reset(db: &Db, owner: Owner, entry: &audit::Entry) -> Result<bool, StoreError> {
+    let (audience, subject) = owner.columns();
+    let mut tx = db.begin().await?;
+    let found = on!(&mut tx, within conn => sqlx::query(REMOVE).bind(audience).bind(subject)
+        .execute(conn).await.map(|done| done.rows_affected()))?;
+    if found == 0 {
+        return Ok(false);
+    }
+    delete_codes(&mut tx, owner).await?;
+    sessions::end_every(&mut tx, owner).await?;
+    audit::append(&mut tx, entry).await?;
+    tx.commit().await?;
+    Ok(true)
+}
+
 const REMOVE: &str = "DELETE FROM second_factors WHERE audience = $1 AND subject = $2";
 
 /// The second factor is no longer asked for; its codes go with it.
@@ -147,6 +188,17 @@ pub async fn remove(db: &Db, owner: Owner, entry: &audit::Entry) -> Result<(), S
     delete_codes(&mut tx, owner).await?;
     audit::append(&mut tx, entry).await?;
     tx.commit().await?;
+    Ok(())
+}
+
+async fn replace_codes(tx: &mut Tx, owner: Owner, codes: &[TicketDigest]) -> Result<(), sqlx::Error> {
+    let (audience, subject) = owner.columns();
+    delete_codes(tx, owner).await?;
+    for code in codes {
+        let digest = code.as_bytes().as_slice();
+        on!(&mut *tx, within conn => sqlx::query(ADD_CODE).bind(audience).bind(subject).bind(digest)
+            .execute(conn).await.map(|_| ()))?;
+    }
     Ok(())
 }
 

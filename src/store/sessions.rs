@@ -168,6 +168,15 @@ pub async fn end(db: &Db, id: SessionId) -> Result<(), StoreError> {
 /// # Errors
 /// [`StoreError`], when the database does not do it.
 pub async fn end_all(db: &Db, owner: Owner, entry: &audit::Entry) -> Result<(), StoreError> {
+    let mut tx = db.begin().await?;
+    end_every(&mut tx, owner).await?;
+    audit::append(&mut tx, entry).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+/// [`end_all`] within a transaction that records it.
+pub(super) async fn end_every(tx: &mut Tx, owner: Owner) -> Result<(), sqlx::Error> {
     const USER: &str = "UPDATE users SET token_version = token_version + 1 WHERE id = $1";
     const STAFF: &str = "UPDATE staff SET token_version = token_version + 1 WHERE id = $1";
     const ADMIN: &str = "UPDATE admins SET token_version = token_version + 1 WHERE id = $1";
@@ -176,12 +185,8 @@ pub async fn end_all(db: &Db, owner: Owner, entry: &audit::Entry) -> Result<(), 
         Audience::Staff => STAFF,
         Audience::Admin => ADMIN,
     };
-    let mut tx = db.begin().await?;
-    on!(&mut tx, within conn => sqlx::query(bump).bind(owner.subject).execute(conn).await.map(|_| ()))?;
-    delete_all(&mut tx, owner, None).await?;
-    audit::append(&mut tx, entry).await?;
-    tx.commit().await?;
-    Ok(())
+    on!(&mut *tx, within conn => sqlx::query(bump).bind(owner.subject).execute(conn).await.map(|_| ()))?;
+    delete_all(tx, owner, None).await
 }
 
 const DELETE_ALL: &str =

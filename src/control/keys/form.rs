@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use chrono::DateTime;
+use secrecy::SecretString;
 use serde::{Deserialize, Deserializer};
 use utoipa::ToSchema;
 
@@ -11,6 +12,7 @@ use crate::control::Control;
 use crate::control::forms::Form;
 use crate::control::openapi::words;
 use crate::control::problem::Problem;
+use crate::control::proof::Proof;
 use crate::control::users::{networks, plan};
 use crate::control::violations::Violations;
 use crate::store::keys::named::{Change, MOST, Rules, Setting};
@@ -37,6 +39,15 @@ pub(in crate::control) struct KeyForm {
     /// Narrows the key to what this plan includes.
     #[schema(value_type = Option<words::PlanName>)]
     plan: Option<String>,
+    /// Of the caller; not needed within five minutes of a login.
+    #[schema(value_type = Option<words::Password>)]
+    password: Option<SecretString>,
+    /// Beside the password, where the account has a second factor.
+    #[schema(value_type = Option<words::TotpCode>)]
+    totp_code: Option<SecretString>,
+    /// Instead of a code of the app.
+    #[schema(value_type = Option<words::RecoveryCode>)]
+    recovery_code: Option<SecretString>,
 }
 
 /// What is to be another in a key.
@@ -61,6 +72,15 @@ pub(in crate::control) struct ChangeForm {
     #[serde(default)]
     #[schema(value_type = Option<words::PlanName>)]
     plan: Given,
+    /// Of the caller; not needed within five minutes of a login.
+    #[schema(value_type = Option<words::Password>)]
+    password: Option<SecretString>,
+    /// Beside the password, where the account has a second factor.
+    #[schema(value_type = Option<words::TotpCode>)]
+    totp_code: Option<SecretString>,
+    /// Instead of a code of the app.
+    #[schema(value_type = Option<words::RecoveryCode>)]
+    recovery_code: Option<SecretString>,
 }
 
 /// How long the old secret works on.
@@ -71,6 +91,15 @@ pub(in crate::control) struct RotationForm {
     /// Seconds that the old secret works on: 0 where it is left out, at most thirty days.
     #[schema(minimum = 0, maximum = 2_592_000)]
     grace_period: Option<u64>,
+    /// Of the caller; not needed within five minutes of a login.
+    #[schema(value_type = Option<words::Password>)]
+    password: Option<SecretString>,
+    /// Beside the password, where the account has a second factor.
+    #[schema(value_type = Option<words::TotpCode>)]
+    totp_code: Option<SecretString>,
+    /// Instead of a code of the app.
+    #[schema(value_type = Option<words::RecoveryCode>)]
+    recovery_code: Option<SecretString>,
 }
 
 /// A field that may be cleared by `null`, which is not the same as leaving it out.
@@ -112,26 +141,28 @@ impl<'de> Deserialize<'de> for Given {
 // === impl KeyForm ===
 
 impl Form for KeyForm {
-    type Checked = Rules;
+    type Checked = (Rules, Proof);
 
-    fn check(self, control: &Control, found: &mut Violations) -> Option<Rules> {
+    fn check(self, control: &Control, found: &mut Violations) -> Option<Self::Checked> {
+        let proof = Proof::new(self.password, self.totp_code, self.recovery_code);
         let given = found.required("name", self.name);
         let name = name(given, found);
         let label = found.text("label", self.label).unwrap_or_default();
         let expires_at = self.expires_at.and_then(|text| end(&text, control, found));
         let allowed_ips = networks("allowed_ips", self.allowed_ips, found).unwrap_or_default();
         let plan = plan("plan", self.plan, control, found);
-        Some(Rules { name: name?, label, expires_at, allowed_ips, plan })
+        Some((Rules { name: name?, label, expires_at, allowed_ips, plan }, proof))
     }
 }
 
 // === impl ChangeForm ===
 
 impl Form for ChangeForm {
-    type Checked = Change;
+    type Checked = (Change, Proof);
 
-    fn check(self, control: &Control, found: &mut Violations) -> Option<Change> {
-        Some(Change {
+    fn check(self, control: &Control, found: &mut Violations) -> Option<Self::Checked> {
+        let proof = Proof::new(self.password, self.totp_code, self.recovery_code);
+        let change = Change {
             name: name(self.name, found),
             label: found.text("label", self.label),
             expires_at: match self.expires_at {
@@ -147,21 +178,23 @@ impl Form for ChangeForm {
                     plan("plan", Some(name), control, found).map_or(Setting::Keep, Setting::To)
                 }
             },
-        })
+        };
+        Some((change, proof))
     }
 }
 
 // === impl RotationForm ===
 
 impl Form for RotationForm {
-    type Checked = Duration;
+    type Checked = (Duration, Proof);
 
-    fn check(self, _: &Control, found: &mut Violations) -> Option<Duration> {
+    fn check(self, _: &Control, found: &mut Violations) -> Option<Self::Checked> {
+        let proof = Proof::new(self.password, self.totp_code, self.recovery_code);
         let seconds = self.grace_period.unwrap_or(0);
         if seconds > MAX_GRACE {
             found.refuse("grace_period", "Input should be from 0 to 2592000 seconds");
         }
-        Some(Duration::from_secs(seconds))
+        Some((Duration::from_secs(seconds), proof))
     }
 }
 

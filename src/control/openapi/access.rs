@@ -26,15 +26,17 @@ const API_KEY: &str = "api_key";
 const API_KEY_HEADER: &str = "api_key_header";
 
 /// What somebody without a second factor must be able to do where one is wanted.
-const BEFORE_A_SECOND_FACTOR: [Action; 8] = [
+const BEFORE_A_SECOND_FACTOR: [Action; 10] = [
     Action::EndStaffSessions,
     Action::EnrolStaffTotp,
     Action::ConfirmStaffTotp,
     Action::DisableStaffTotp,
+    Action::RenewStaffCodes,
     Action::EndAdminSessions,
     Action::EnrolAdminTotp,
     Action::ConfirmAdminTotp,
     Action::DisableAdminTotp,
+    Action::RenewAdminCodes,
 ];
 
 /// Adds the ways to say who one is.

@@ -109,8 +109,10 @@ refusals! {
     own LogFull = Problem::LogFull;
     /// Nobody may register here.
     own RegistrationClosed = Problem::RegistrationClosed;
-    /// The key itself is shown only right after a login.
+    /// The login is older than five minutes: log in again.
     own LoginTooOld = Problem::LoginTooOld { within: Duration::from_mins(5) };
+    /// The login is older than five minutes: send the password, or log in again.
+    own PasswordRequired = Problem::PasswordRequired { second_factor: false, within: Duration::from_mins(5) };
     /// Nothing is at this path of this listener.
     own NoSuchPath = Problem::NoSuchPath;
     /// What the path names is not there.

@@ -24,6 +24,7 @@ use crate::control::paging::Params;
 use crate::control::passwords::Urgency;
 use crate::control::paths::Path;
 use crate::control::problem::Problem;
+use crate::control::proof::RecentAdmin;
 use crate::control::register::is_username;
 use crate::control::slow_reads::SlowTurn;
 use crate::control::violations::Violations;
@@ -102,7 +103,8 @@ pub(in crate::control) const LEVELS: [&str; 3] = ["new", "support", "advanced"];
 
 /// Takes somebody on.
 ///
-/// What they may do follows from their level.
+/// What they may do follows from their level. An admin with a second factor must have logged in within the last
+/// five minutes.
 #[utoipa::path(
     post,
     path = "/api/v1/admin/staff",
@@ -110,12 +112,12 @@ pub(in crate::control) const LEVELS: [&str; 3] = ["new", "support", "advanced"];
     request_body = HireForm,
     responses(
         (status = 201, description = "They are on the staff.", body = Hired),
-        refused::Taken, refused::Busy,
+        refused::Taken, refused::LoginTooOld, refused::Busy,
     ),
 )]
 pub(in crate::control) async fn create_staff(
     State(control): State<Arc<Control>>,
-    AdminSession(admin): AdminSession,
+    RecentAdmin(admin): RecentAdmin<false>,
     origin: Origin,
     Body(hire): Body<HireForm>,
 ) -> Result<(StatusCode, Json<Hired>), Problem> {
@@ -177,7 +179,8 @@ pub(in crate::control) async fn get_staff(
 
 /// Changes a member of staff.
 ///
-/// What is not named stays. All but the name ends their sessions.
+/// What is not named stays. All but the name ends their sessions. An admin with a second factor must have logged
+/// in within the last five minutes.
 #[utoipa::path(
     put,
     path = "/api/v1/admin/staff/{username}",
@@ -186,12 +189,12 @@ pub(in crate::control) async fn get_staff(
     request_body = StaffForm,
     responses(
         (status = 200, description = "They are changed.", body = Done),
-        refused::NotFound, refused::Taken, refused::Busy,
+        refused::NotFound, refused::Taken, refused::LoginTooOld, refused::Busy,
     ),
 )]
 pub(in crate::control) async fn update_staff(
     State(control): State<Arc<Control>>,
-    AdminSession(admin): AdminSession,
+    RecentAdmin(admin): RecentAdmin<false>,
     origin: Origin,
     Path(username): Path<String>,
     Body(reform): Body<StaffForm>,
@@ -237,7 +240,7 @@ pub(in crate::control) async fn delete_staff(
 // === impl Control ===
 
 impl Control {
-    async fn staff_named(&self, username: &str) -> Result<Staff, Problem> {
+    pub(in crate::control) async fn staff_named(&self, username: &str) -> Result<Staff, Problem> {
         let missing = Problem::NotFound("staff member");
         if !is_username(username) {
             return Err(missing);

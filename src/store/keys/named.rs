@@ -68,6 +68,16 @@ pub enum KeyError {
     Store(#[from] StoreError),
 }
 
+// === impl Change ===
+
+impl Change {
+    /// Whether it can let the key do more than before.
+    #[must_use]
+    pub fn reaches(&self) -> bool {
+        self.expires_at.is_change() || self.allowed_ips.is_some() || self.plan.is_change()
+    }
+}
+
 const LIST: &str = select_key!("WHERE user_id = $1 AND revoked_at IS NULL ORDER BY id");
 
 /// The user's live keys in the order they were made, those that have expired among them.

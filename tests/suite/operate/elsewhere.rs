@@ -23,7 +23,7 @@ enum Effect {
 }
 
 /// Every command, by the name of its manual page.
-const COMMANDS: [(&str, &str, Effect); 33] = [
+const COMMANDS: [(&str, &str, Effect); 36] = [
     ("serve", "serve", Effect::Makes),
     ("demo", "demo", Effect::Makes),
     ("migrate", "migrate", Effect::Makes),
@@ -40,15 +40,18 @@ const COMMANDS: [(&str, &str, Effect); 33] = [
     ("user-reset-limits", "user reset-limits", Effect::Refuses),
     ("user-disable", "user disable ann", Effect::Refuses),
     ("user-enable", "user enable ann", Effect::Refuses),
+    ("user-reset-totp", "user reset-totp ann", Effect::Refuses),
     ("staff-add", "staff add sue --email sue@example.com", Effect::Refuses),
     ("staff-list", "staff list", Effect::Refuses),
     ("staff-disable", "staff disable sue", Effect::Refuses),
     ("staff-enable", "staff enable sue", Effect::Refuses),
+    ("staff-reset-totp", "staff reset-totp sue", Effect::Refuses),
     ("admin-list", "admin list", Effect::Refuses),
     ("admin-add", "admin add root", Effect::Refuses),
     ("admin-disable", "admin disable admin", Effect::Refuses),
     ("admin-enable", "admin enable admin", Effect::Refuses),
     ("admin-delete", "admin delete admin", Effect::Refuses),
+    ("admin-reset-totp", "admin reset-totp admin", Effect::Refuses),
     ("admin-reset-password", "admin reset-password", Effect::Refuses),
     ("audit-verify", "audit verify", Effect::Refuses),
     ("ledger-verify", "ledger verify", Effect::Refuses),

@@ -9,7 +9,7 @@ use super::child::Site;
 use crate::world::Database;
 
 /// A command that is done, and the same one refused.
-const COMMANDS: [(&str, Option<&str>, &str); 26] = [
+const COMMANDS: [(&str, Option<&str>, &str); 29] = [
     ("check", None, "wrong"),
     ("migrate", None, "wrong"),
     ("health", None, "nobody"),
@@ -21,14 +21,17 @@ const COMMANDS: [(&str, Option<&str>, &str); 26] = [
     ("user-reset-limits", Some("user reset-limits"), "wrong"),
     ("user-disable", Some("user disable ann"), "user disable nobody"),
     ("user-enable", Some("user enable ann"), "user enable nobody"),
+    ("user-reset-totp", Some("user reset-totp ann"), "user reset-totp nobody"),
     ("staff-add", Some("staff add sue --email sue@example.com"), "staff add sue --email s@example.com"),
     ("staff-list", None, "wrong"),
     ("staff-disable", Some("staff disable sue"), "staff disable nobody"),
     ("staff-enable", Some("staff enable sue"), "staff enable nobody"),
+    ("staff-reset-totp", Some("staff reset-totp sue"), "staff reset-totp nobody"),
     ("admin-add", Some("admin add root"), "admin add root"),
     ("admin-list", None, "wrong"),
     ("admin-disable", Some("admin disable root"), "admin disable nobody"),
     ("admin-enable", Some("admin enable root"), "admin enable nobody"),
+    ("admin-reset-totp", Some("admin reset-totp root"), "admin reset-totp nobody"),
     ("admin-delete", Some("admin delete root"), "admin delete nobody"),
     ("audit-verify", None, "wrong"),
     ("clock-show", Some("clock show"), "wrong"),
