@@ -40,7 +40,7 @@ mod stop;
 mod weaknesses;
 mod worker;
 
-pub use changes::changes;
+pub use changes::{changes, v1_keys};
 use door::{Door, Hallway};
 use listeners::{Listeners, Starting};
 pub use preflight::{folders, preflight};

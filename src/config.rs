@@ -16,9 +16,11 @@ mod grants;
 mod load;
 mod mail;
 mod matching;
+mod metrics;
 mod plans;
 mod routes;
 mod secrets;
+mod security;
 mod shared;
 mod spelling;
 mod tree;
@@ -41,6 +43,7 @@ pub use self::grants::Grant;
 pub use self::load::{ConfigError, Options, locate};
 pub use self::mail::{Delivery, Mail, Smtp, SmtpEncryption};
 pub use self::matching::{Target, Unrouted, route_for};
+pub use self::metrics::MetricsAccess;
 pub use self::secrets::{MissingSecret, RequireTotp, Secrets, Security};
 pub use self::webhooks::{AskedIn, Authz, WebhookEvent, Webhooks};
 use crate::dialect::Dialect;
@@ -58,6 +61,8 @@ pub struct Config {
     pub database: Database,
     /// `[security]`
     pub security: Security,
+    /// `[metrics]`
+    pub metrics: MetricsAccess,
     /// `[access]`: who may use keys at all; `Anywhere` while the switch is off.
     pub access: AddressRules,
     /// `[limits]`

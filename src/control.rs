@@ -9,13 +9,13 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use axum::Router;
 use axum::middleware::from_fn_with_state;
+use axum::{Extension, Router};
 use tokio::sync::Semaphore;
 
 use crate::chatlog::Chatlog;
 use crate::clock::Clock;
-use crate::config::{Authz, RequireTotp, Route};
+use crate::config::{Authz, MetricsAccess, RequireTotp, Route};
 use crate::credential::erasure::Erasures;
 use crate::credential::key::Pepper;
 use crate::credential::seal::Sealer;
@@ -138,6 +138,8 @@ pub struct Control {
     pub backoff: Backoff,
     /// What `/metrics` shows.
     pub metrics: Arc<Metrics>,
+    /// Who may read it where clients come in too.
+    pub metrics_access: MetricsAccess,
     /// The machine, as `/health` sees it.
     pub vitals: Vitals,
     /// The data plane's routes, for `explain`.
@@ -196,6 +198,7 @@ pub fn router(control: Arc<Control>, surface: Surface) -> Router {
     served
         .fallback(envelope::no_such_path)
         .method_not_allowed_fallback(envelope::method_not_allowed)
+        .layer(Extension(surface))
         .layer(from_fn_with_state(Arc::clone(&control), pace::keep))
         .layer(from_fn_with_state(Arc::clone(&control), envelope::wrap))
         .with_state(control)

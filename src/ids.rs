@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use uuid::Uuid;
 
 macro_rules! row_ids {
@@ -56,10 +56,15 @@ pub struct SessionId(pub Uuid);
 pub struct RunId(pub Uuid);
 
 /// What `x-request-id` and `request-id` carry: 1 to 128 visible ASCII characters of
-/// `[A-Za-z0-9._-]`, given by someone we believe or made by us.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
-#[serde(transparent)]
-pub struct RequestId(String);
+/// `[A-Za-z0-9._-]`, given by a trusted proxy, chosen by a client, or made by us.
+///
+/// It is displayed (in the audit trail, the message log and our own log) with `client:` before it where a client
+/// chose it, so that a client cannot pass a request off as another one.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct RequestId {
+    text: String,
+    chosen_by_client: bool,
+}
 
 // === impl ExchangeId ===
 
@@ -126,7 +131,7 @@ impl RequestId {
     /// `req_` and a UUIDv7 without dashes.
     #[must_use]
     pub fn generate() -> Self {
-        Self(format!("req_{}", Uuid::now_v7().simple()))
+        Self { text: format!("req_{}", Uuid::now_v7().simple()), chosen_by_client: false }
     }
 
     /// Takes over a given identifier if it is well-formed.
@@ -134,19 +139,35 @@ impl RequestId {
     pub fn parse(given: &str) -> Option<Self> {
         let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
         let well_formed = !given.is_empty() && given.len() <= Self::MAX_LEN && given.bytes().all(plain);
-        well_formed.then(|| Self(given.to_owned()))
+        well_formed.then(|| Self { text: given.to_owned(), chosen_by_client: false })
+    }
+
+    /// The same identifier, marked as chosen by the client.
+    #[must_use]
+    pub fn chosen_by_client(self) -> Self {
+        Self { chosen_by_client: true, ..self }
     }
 
     /// The identifier as it travels in headers.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.text
     }
 }
 
 impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        if self.chosen_by_client {
+            f.write_str("client:")?;
+        }
+        f.write_str(&self.text)
+    }
+}
+
+/// As it travels, without the mark.
+impl Serialize for RequestId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.text)
     }
 }
 
@@ -162,5 +183,13 @@ mod tests {
         for bad in ["", "a b", "a\r\nSet-Cookie: x", "é", "<script>", &"x".repeat(RequestId::MAX_LEN + 1)] {
             assert_eq!(RequestId::parse(bad), None, "{bad:?}");
         }
+    }
+
+    #[test]
+    fn one_that_a_client_chose_is_marked_wherever_it_is_kept_and_travels_without_the_mark() {
+        let chosen = RequestId::parse("req_1").unwrap().chosen_by_client();
+        assert_eq!((chosen.to_string().as_str(), chosen.as_str()), ("client:req_1", "req_1"));
+        assert_eq!(serde_json::to_value(&chosen).unwrap(), "req_1");
+        assert_eq!(RequestId::parse(&chosen.to_string()), None, "the mark cannot be given");
     }
 }

@@ -48,6 +48,20 @@ pub fn changes(config: &Config) -> Vec<Finding> {
             ),
         );
     }
+    if config.server.admin_listen.is_empty() && config.metrics.is_closed() {
+        note(
+            "metrics",
+            "/metrics answers this machine only; it answered everyone: metrics.allowed_ips = [\"0.0.0.0/0\", \"::/0\"] \
+             restores that, better name the network of your monitoring there, or set metrics.token"
+                .to_owned(),
+        );
+    }
+    note(
+        "security",
+        "second factors, keys and e-mail addresses are changed with the password (and a code, where there is one) or \
+         within 5 minutes of a login, no longer by an access token alone; no line restores that"
+            .to_owned(),
+    );
     for (at, route) in config.routes.iter().enumerate() {
         let has_credential =
             config.upstreams.get(route.upstream).is_some_and(|upstream| upstream.credential.is_some());
@@ -92,4 +106,29 @@ fn formerly_charged(prefix: &str) -> Vec<String> {
         }
     }
     paths.into_iter().map(|path| format!("\"POST {path}\"")).collect()
+}
+
+/// What keys without a checksum cost, of which the database holds `keys`; what an unchanged file does with them.
+#[must_use]
+pub fn v1_keys(config: &Config, keys: i64) -> Finding {
+    let cost = "a made-up key of their form costs a lookup in the database, where one with a checksum is refused unread";
+    let message = match (config.security.accept_v1_keys, keys) {
+        (None, 0) => "is false, since the database holds no key without a checksum; it was true: \
+                      accept_v1_keys = true restores that"
+            .to_owned(),
+        (None, keys) => format!(
+            "is true, since the database holds {keys} keys without a checksum; {cost}. Rotate them: then it is false at \
+             the next start"
+        ),
+        (Some(true), 0) => {
+            format!("is true, and the database holds no key without a checksum: {cost}. Remove the line")
+        }
+        (Some(true), keys) => {
+            format!("is true for {keys} keys without a checksum: {cost}. Rotate them, and remove the line")
+        }
+        (Some(false), keys) => {
+            format!("is false: the {keys} keys without a checksum that the database holds are refused")
+        }
+    };
+    Finding { path: "security.accept_v1_keys".to_owned(), message }
 }

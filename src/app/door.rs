@@ -99,8 +99,12 @@ impl Hallway {
     /// A request's name: on the control plane anybody may give it, on the data plane a trusted proxy.
     fn name(&self, conn: &Conn, headers: &HeaderMap, anybody: bool) -> RequestId {
         let given = headers.get("x-request-id").and_then(|id| id.to_str().ok()).and_then(RequestId::parse);
-        let believed = given.filter(|_| anybody || self.client_ips.trusts(conn.peer.ip()));
-        believed.unwrap_or_else(RequestId::generate)
+        let named = if self.client_ips.trusts(conn.peer.ip()) {
+            given
+        } else {
+            given.filter(|_| anybody).map(RequestId::chosen_by_client)
+        };
+        named.unwrap_or_else(RequestId::generate)
     }
 
     /// The request with its body held to pace and memory.

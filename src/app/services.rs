@@ -31,7 +31,7 @@ use crate::secrets;
 use crate::spool::{self, Spool};
 use crate::store::presence::Presence;
 use crate::store::runs::Run;
-use crate::store::{Db, SlowReads};
+use crate::store::{self, Db, SlowReads};
 use crate::telemetry::Metrics;
 use crate::timekeeper::{self, Timekeeper};
 
@@ -77,6 +77,20 @@ async fn own_secrets(
         secrets::settle(&db, &mut security, accept_lost, now).await.map(|()| security)
     });
     Ok(settled.await??)
+}
+
+/// Whether keys without a checksum are accepted: as the operator says, else where the database holds any.
+async fn accepts_v1(
+    db: &Db,
+    security: &config::Security,
+    background: &Background,
+    now: Timestamp,
+) -> anyhow::Result<bool> {
+    if let Some(said) = security.accept_v1_keys {
+        return Ok(said);
+    }
+    let db = db.clone();
+    Ok(background.run(async move { store::keys::holds_v1(&db, now).await }).await??)
 }
 
 // === impl Services ===
@@ -154,6 +168,7 @@ impl Services {
             passwords: control::Passwords::open(security.bcrypt_rounds, cores)?,
             backoff: control::Backoff::default(),
             metrics: Arc::clone(&self.metrics),
+            metrics_access: config.metrics.clone(),
             vitals: control::Vitals::new(config.server.data_dir.clone()),
             routes: config.routes.clone(),
             authz: config.authz.clone(),
@@ -230,7 +245,7 @@ async fn known_keys(
         pepper: pepper.clone(),
         plans: config.plans.clone(),
         access: config.access.clone(),
-        accept_v1: config.security.accept_v1_keys,
+        accept_v1: accepts_v1(db, &config.security, background, clock.now()).await?,
         capacity: config.limits.max_cached_keys,
     });
     directory.follow().await?;

@@ -8,7 +8,7 @@ use tollgate::app;
 use tollgate::clock::Clock;
 use tollgate::config::{Config, ConfigError, Finding, Options, Route, Secrets, Vars};
 use tollgate::secrets::{self, SecretsError};
-use tollgate::store::{Db, StoreError};
+use tollgate::store::{Db, SlowRead, StoreError, keys};
 use tollgate::telemetry::printed::field;
 
 use super::{print, print_json};
@@ -18,9 +18,10 @@ pub(crate) fn check(file: Option<&Path>, json: bool) -> anyhow::Result<()> {
     let options = Options { secrets: Secrets::ReadOnly, ..Options::default() };
     let loaded = Config::load(file, &Vars::from_process(), &options);
     let config = match loaded.and_then(against_the_database) {
-        Ok(mut config) => {
+        Ok((mut config, v1_keys)) => {
             config.warnings.extend(app::weaknesses(&config, Clock::system().now()));
             config.notes.extend(app::changes(&config));
+            config.notes.extend(v1_keys.map(|keys| app::v1_keys(&config, keys)));
             config
         }
         Err(error) if json => {
@@ -61,19 +62,20 @@ pub(crate) fn check(file: Option<&Path>, json: bool) -> anyhow::Result<()> {
     print(&text)
 }
 
-/// Holds the secrets against the database, where that can be asked.
-fn against_the_database(mut config: Config) -> Result<Config, ConfigError> {
+/// Holds the secrets against the database, where that can be asked; with it how many keys there have no checksum.
+fn against_the_database(mut config: Config) -> Result<(Config, Option<i64>), ConfigError> {
     let asked = Runtime::new().map_err(|error| StoreError::Unavailable(error.into())).and_then(|runtime| {
         runtime.block_on(async {
-            let Some(db) = Db::peek(&config.database).await? else { return Ok(Vec::new()) };
+            let Some(db) = Db::peek(&config.database).await? else { return Ok((Vec::new(), None)) };
             let strangers = secrets::strangers(&db, &config.security).await;
+            let v1_keys = keys::count_v1(&SlowRead::alone(&db)).await;
             db.close().await;
-            strangers
+            Ok((strangers?, v1_keys.ok()))
         })
     });
     match asked {
-        Ok(strangers) if strangers.is_empty() => Ok(config),
-        Ok(strangers) => {
+        Ok((strangers, v1_keys)) if strangers.is_empty() => Ok((config, v1_keys)),
+        Ok((strangers, _)) => {
             let refusal = SecretsError::Strangers(strangers.clone()).to_string();
             let of = |name: secrets::Name| format!("security.{}", name.as_str());
             let mistake = |one: &secrets::Stranger| Finding { path: of(one.name), message: refusal.clone() };
@@ -82,7 +84,7 @@ fn against_the_database(mut config: Config) -> Result<Config, ConfigError> {
         Err(error) => {
             let message = format!("cannot be asked whether the secrets are its own: {error}");
             config.notes.push(Finding { path: "database".to_owned(), message });
-            Ok(config)
+            Ok((config, None))
         }
     }
 }

@@ -12,7 +12,8 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use secrecy::ExposeSecret;
 
-use super::file::{AccessDraft, DatabaseDraft, SecurityDraft, UpstreamDraft};
+use super::file::{AccessDraft, DatabaseDraft, UpstreamDraft};
+use super::security::SecurityDraft;
 use super::tree::Tree;
 use super::{
     Credential, Database, DatabaseLocation, Delivery, Limits, Mail, MessageLog, Server, Tls, Upstream, forms,

@@ -10,16 +10,18 @@ use ipnet::IpNet;
 use secrecy::SecretString;
 
 use super::mail::{self, MailDraft};
+use super::metrics::{self, MetricsDraft};
+use super::security::{self, SecurityDraft};
 use super::tree::{Section, Tree};
 use super::{
-    Authz, Capture, Connections, Environment, Limits, MessageLog, RequireTotp, Server, Sync, Tls, Upstream,
-    forms, plans, routes, webhooks,
+    Authz, Capture, Connections, Environment, Limits, MessageLog, Server, Sync, Tls, Upstream, forms, plans,
+    routes, webhooks,
 };
 use crate::plan::Plans;
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
-const DAY: Duration = Duration::from_hours(24);
+pub(super) const DAY: Duration = Duration::from_hours(24);
 /// The most that a count of things kept in memory may be.
 pub(super) const MANY: i64 = 100_000_000;
 
@@ -29,6 +31,7 @@ pub(super) struct Draft {
     pub(super) server: Server,
     pub(super) database: DatabaseDraft,
     pub(super) security: SecurityDraft,
+    pub(super) metrics: MetricsDraft,
     pub(super) access: AccessDraft,
     pub(super) limits: Limits,
     pub(super) plans: Plans,
@@ -48,21 +51,6 @@ pub(super) struct DatabaseDraft {
     pub(super) statement_timeout: Duration,
     pub(super) max_slow_reads: u32,
     pub(super) slow_read_timeout: Duration,
-}
-
-/// `[security]` before its secrets are read.
-pub(super) struct SecurityDraft {
-    pub(super) secret_key: SecretSource,
-    pub(super) encryption_key: SecretSource,
-    pub(super) admin_password: SecretSource,
-    pub(super) admin_username: String,
-    pub(super) access_token_ttl: Duration,
-    pub(super) refresh_token_ttl: Duration,
-    pub(super) bcrypt_rounds: u32,
-    pub(super) allow_registration: bool,
-    pub(super) accept_v1_keys: bool,
-    pub(super) require_totp: RequireTotp,
-    pub(super) require_verified_email: bool,
 }
 
 /// `[access]`
@@ -102,7 +90,8 @@ pub(super) fn read(mut root: Section<'_>, tree: &Tree<'_>, base: &Path) -> Draft
     }
     let draft = Draft {
         database: database(root.section("database"), base),
-        security: security(root.section("security"), base),
+        security: security::read(root.section("security"), base),
+        metrics: metrics::read(root.section("metrics"), base),
         access: access(root.section("access")),
         mail: mail::read(root.section("mail"), base),
         plans: plans::read(root.named("plans"), limits.time_zone, parallel_per_key),
@@ -185,30 +174,6 @@ fn database(mut s: Section<'_>, base: &Path) -> DatabaseDraft {
     };
     s.finish();
     database
-}
-
-fn security(mut s: Section<'_>, base: &Path) -> SecurityDraft {
-    let security = SecurityDraft {
-        secret_key: secret(&mut s, "secret_key", "secret_key_file", base),
-        encryption_key: secret(&mut s, "encryption_key", "encryption_key_file", base),
-        admin_password: secret(&mut s, "admin_password", "admin_password_file", base),
-        admin_username: s.value_or("admin_username", forms::name, "admin".into()),
-        access_token_ttl: s.value_or("access_token_ttl", forms::duration, seconds(30 * 60)),
-        refresh_token_ttl: s.value_or("refresh_token_ttl", forms::duration, 30 * DAY),
-        bcrypt_rounds: s.value_or("bcrypt_rounds", forms::whole(4..=16), 12),
-        allow_registration: s.value_or("allow_registration", forms::switch, true),
-        accept_v1_keys: s.value_or("accept_v1_keys", forms::switch, true),
-        require_totp: require_totp(&mut s),
-        require_verified_email: s.value_or("require_verified_email", forms::switch, false),
-    };
-    s.finish();
-    security
-}
-
-fn require_totp(s: &mut Section<'_>) -> RequireTotp {
-    let roles = [("staff", "staff"), ("admin", "admin")];
-    let named = s.list("require_totp", forms::choice(roles)).unwrap_or_default();
-    RequireTotp { staff: named.contains(&"staff"), admin: named.contains(&"admin") }
 }
 
 fn access(mut s: Section<'_>) -> AccessDraft {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::tree::{Tree, Verdict};
 use super::{
-    Config, Environment, Finding, Secrets, Vars, check, file, mail, routes, secrets, tree, webhooks,
+    Config, Environment, Finding, Secrets, Vars, check, file, mail, metrics, routes, secrets, tree, webhooks,
 };
 
 /// Where the file is looked for last.
@@ -91,6 +91,7 @@ impl Config {
         check::sessions(tree, &draft.security, &mail);
         let database = check::database(tree, &draft.database, data_dir, &options.base_dir);
         let webhooks = webhooks::check(tree, draft.webhooks);
+        let metrics = metrics::check(tree, draft.metrics);
         let upstreams = check::upstreams(tree, &draft.upstreams);
         let routes = routes::check(tree, draft.routes, &draft.upstreams);
         let security = secrets::resolve(tree, draft.security, data_dir, options.secrets, strict);
@@ -98,6 +99,7 @@ impl Config {
             file: None,
             database: database?,
             security: security?,
+            metrics,
             access,
             limits: draft.limits,
             plans: draft.plans,
@@ -614,6 +616,7 @@ mod tests {
                 "MY_ADMIN_PASSWORD",
                 "MY_SMTP_PASSWORD",
                 "MY_WEBHOOK_SECRET",
+                "MY_METRICS_TOKEN",
             ]
             .map(|name| (name, "x")),
         );

@@ -12,7 +12,8 @@ use base64::engine::general_purpose::URL_SAFE;
 use rand::Rng;
 use secrecy::{ExposeSecret, SecretString};
 
-use super::file::{SecretSource, SecurityDraft};
+use super::file::SecretSource;
+use super::security::SecurityDraft;
 use super::tree::Tree;
 use crate::credential::strength::{weak_admin_password, weakness};
 
@@ -32,8 +33,9 @@ pub struct Security {
     pub bcrypt_rounds: u32,
     /// Whether `POST /api/v1/auth/register` is open.
     pub allow_registration: bool,
-    /// Whether keys without a checksum (the seed's) are still accepted.
-    pub accept_v1_keys: bool,
+    /// Whether keys without a checksum (the seed's) are still accepted; `None` where that depends on whether the
+    /// database holds any.
+    pub accept_v1_keys: Option<bool>,
     /// Whose sessions open nothing but the enrolment of a second factor until they have one.
     pub require_totp: RequireTotp,
     /// Whether users log in only once their e-mail address is verified.

@@ -73,6 +73,8 @@ pub(super) enum Problem {
     TotpNotEnrolled,
     /// Nobody may register here.
     RegistrationClosed,
+    /// The metrics are shown to the machine itself, to listed networks and to the holder of a token.
+    MetricsNotAllowed,
     /// The call needs a login younger than this.
     LoginTooOld { within: Duration },
     /// The call needs the account's password, with a code where there is a second factor, or a login younger
@@ -187,6 +189,7 @@ impl Problem {
             Self::TotpEnabled => (S::CONFLICT, "totp_enabled"),
             Self::TotpNotEnrolled => (S::CONFLICT, "totp_not_enrolled"),
             Self::RegistrationClosed => (S::FORBIDDEN, "registration_closed"),
+            Self::MetricsNotAllowed => (S::FORBIDDEN, "metrics_not_allowed"),
             Self::LoginTooOld { .. } => (S::FORBIDDEN, "login_too_old"),
             Self::PasswordRequired { .. } => (S::FORBIDDEN, "password_required"),
             Self::NoSuchPath => (S::NOT_FOUND, "unknown_path"),
@@ -238,6 +241,10 @@ impl Problem {
             Self::TotpEnabled => "A second factor is enabled already.".into(),
             Self::TotpNotEnrolled => "Enrol a second factor first.".into(),
             Self::RegistrationClosed => "Registration is closed on this gateway.".into(),
+            Self::MetricsNotAllowed => {
+                "Metrics are shown to this machine, to metrics.allowed_ips, and with metrics.token as a bearer token."
+                    .into()
+            }
             Self::LoginTooOld { within } => login_too_old(*within).into(),
             Self::PasswordRequired { second_factor, within } => {
                 password_required(*second_factor, *within).into()

@@ -6,7 +6,7 @@
 //! again. What an owner does with several keys stands in [`named`].
 
 use super::text::Json;
-use super::{Db, StoreError, Tx, audit};
+use super::{Db, SlowRead, StoreError, Tx, audit};
 use crate::clock::Timestamp;
 use crate::credential::key::KeyDigest;
 use crate::ids::{KeyId, UserId};
@@ -238,6 +238,30 @@ pub async fn touch(db: &Db, used: &[(KeyId, Timestamp)]) -> Result<(), StoreErro
     }
     tx.commit().await?;
     Ok(())
+}
+
+const HOLDS_V1: &str =
+    "SELECT id FROM keys WHERE revoked_at IS NULL AND (format = 1 OR former_until > $1) LIMIT 1";
+
+/// Whether there is a live key without a checksum, or a key that was rotated and whose former secret, which may
+/// have none, still works.
+///
+/// # Errors
+/// [`StoreError`], when the database does not answer.
+pub async fn holds_v1(db: &Db, now: Timestamp) -> Result<bool, StoreError> {
+    let found: Option<KeyId> =
+        on!(db, read pool => sqlx::query_scalar(HOLDS_V1).bind(now).fetch_optional(pool).await)?;
+    Ok(found.is_some())
+}
+
+const COUNT_V1: &str = "SELECT COUNT(*) FROM keys WHERE revoked_at IS NULL AND format = 1";
+
+/// How many live keys have no checksum.
+///
+/// # Errors
+/// [`StoreError`], when the database does not answer.
+pub async fn count_v1(reads: &SlowRead) -> Result<i64, StoreError> {
+    Ok(on!(reads.db(), read pool => sqlx::query_scalar(COUNT_V1).fetch_one(pool).await)?)
 }
 
 const FORGET_REVOKED: &str = "DELETE FROM keys WHERE revoked_at < $1";

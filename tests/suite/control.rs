@@ -21,6 +21,7 @@ mod my_key;
 mod openapi;
 mod password;
 mod profile;
+mod proof;
 mod refresh;
 mod register;
 mod slow_reads;

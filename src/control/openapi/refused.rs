@@ -109,6 +109,8 @@ refusals! {
     own LogFull = Problem::LogFull;
     /// Nobody may register here.
     own RegistrationClosed = Problem::RegistrationClosed;
+    /// Metrics are shown to the machine itself, to `metrics.allowed_ips`, and with `metrics.token`.
+    own MetricsNotAllowed = Problem::MetricsNotAllowed;
     /// The login is older than five minutes: log in again.
     own LoginTooOld = Problem::LoginTooOld { within: Duration::from_mins(5) };
     /// The login is older than five minutes: send the password, or log in again.

@@ -66,6 +66,33 @@ async fn metrics_are_prometheus_text() {
 }
 
 #[tokio::test]
+async fn metrics_are_for_this_machine_for_listed_networks_and_for_the_token() {
+    let mut world = World::start().await;
+    let asked = async |world: &World, headers: &[(&str, &str)]| {
+        let call = headers.iter().fold(world.get("/metrics"), |call, (name, value)| call.header(name, value));
+        let reply = call.send().await;
+        let code = if reply.status == 200 {
+            String::new()
+        } else {
+            reply.json()["code"].as_str().unwrap().to_owned()
+        };
+        (reply.status, code)
+    };
+    let (yes, no) = ((200, String::new()), (403, "metrics_not_allowed".to_owned()));
+    let behind = [("x-forwarded-for", "203.0.113.9")];
+    assert_eq!(asked(&world, &[]).await, yes);
+    assert_eq!(asked(&world, &behind).await, no, "a proxy on this machine");
+    assert_eq!(asked(&world, &[("authorization", "Bearer the-token-of-prometheus-1"), behind[0]]).await, no);
+    let more = "[server]\ntrusted_proxies = [\"127.0.0.1\"]\n[metrics]\nallowed_ips = [\"203.0.113.0/24\"]\n\
+                token = \"the-token-of-prometheus-1\"";
+    world.restart(|setup| setup.add(more)).await;
+    assert_eq!(asked(&world, &behind).await, yes, "a listed network, by the word of a trusted proxy");
+    assert_eq!(asked(&world, &[("x-forwarded-for", "198.51.100.9")]).await, no);
+    let shown = [("authorization", "Bearer the-token-of-prometheus-1"), ("x-forwarded-for", "198.51.100.9")];
+    assert_eq!(asked(&world, &shown).await, yes);
+}
+
+#[tokio::test]
 async fn every_answer_of_the_api_is_counted_by_the_path_it_was_routed_to() {
     let world = World::start().await;
     let (ann, admin) = (world.user("ann").await, world.admin().await);

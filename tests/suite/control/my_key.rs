@@ -27,7 +27,8 @@ async fn an_old_login_shows_no_key() {
     {
         let refused = call.bearer(&ann.jwt).send().await;
         assert_eq!(refused.status, 403);
-        let told = "The key is shown only within 5 minutes of a login. Log in again.";
+        let told =
+            "This needs a login of the last 5 minutes. Log in again; refreshing a session is no login.";
         assert_eq!(refused.json()["detail"], told);
     }
     assert_eq!(

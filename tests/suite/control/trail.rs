@@ -107,3 +107,25 @@ async fn every_change_over_the_api_is_a_link_of_one_chain() {
     assert!(walked.sound >= 24, "{walked:?}");
     assert_eq!(trail(&world, "user.update").await.len(), 21);
 }
+
+#[tokio::test]
+async fn a_request_id_that_the_client_chose_is_marked_as_theirs_and_one_of_a_trusted_proxy_is_not() {
+    let mut world = World::start().await;
+    let ann = world.user("ann").await;
+    let ours = world.audit().await.remove(0)["request_id"].as_str().unwrap().to_owned();
+    let rename = async |world: &World, id: &str| {
+        let form = json!({"about_me": "hi"});
+        let call = world.put("/api/v1/auth/profile").bearer(&ann.jwt).header("x-request-id", id).json(&form);
+        let reply = call.send().await;
+        assert_eq!((reply.status, reply.header("x-request-id")), (200, id));
+        world.audit().await.remove(0)["request_id"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(rename(&world, &ours).await, format!("client:{ours}"));
+    let log = json!({"model": "m", "messages": [{"role": "user", "content": "hi"}]});
+    let logged =
+        world.post("/api/v1/auth/log-message").bearer(&ann.key).header("x-request-id", "mine").json(&log);
+    assert_eq!(logged.send().await.status, 200);
+    assert_eq!(world.row().await["request_id"], "client:mine");
+    world.restart(|setup| setup.add("[server]\ntrusted_proxies = [\"127.0.0.1\"]")).await;
+    assert_eq!(rename(&world, "from-the-proxy").await, "from-the-proxy");
+}

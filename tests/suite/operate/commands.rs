@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, SqliteConnection};
 
 use super::child::{Child, PATIENCE, Site, route_to};
+use crate::authenticator::Authenticator;
 use crate::upstream::{Answer, Upstream};
 use crate::world::Database;
 
@@ -195,6 +196,42 @@ async fn staff_are_taken_on_and_the_admin_gets_in_again() {
     assert_eq!(place.site.admin(&before).await, Err(401));
     assert_eq!(place.site.get("/api/v1/admin/users", &session).await.0, 401, "earlier sessions are over");
     assert!(place.site.admin("typed-by-hand-7").await.is_ok());
+    place.leave().await;
+}
+
+#[tokio::test]
+async fn a_lost_second_factor_is_removed_from_the_command_line_and_v1_keys_are_counted() {
+    let place = Place::new("").await;
+    let gateway = place.site.serve(&ENV).await;
+    place.site.user("ann").await;
+    let login = json!({"email": "ann@example.com", "password": "password123"});
+    let (_, session) = place.site.post("/api/v1/auth/login", None, &login).await;
+    let jwt = session["access_token"].as_str().unwrap();
+    let (_, enrolled) = place.site.post("/api/v1/auth/totp/enroll", Some(jwt), &json!({})).await;
+    let seconds = i64::try_from(std::time::UNIX_EPOCH.elapsed().unwrap().as_secs()).unwrap();
+    let code = Authenticator::scan(enrolled["otpauth_url"].as_str().unwrap()).shows(seconds);
+    let confirm = json!({ "totp_code": code });
+    assert_eq!(place.site.post("/api/v1/auth/totp/confirm", Some(jwt), &confirm).await.0, 200);
+    assert_eq!(place.site.post("/api/v1/auth/login", None, &login).await.1["code"], "totp_required");
+    assert_eq!(place.done(&["user", "reset-totp", "ann"])["removed"], true);
+    assert_eq!(place.done(&["user", "reset-totp", "ann"])["removed"], false);
+    assert_eq!(place.site.post("/api/v1/auth/login", None, &login).await.0, 200);
+    assert_eq!(place.site.get("/api/v1/auth/profile", jwt).await.0, 401, "its sessions are over");
+    let admin = place.site.admin("correct-horse-7").await.unwrap();
+    let (_, trail) = place.site.get("/api/v1/admin/audit", &admin).await;
+    let noted = trail.as_array().unwrap().iter().filter(|row| row["action"] == "totp.reset");
+    let noted: Vec<_> = noted.map(|row| (row["actor_name"].as_str(), row["target"].as_str())).collect();
+    assert_eq!(noted, [(Some("command line (olga)"), Some("ann"))]);
+    drop(gateway);
+
+    let told = |place: &Place| {
+        let notes = place.done(&["check"])["notes"].clone();
+        let of_keys = |note: &&Value| note["path"] == "security.accept_v1_keys";
+        notes.as_array().unwrap().iter().find(of_keys).unwrap()["message"].as_str().unwrap().to_owned()
+    };
+    assert!(told(&place).starts_with("is false, since"), "{}", told(&place));
+    place.sql("UPDATE keys SET format = 1").await;
+    assert!(told(&place).starts_with("is true, since the database holds 1 "), "{}", told(&place));
     place.leave().await;
 }
 
