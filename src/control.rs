@@ -48,12 +48,14 @@ mod key_self;
 mod keys;
 mod ledger;
 mod letters;
+mod logins;
 mod me;
 mod messages;
 mod metrics;
 mod my_account;
 mod my_key;
 mod openapi;
+mod own_logins;
 mod pace;
 mod paging;
 mod party;
@@ -70,6 +72,7 @@ pub mod rights;
 mod second_factor;
 mod session;
 mod session_paths;
+mod sightings;
 mod slow_reads;
 mod staff;
 mod starting;
@@ -92,13 +95,14 @@ pub use openapi::openapi_json;
 pub use passwords::Passwords;
 pub use paths::Listed;
 pub use register::{is_username, newcomer};
+pub use sightings::Sightings;
 pub use starting::starting;
 pub use usage::date;
 pub use violations::is_email;
 
 use paths::{Paths, delete, get, post, put};
 use rights::Action as A;
-use session_paths::{admin_sessions, staff_sessions, user_sessions};
+use session_paths::{admin_sessions, logins_of_others, staff_sessions, user_sessions};
 
 /// What the control plane works with. One value serves every surface of a gateway.
 pub struct Control {
@@ -122,6 +126,8 @@ pub struct Control {
     pub code_key: TicketKey,
     /// Writes letters.
     pub letters: Letters,
+    /// Notes when sessions are used.
+    pub sightings: Sightings,
     /// Seals the readable copies of keys, and TOTP secrets.
     pub sealer: Arc<Sealer>,
     /// Makes the digests of keys.
@@ -289,6 +295,7 @@ fn staff_paths() -> Paths {
 /// For those who run the gateway.
 fn admin_paths() -> Paths {
     admin_sessions()
+        .merge(logins_of_others())
         .route("/metrics", get(A::LookAround, metrics::metrics))
         .route("/api/v1/admin/login", post(A::LogInByName, session::admin_login))
         .route("/api/v1/admin/users", get(A::ReadUsers, users::list_users))

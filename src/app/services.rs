@@ -159,6 +159,7 @@ impl Services {
             refresh_key: TicketKey::of_sessions(&security.secret_key),
             code_key: TicketKey::of_codes(&security.encryption_key),
             letters: control::Letters::new(self.mailer.clone(), self.background.clone()),
+            sightings: control::Sightings::new(self.db.clone(), self.background.clone()),
             tokens: Arc::new(Tokens::new(&security.secret_key, security.access_token_ttl)),
             sealer: Arc::new(Sealer::new(&security.encryption_key)),
             pepper: Arc::new(self.pepper.clone()),

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
-use http::header::AUTHORIZATION;
+use http::header::{AUTHORIZATION, USER_AGENT};
 use http::request::Parts;
 use http::{Extensions, HeaderMap};
 use serde_json::Value;
@@ -59,6 +59,8 @@ pub(super) struct Origin {
     pub(super) ip: IpAddr,
     pub(super) request_id: RequestId,
     pub(super) at: Timestamp,
+    /// What the client calls itself; the beginning of it.
+    pub(super) user_agent: Option<String>,
 }
 
 // === impl UserSession ===
@@ -144,7 +146,17 @@ pub(super) async fn session(
     let owner = Owner { audience, subject: told.subject };
     let found = sessions::standing(&control.db, told.id, now).await?;
     let ours = |session: &Standing| session.owner == owner && session.version == told.version;
-    found.filter(ours).ok_or(Problem::NotAuthenticated)
+    let session = found.filter(ours).ok_or(Problem::NotAuthenticated)?;
+    if let Some(ClientIp(ip)) = parts.extensions.get::<ClientIp>() {
+        control.sightings.note(&session, *ip, now);
+    }
+    Ok(session)
+}
+
+/// The first characters of a `User-Agent`, whatever it is.
+fn told_name(given: &[u8]) -> String {
+    const MOST: usize = 200;
+    String::from_utf8_lossy(given).chars().take(MOST).collect()
 }
 
 // === impl KeyHolder ===
@@ -200,7 +212,7 @@ impl Origin {
         let ClientIp(ip) = address
             .ok_or_else(|| Problem::Internal("a request came without its client address".to_owned()))?;
         let request_id = extensions.get::<RequestId>().cloned().unwrap_or_else(RequestId::generate);
-        Ok(Self { ip, request_id, at: clock.now() })
+        Ok(Self { ip, request_id, at: clock.now(), user_agent: None })
     }
 
     /// What the audit trail keeps of a change made by this request.
@@ -228,7 +240,8 @@ impl FromRequestParts<Arc<Control>> for Origin {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, control: &Arc<Control>) -> Result<Self, Problem> {
-        Self::of(&parts.extensions, &control.clock)
+        let user_agent = parts.headers.get(USER_AGENT).map(|name| told_name(name.as_bytes()));
+        Ok(Self { user_agent, ..Self::of(&parts.extensions, &control.clock)? })
     }
 }
 

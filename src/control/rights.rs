@@ -121,6 +121,8 @@ matrix! {
     KeepOwnKeys: &[User], saying proof!("name", "label", "expires_at", "allowed_ips", "plan");
     /// Give one's own key another secret.
     RotateOwnKey: &[User], saying proof!("grace_period");
+    /// See one's own sessions and second factors.
+    ReadOwnLogins: &[User, New, Support, Advanced, Auditor, Admin];
     /// End one's own session, or all of them, as a user.
     EndUserSessions: &[User];
     /// Begin a second factor, as a user.
@@ -176,6 +178,10 @@ matrix! {
     ReadUserKeys: ADMINS;
     /// End a user's key.
     RevokeUserKeys: &[Admin];
+    /// See the sessions and second factors of users, staff and admins.
+    ReadLogins: ADMINS;
+    /// End sessions of users, staff and admins.
+    EndLogins: &[Admin];
     /// Remove the second factor of another account, whose owner has lost it.
     ResetTotp: &[Admin];
     /// Ask which rule would decide.

@@ -130,7 +130,7 @@ pub(super) async fn user_login(
     let party = Party::from(user);
     control.ask_second_factor(&party, &claim.offer, &origin).await?;
     control.ask_verified_email(&party).await?;
-    control.begin_session(&party).await
+    control.begin_session(&party, &origin).await
 }
 
 /// Logs an admin in by name.
@@ -167,7 +167,7 @@ pub(super) async fn admin_login(
     }
     let party = Party::from(admin);
     control.ask_second_factor(&party, &claim.offer, &origin).await?;
-    control.begin_session(&party).await
+    control.begin_session(&party, &origin).await
 }
 
 // === impl Control ===
@@ -204,7 +204,11 @@ impl Control {
     }
 
     /// A session for whoever has proved who they are.
-    pub(super) async fn begin_session(&self, party: &Party) -> Result<Json<LoggedIn>, Problem> {
+    pub(super) async fn begin_session(
+        &self,
+        party: &Party,
+        origin: &Origin,
+    ) -> Result<Json<LoggedIn>, Problem> {
         let (now, refresh) = (self.clock.now(), Ticket::refresh());
         let new = NewSession {
             id: SessionId::generate(),
@@ -213,10 +217,13 @@ impl Control {
             refresh: refresh.digest(&self.refresh_key),
             began_at: now,
             expires_at: now.plus(self.settings.refresh_token_ttl),
+            client_ip: Some(origin.ip),
+            user_agent: origin.user_agent.clone(),
         };
         sessions::begin(&self.db, &new).await?;
         let NewSession { id, owner, version, began_at, .. } = new;
-        self.logged_in(&Standing { id, owner, version, began_at }, &refresh)
+        let last_used_at = Some(began_at);
+        self.logged_in(&Standing { id, owner, version, began_at, last_used_at }, &refresh)
     }
 
     /// What a session is handed over as, now and each time it is renewed.

@@ -90,7 +90,7 @@ pub(super) async fn staff_login(
     let staff_level = staff.staff_level.clone();
     let party = Party::from(staff);
     control.ask_second_factor(&party, &claim.offer, &origin).await?;
-    let Json(session) = control.begin_session(&party).await?;
+    let Json(session) = control.begin_session(&party, &origin).await?;
     Ok(Json(StaffLoggedIn { session, staff_level }))
 }
 

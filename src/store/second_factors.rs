@@ -42,6 +42,35 @@ pub async fn of(db: &Db, owner: Owner) -> Result<Option<SecondFactor>, StoreErro
     Ok(on!(db, read pool => sqlx::query_as(OF).bind(audience).bind(subject).fetch_optional(pool).await)?)
 }
 
+/// What is told of a second factor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Overview {
+    /// When it was begun.
+    pub enrolled_at: Timestamp,
+    /// Since when it is asked for.
+    pub confirmed_at: Option<Timestamp>,
+    /// Recovery codes that still work.
+    pub recovery_codes: usize,
+}
+
+const SHOWN: &str =
+    "SELECT enrolled_at, confirmed_at FROM second_factors WHERE audience = $1 AND subject = $2";
+const CODES: &str = "SELECT digest FROM recovery_codes WHERE audience = $1 AND subject = $2";
+
+/// What is told of the second factor of `owner`, confirmed or not.
+///
+/// # Errors
+/// [`StoreError`], when the database does not answer.
+pub async fn overview(db: &Db, owner: Owner) -> Result<Option<Overview>, StoreError> {
+    let (audience, subject) = owner.columns();
+    let found: Option<(Timestamp, Option<Timestamp>)> = on!(db, read pool => sqlx::query_as(SHOWN)
+        .bind(audience).bind(subject).fetch_optional(pool).await)?;
+    let Some((enrolled_at, confirmed_at)) = found else { return Ok(None) };
+    let codes: Vec<Vec<u8>> = on!(db, read pool => sqlx::query_scalar(CODES)
+        .bind(audience).bind(subject).fetch_all(pool).await)?;
+    Ok(Some(Overview { enrolled_at, confirmed_at, recovery_codes: codes.len() }))
+}
+
 const ENROL: &str = "INSERT INTO second_factors (audience, subject, sealed, last_step, enrolled_at)
     VALUES ($1, $2, $3, -1, $4)
     ON CONFLICT (audience, subject) DO UPDATE

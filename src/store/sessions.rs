@@ -4,11 +4,16 @@
 //! by its owner's mistake or by a thief, and nobody can tell which of the two holds the live one: the
 //! whole session ends.
 
+use std::net::IpAddr;
+
+use super::text::storable;
 use super::{Db, StoreError, Tx, audit};
 use crate::clock::Timestamp;
 use crate::credential::ticket::TicketDigest;
 use crate::credential::token::Audience;
 use crate::ids::{AdminId, SessionId, StaffId, UserId};
+
+pub mod seen;
 
 /// Whose a session or a second factor is: a role and the row of that kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,7 +25,7 @@ pub struct Owner {
 }
 
 /// A session about to begin.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct NewSession {
     /// Its name.
     pub id: SessionId,
@@ -34,6 +39,10 @@ pub struct NewSession {
     pub began_at: Timestamp,
     /// The end of it, however often it is renewed.
     pub expires_at: Timestamp,
+    /// Where the login comes from.
+    pub client_ip: Option<IpAddr>,
+    /// What its client calls itself.
+    pub user_agent: Option<String>,
 }
 
 /// A session that stands.
@@ -47,6 +56,8 @@ pub struct Standing {
     pub version: i64,
     /// When they logged in.
     pub began_at: Timestamp,
+    /// When it was last used, to the minute.
+    pub last_used_at: Option<Timestamp>,
 }
 
 /// What became of a refresh token that was shown.
@@ -66,10 +77,11 @@ const MOST: i64 = 100;
 /// in time needs in thirty days. One that is forgotten is unknown.
 const FAMILY: i64 = 2000;
 
-type Row = (SessionId, String, i64, i64, Timestamp);
+type Row = (SessionId, String, i64, i64, Timestamp, Option<Timestamp>);
 
-const BEGIN: &str = "INSERT INTO sessions (id, audience, subject, version, began_at, expires_at)
-    VALUES ($1, $2, $3, $4, $5, $6)";
+const BEGIN: &str = "INSERT INTO sessions (id, audience, subject, version, began_at, expires_at, client_ip,
+        user_agent, last_used_at, last_ip)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $5, $7)";
 const MAKE_ROOM: &str = "DELETE FROM sessions WHERE audience = $1 AND subject = $2 AND (expires_at <= $3
     OR id NOT IN (SELECT id FROM sessions WHERE audience = $1 AND subject = $2
         ORDER BY began_at DESC LIMIT $4))";
@@ -84,15 +96,17 @@ pub async fn begin(db: &Db, new: &NewSession) -> Result<(), StoreError> {
     on!(&mut tx, within conn => sqlx::query(MAKE_ROOM)
         .bind(audience).bind(subject).bind(new.began_at).bind(MOST - 1)
         .execute(conn).await.map(|_| ()))?;
+    let ip = new.client_ip.map(|ip| ip.to_canonical().to_string());
     on!(&mut tx, within conn => sqlx::query(BEGIN)
         .bind(new.id).bind(audience).bind(subject).bind(new.version).bind(new.began_at).bind(new.expires_at)
+        .bind(ip).bind(new.user_agent.as_deref().map(storable))
         .execute(conn).await.map(|_| ()))?;
     add_token(&mut tx, new.id, &new.refresh, new.began_at).await?;
     tx.commit().await?;
     Ok(())
 }
 
-const STANDING: &str = "SELECT id, audience, subject, version, began_at FROM sessions
+const STANDING: &str = "SELECT id, audience, subject, version, began_at, last_used_at FROM sessions
     WHERE id = $1 AND expires_at > $2";
 
 /// The session of this name, unless it is over at `now`.
@@ -105,10 +119,11 @@ pub async fn standing(db: &Db, id: SessionId, now: Timestamp) -> Result<Option<S
     row.map(Standing::of).transpose()
 }
 
-const OF_TOKEN: &str = "SELECT s.id, s.audience, s.subject, s.version, s.began_at
+const OF_TOKEN: &str = "SELECT s.id, s.audience, s.subject, s.version, s.began_at, s.last_used_at
     FROM refresh_tokens t JOIN sessions s ON s.id = t.session_id
     WHERE t.digest = $1 AND s.audience = $2 AND s.expires_at > $3";
 const USE: &str = "UPDATE refresh_tokens SET used_at = $2 WHERE digest = $1 AND used_at IS NULL";
+const RENEWED: &str = "UPDATE sessions SET last_used_at = $2, last_ip = $3 WHERE id = $1";
 const PRUNE: &str = "DELETE FROM refresh_tokens WHERE session_id = $1 AND digest NOT IN
     (SELECT digest FROM refresh_tokens WHERE session_id = $1 ORDER BY issued_at DESC, used_at IS NULL DESC
         LIMIT $2)";
@@ -139,6 +154,9 @@ pub async fn renew(
         .execute(conn).await.map(|done| done.rows_affected()))?;
     let renewal = if fresh == 1 {
         add_token(&mut tx, session.id, next, entry.at).await?;
+        let ip = entry.client_ip.map(|ip| ip.to_canonical().to_string());
+        on!(&mut tx, within conn => sqlx::query(RENEWED).bind(session.id).bind(entry.at).bind(ip)
+            .execute(conn).await.map(|_| ()))?;
         on!(&mut tx, within conn => sqlx::query(PRUNE).bind(session.id).bind(FAMILY)
             .execute(conn).await.map(|_| ()))?;
         Renewal::Renewed(session)
@@ -291,12 +309,12 @@ impl std::fmt::Display for Owner {
 // === impl Standing ===
 
 impl Standing {
-    fn of((id, audience, subject, version, began_at): Row) -> Result<Self, StoreError> {
+    fn of((id, audience, subject, version, began_at, last_used_at): Row) -> Result<Self, StoreError> {
         let all = [Audience::User, Audience::Staff, Audience::Admin];
         let known = all.into_iter().find(|known| known.as_str() == audience);
         let what = "a stored row cannot be read";
         let unknown = || StoreError::Damaged { what, detail: format!("sessions.audience {audience:?}") };
         let audience = known.ok_or_else(unknown)?;
-        Ok(Self { id, owner: Owner { audience, subject }, version, began_at })
+        Ok(Self { id, owner: Owner { audience, subject }, version, began_at, last_used_at })
     }
 }

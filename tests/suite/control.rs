@@ -24,6 +24,7 @@ mod profile;
 mod proof;
 mod refresh;
 mod register;
+mod sessions;
 mod slow_reads;
 mod staff;
 mod staff_accounts;

@@ -26,7 +26,8 @@ const API_KEY: &str = "api_key";
 const API_KEY_HEADER: &str = "api_key_header";
 
 /// What somebody without a second factor must be able to do where one is wanted.
-const BEFORE_A_SECOND_FACTOR: [Action; 10] = [
+const BEFORE_A_SECOND_FACTOR: [Action; 11] = [
+    Action::ReadOwnLogins,
     Action::EndStaffSessions,
     Action::EnrolStaffTotp,
     Action::ConfirmStaffTotp,

@@ -94,6 +94,8 @@ words! {
     RowNumber = text(1, 19, "^[0-9]{1,19}$", "17");
     /// The name of a message log entry.
     EntryName = string().format(Some(SchemaFormat::Custom("uuid".to_owned())));
+    /// The name of a session.
+    SessionName = text(32, 32, "^[0-9a-f]{32}$", "0190f3a2c4d07e51a3b2c1d0e9f80716");
     /// Yes or no.
     Flag = string().enum_values(Some(["true", "false", "1", "0"])).default(Some(json!("false")));
     /// What sums are of.

@@ -21,7 +21,9 @@ fn digest() -> TicketDigest {
 
 async fn begin(db: &Db, owner: Owner, began_at: Timestamp) -> (SessionId, TicketDigest) {
     let (id, refresh) = (SessionId::generate(), digest());
-    let new = NewSession { id, owner, version: 0, refresh, began_at, expires_at: began_at.plus(DAY) };
+    let expires_at = began_at.plus(DAY);
+    let (client_ip, user_agent) = (None, None);
+    let new = NewSession { id, owner, version: 0, refresh, began_at, expires_at, client_ip, user_agent };
     sessions::begin(db, &new).await.unwrap();
     (id, refresh)
 }
