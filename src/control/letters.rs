@@ -21,6 +21,7 @@ use super::backoff::{Attempt, Guarded};
 use super::caller::Origin;
 use super::forms::{Body, Form};
 use super::me::Done;
+use super::my_account::PasswordChanged;
 use super::openapi::{refused, words};
 use super::passwords::Urgency;
 use super::problem::Problem;
@@ -82,6 +83,9 @@ pub(super) struct ConfirmReset {
     /// The same once more.
     #[schema(value_type = words::NewPassword)]
     confirm_new_password: Option<SecretString>,
+    /// True ends every key of the account too: choose it where somebody else may have made one. They end in any case
+    /// where the account was marked as taken over.
+    revoke_keys: Option<bool>,
 }
 
 /// Somebody who has read a letter, or says so.
@@ -170,22 +174,22 @@ pub(super) async fn confirm_email_verification(
 
 /// Chooses another password with the token of a letter.
 ///
-/// Every session of the user ends.
+/// Every session of the user ends, and with `revoke_keys` every key, so that nothing made before lives on.
 #[utoipa::path(
     post,
     path = "/api/v1/auth/password-reset/confirm",
     tag = "Account",
     request_body = ConfirmReset,
     responses(
-        (status = 200, description = "The password is another.", body = Done),
+        (status = 200, description = "The password is another.", body = PasswordChanged),
         refused::WrongMailToken, refused::TooManyLogins, refused::Busy,
     ),
 )]
 pub(super) async fn confirm_password_reset(
     State(control): State<Arc<Control>>,
     origin: Origin,
-    Body((reader, password)): Body<ConfirmReset>,
-) -> Result<Json<Done>, Problem> {
+    Body((reader, password, revoke_keys)): Body<ConfirmReset>,
+) -> Result<Json<PasswordChanged>, Problem> {
     let attempt = control.token_attempt(Purpose::ResetPassword, &reader.email, &origin).await?;
     let hash = match control.passwords.hash(password, Urgency::Later).await {
         Ok(hash) => hash,
@@ -194,13 +198,17 @@ pub(super) async fn confirm_password_reset(
     let token = reader.token.digest(&control.code_key);
     let shown = Shown { email: &reader.email, token: &token };
     let entry = origin.entry((Actor::Nobody, ""), "user.reset_password", "", json!({}));
-    match mail_tokens::reset_password(&control.db, shown, hash.as_str(), &entry).await {
-        Ok(Some(user)) => control.directory.forget_user(user),
-        Ok(None) => return Err(Problem::WrongMailToken),
-        Err(error) => return Err(attempt.unanswered(error.into())),
-    }
+    let keys_revoked =
+        match mail_tokens::reset_password(&control.db, shown, (hash.as_str(), revoke_keys), &entry).await {
+            Ok(Some((user, keys_revoked))) => {
+                control.directory.forget_user(user);
+                keys_revoked
+            }
+            Ok(None) => return Err(Problem::WrongMailToken),
+            Err(error) => return Err(attempt.unanswered(error.into())),
+        };
     attempt.put_back();
-    Ok(Json(Done { message: "Password updated successfully" }))
+    Ok(Json(PasswordChanged::new(keys_revoked)))
 }
 
 // === impl Letters ===
@@ -287,10 +295,17 @@ fn letter(purpose: Purpose, to: String, username: &str, token: &Ticket) -> Lette
             ("Reset your password", "another password was asked for. To choose one", "password-reset/confirm")
         }
     };
+    let more = match purpose {
+        Purpose::VerifyEmail => "",
+        Purpose::ResetPassword => {
+            "With \"revoke_keys\": true every key of the account ends too: choose it where somebody else may have had \
+             the account in hand.\n\n"
+        }
+    };
     let token = token.expose();
     let text = format!(
         "Hello {username},\n\n{wish}, use this token within 30 minutes, once:\n\n    {token}\n\n\
-         It is the \"token\" of POST /api/v1/auth/{path}, together with your \"email\".\n\n\
+         It is the \"token\" of POST /api/v1/auth/{path}, together with your \"email\".\n\n{more}\
          If it was not you who asked, do nothing; your account stays as it is.\n"
     );
     Letter { to, subject, text }
@@ -316,7 +331,7 @@ impl Form for ConfirmEmail {
 }
 
 impl Form for ConfirmReset {
-    type Checked = (Reader, Password);
+    type Checked = (Reader, Password, bool);
 
     fn check(self, _: &Control, found: &mut Violations) -> Option<Self::Checked> {
         let reader = reader(self.email, self.token, found);
@@ -328,7 +343,7 @@ impl Form for ConfirmReset {
             found.refuse("confirm_new_password", "Passwords do not match");
         }
         let password = password.and_then(|text| found.new_password("new_password", text));
-        Some((reader?, password?))
+        Some((reader?, password?, self.revoke_keys.unwrap_or(false)))
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use secrecy::{ExposeSecret, SecretString};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::ToSchema;
 
@@ -48,6 +48,9 @@ pub(super) struct PasswordForm {
     /// Instead of a code of the app.
     #[schema(value_type = Option<words::RecoveryCode>)]
     recovery_code: Option<SecretString>,
+    /// True ends every key of the account too. They end in any case where the account was marked as taken over, or a
+    /// used refresh token of it was shown again.
+    revoke_keys: Option<bool>,
 }
 
 /// The same, held to its rules.
@@ -55,6 +58,17 @@ pub(super) struct PasswordChange {
     current: SecretString,
     new: Password,
     offer: Offer,
+    revoke_keys: bool,
+}
+
+/// The password is another; and how many keys ended with it.
+#[derive(Serialize, ToSchema)]
+#[schema(example = json!({"message": "Password updated successfully", "keys_revoked": 0}))]
+pub(super) struct PasswordChanged {
+    /// For people.
+    message: &'static str,
+    /// Keys that stopped working with it.
+    keys_revoked: u64,
 }
 
 /// Another address, knowing the password.
@@ -93,7 +107,7 @@ pub(super) struct EmailChange {
     tag = "Account",
     request_body = PasswordForm,
     responses(
-        (status = 200, description = "The password is another.", body = Done),
+        (status = 200, description = "The password is another.", body = PasswordChanged),
         refused::WrongPassword, refused::TotpRequired, refused::WrongSecondFactor, refused::NotFound,
         refused::TooManyLogins, refused::Busy,
     ),
@@ -103,13 +117,14 @@ pub(super) async fn change_password(
     session: UserSession,
     origin: Origin,
     Body(change): Body<PasswordForm>,
-) -> Result<Json<Done>, Problem> {
+) -> Result<Json<PasswordChanged>, Problem> {
     let party = Party::from(session.user.clone());
     control.ask_owner(&party, session.since, (change.current, change.offer), &origin).await?;
     let hash = control.passwords.hash(change.new, Urgency::Now).await?;
-    let row = UserChange { password_hash: Some(hash.as_str().to_owned()), ..UserChange::default() };
-    control.change_own(session, row, "user.change_password", &origin).await?;
-    Ok(Json(Done { message: "Password updated successfully" }))
+    let password_hash = Some(hash.as_str().to_owned());
+    let row = UserChange { password_hash, revoke_keys: change.revoke_keys, ..UserChange::default() };
+    let keys_revoked = control.change_own(session, row, "user.change_password", &origin).await?;
+    Ok(Json(PasswordChanged::new(keys_revoked)))
 }
 
 /// Gives the caller another e-mail address.
@@ -178,14 +193,22 @@ impl Control {
         change: UserChange,
         action: &'static str,
         origin: &Origin,
-    ) -> Result<(), Problem> {
+    ) -> Result<u64, Problem> {
         let UserSession { user, id, .. } = session;
         let kept_session = Some(id.to_string());
         let change = UserChange { bump_token_version: true, kept_session, ..change };
         let entry = origin.entry((Actor::User(user.id), &user.username), action, &user.username, json!({}));
-        users::update(&self.db, user.id, &change, origin.at, &entry).await?;
+        let revoked = users::update(&self.db, user.id, &change, origin.at, &entry).await?;
         self.directory.forget_user(user.id);
-        Ok(())
+        Ok(revoked)
+    }
+}
+
+// === impl PasswordChanged ===
+
+impl PasswordChanged {
+    pub(super) fn new(keys_revoked: u64) -> Self {
+        Self { message: "Password updated successfully", keys_revoked }
     }
 }
 
@@ -205,7 +228,8 @@ impl Form for PasswordForm {
         }
         let new = new.and_then(|text| found.new_password("new_password", text));
         let offer = Offer { totp_code: self.totp_code, recovery_code: self.recovery_code };
-        Some(PasswordChange { current: current?, new: new?, offer })
+        let revoke_keys = self.revoke_keys.unwrap_or(false);
+        Some(PasswordChange { current: current?, new: new?, offer, revoke_keys })
     }
 }
 

@@ -51,6 +51,8 @@ pub(super) enum Problem {
     UnknownKey,
     /// The account is switched off.
     AccountDisabled,
+    /// The account is marked as taken over, and its password is still the one from before.
+    TakenOver,
     /// The key may not be used from the client's address.
     AddressNotAllowed,
     /// The plan, the key or the account leaves this out.
@@ -176,6 +178,7 @@ impl Problem {
             Self::WrongSecondFactor => (S::UNAUTHORIZED, "wrong_second_factor"),
             Self::UnknownKey => (S::UNAUTHORIZED, "invalid_api_key"),
             Self::AccountDisabled => (S::FORBIDDEN, "account_disabled"),
+            Self::TakenOver => (S::FORBIDDEN, "account_taken_over"),
             Self::AddressNotAllowed => (S::FORBIDDEN, "ip_not_allowed"),
             Self::NotIncluded("model") => (S::FORBIDDEN, "model_not_found"),
             Self::NotIncluded("r_type") => (S::FORBIDDEN, "r_type_not_allowed"),
@@ -230,6 +233,10 @@ impl Problem {
             Self::WrongSecondFactor => "The code is not correct, or was used before.".into(),
             Self::UnknownKey => "The API key is missing or not valid.".into(),
             Self::AccountDisabled => "This account is disabled.".into(),
+            Self::TakenOver => {
+                "This account is marked as taken over: choose another password by a password reset, or ask an admin for one."
+                    .into()
+            }
             Self::AddressNotAllowed => "Requests from your address are not allowed.".into(),
             Self::NotIncluded(what) => format!("This API key does not include that {what}.").into(),
             Self::DoubtfulRequest(why) => (*why).into(),

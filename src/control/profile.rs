@@ -40,7 +40,7 @@ pub(super) struct Profile {
 /// An account, as the admin sees it.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = AdminProfile, example = json!({
-    "id": "1", "is_active": true, "allowed_ips": [],
+    "id": "1", "is_active": true, "allowed_ips": [], "takeover": null,
     "username": "ann_lee", "name": "Ann Lee", "email": "ann@example.com", "about_me": "", "hobbies": "", "type": "Personal",
     "time_created": "2026-10-01T09:30:00Z", "subscription_plan": "free", "credits": {"main": 5, "reset": 5},
     "limits": {"conversation_limit": 41, "reset": 50}, "access_rtype": ["bpe", "tot"], "level": "basic", "additional_notes": "",
@@ -54,6 +54,10 @@ pub(super) struct AdminProfile {
     is_active: bool,
     /// From where its keys may be used; from everywhere where there are none.
     allowed_ips: Vec<String>,
+    /// `marked` where staff or an admin marked the account as taken over, `refresh_token_reused` where a used refresh
+    /// token was shown again: the next password ends every key. `null` where neither is so.
+    #[schema(required = true)]
+    takeover: Option<String>,
 }
 
 /// Credits of an account.
@@ -115,7 +119,7 @@ impl AdminProfile {
     /// As [`Profile::of`], and what only the admin sees.
     pub(super) fn of(mut user: User, left: i64, reset: i64) -> Self {
         let (id, is_active) = (user.id.to_string(), user.is_active);
-        let allowed_ips = std::mem::take(&mut user.allowed_ips);
-        Self { id, profile: Profile::of(user, left, reset), is_active, allowed_ips }
+        let (allowed_ips, takeover) = (std::mem::take(&mut user.allowed_ips), user.takeover.take());
+        Self { id, profile: Profile::of(user, left, reset), is_active, allowed_ips, takeover }
     }
 }

@@ -95,7 +95,8 @@ matrix! {
     /// Show that one reads an address.
     ConfirmEmail: ANYBODY, saying &["email", "token"];
     /// Choose another password, having read a letter.
-    ConfirmReset: ANYBODY, saying &["email", "token", "new_password", "confirm_new_password"];
+    ConfirmReset: ANYBODY, saying
+        &["email", "token", "new_password", "confirm_new_password", "revoke_keys"];
 
     /// Have one's key checked, at the price of a conversation.
     VerifyKey: &[KeyHolder];
@@ -110,7 +111,7 @@ matrix! {
     DescribeOneself: &[User], saying &["name", "about_me", "hobbies"];
     /// Choose another password, knowing the old one.
     ChangeOwnPassword: &[User], saying
-        &["current_password", "new_password", "confirm_new_password", "totp_code", "recovery_code"];
+        &["current_password", "new_password", "confirm_new_password", "totp_code", "recovery_code", "revoke_keys"];
     /// Be reached at another address, knowing the password.
     ChangeOwnEmail: &[User], saying proof!("new_email");
     /// See one's own key, or end it.
@@ -163,11 +164,12 @@ matrix! {
     /// See what was noted of users.
     ReadNotes: &[Support, Advanced, Auditor, Admin];
     /// Let a user in again, and as far as they should be.
-    HelpUsers: &[Support, Advanced], saying &["email", "password", "limits", "subscription_plan"];
+    HelpUsers: &[Support, Advanced], saying
+        &["email", "password", "limits", "subscription_plan", "revoke_keys", "taken_over"];
     /// Change anything of a user that can be changed.
     ChangeUsers: &[Admin], saying &[
         "name", "email", "password", "about_me", "hobbies", "type", "subscription_plan", "credits", "limits",
-        "access_rtype", "level", "additional_notes", "is_active", "allowed_ips",
+        "access_rtype", "level", "additional_notes", "is_active", "allowed_ips", "revoke_keys", "taken_over",
     ];
     /// Delete a user, who can be restored.
     DeleteUsers: &[Advanced, Admin];

@@ -26,6 +26,7 @@ use crate::credential::ticket::Ticket;
 use crate::credential::token::{Audience, Session};
 use crate::ids::SessionId;
 use crate::store::sessions::{self, NewSession, Owner, Standing};
+use crate::store::takeover::mark::Reason;
 use crate::store::{admins, users};
 
 /// What a user logs in with.
@@ -103,7 +104,7 @@ const MAX_NAME: usize = 254;
     responses(
         (status = 200, description = "A session.", body = LoggedIn),
         refused::WrongCredentials, refused::TotpRequired, refused::WrongSecondFactor,
-        refused::AccountDisabled, refused::EmailNotVerified, refused::TooManyLogins, refused::Busy,
+        refused::AccountDisabled, refused::TakenOver, refused::EmailNotVerified, refused::TooManyLogins, refused::Busy,
     ),
 )]
 pub(super) async fn user_login(
@@ -126,6 +127,9 @@ pub(super) async fn user_login(
         let (old, new) = (user.password_hash.as_str(), hash.as_str());
         let stored = users::update_password_hash(&control.db, user.id, old, new, origin.at).await;
         stored.unwrap_or_else(|error| tracing::warn!(%error, "a password hash was not renewed"));
+    }
+    if user.takeover.as_deref() == Some(Reason::Marked.as_str()) {
+        return Err(Problem::TakenOver);
     }
     let party = Party::from(user);
     control.ask_second_factor(&party, &claim.offer, &origin).await?;

@@ -135,6 +135,15 @@ pub(crate) async fn append(tx: &mut Tx, entry: &Entry) -> Result<(), sqlx::Error
 // === impl Entry ===
 
 impl Entry {
+    /// Adds to the particulars how many keys the change ended, if any.
+    pub(super) fn note_revoked(&mut self, keys: u64) {
+        if keys > 0
+            && let Value::Object(detail) = &mut self.detail
+        {
+            detail.insert("keys_revoked".to_owned(), keys.into());
+        }
+    }
+
     /// The columns of its row.
     fn content(&self) -> Content {
         let (kind, actor_id) = self.actor.columns();

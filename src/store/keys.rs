@@ -189,6 +189,15 @@ pub async fn replace(
     Ok(id)
 }
 
+const REVOKE_ALL: &str =
+    "UPDATE keys SET revoked_at = $2, sealed = '' WHERE user_id = $1 AND revoked_at IS NULL";
+
+/// Revokes every key of the user; how many there were.
+pub(super) async fn revoke_all(tx: &mut Tx, user: UserId, now: Timestamp) -> Result<u64, sqlx::Error> {
+    on!(tx, within conn => sqlx::query(REVOKE_ALL).bind(user).bind(now)
+        .execute(conn).await.map(|done| done.rows_affected()))
+}
+
 /// Changes of one user's keys take turns at the user's row, or two of them would insert.
 async fn lock_user(tx: &mut Tx, user: UserId, now: Timestamp) -> Result<(), sqlx::Error> {
     let locked = on!(tx, within conn => sqlx::query(LOCK_USER).bind(user).bind(now)

@@ -5,6 +5,7 @@
 //! neither: where there is none, nobody's is guessed at.
 
 use super::sessions::{self, Owner};
+use super::takeover::mark;
 use super::{Db, StoreError, Tx, audit, compared};
 use crate::clock::Timestamp;
 use crate::credential::ticket::TicketDigest;
@@ -58,27 +59,33 @@ pub async fn keep(
 const RESET: &str = "UPDATE users SET password_hash = $2, token_version = token_version + 1, updated_at = $3
     WHERE id = $1";
 
-/// Gives the user of this address another password, and ends their sessions, if the token is theirs.
-/// `entry` records it, its actor and target filled in.
+/// Gives the user of this address another password, and ends their sessions, if the token is theirs; every key
+/// ends too where that is wanted, or the account was marked as taken over. `entry` records it, its actor and target
+/// filled in. Answers who it is, and how many keys ended.
 ///
 /// # Errors
 /// [`StoreError`], when the database does not do it; then nothing was changed.
 pub async fn reset_password(
     db: &Db,
     shown: Shown<'_>,
-    password_hash: &str,
+    (password_hash, revoke_keys): (&str, bool),
     entry: &audit::Entry,
-) -> Result<Option<UserId>, StoreError> {
+) -> Result<Option<(UserId, u64)>, StoreError> {
     let mut tx = db.begin().await?;
     let redeemed = redeem(&mut tx, Purpose::ResetPassword, shown, entry.at).await?;
+    let mut done = None;
     if let Some(user) = redeemed {
         on!(&mut tx, within conn => sqlx::query(RESET).bind(user).bind(password_hash).bind(entry.at)
             .execute(conn).await.map(|_| ()))?;
         sessions::delete_all(&mut tx, Owner::user(user), None).await?;
-        record(&mut tx, user, entry).await?;
+        let revoked = mark::settle(&mut tx, user, revoke_keys, entry.at).await?;
+        let mut entry = entry.clone();
+        entry.note_revoked(revoked);
+        record(&mut tx, user, &entry).await?;
+        done = Some((user, revoked));
     }
     tx.commit().await?;
-    Ok(redeemed)
+    Ok(done)
 }
 
 const VERIFY: &str = "INSERT INTO verified_emails (user_id, email_key, verified_at) VALUES ($1, $2, $3)

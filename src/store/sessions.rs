@@ -6,6 +6,7 @@
 
 use std::net::IpAddr;
 
+use super::takeover::mark;
 use super::text::storable;
 use super::{Db, StoreError, Tx, audit};
 use crate::clock::Timestamp;
@@ -162,6 +163,10 @@ pub async fn renew(
         Renewal::Renewed(session)
     } else {
         delete(&mut tx, session.id).await?;
+        if session.owner.audience == Audience::User {
+            let user = UserId(session.owner.subject);
+            mark::set(&mut tx, user, mark::Reason::RefreshTokenReused, entry.at).await?;
+        }
         let target = session.owner.to_string();
         audit::append(&mut tx, &audit::Entry { target, ..entry.clone() }).await?;
         Renewal::Reused(session.owner)

@@ -12,6 +12,8 @@ use super::{Db, Tx, audit};
 use crate::clock::Timestamp;
 use crate::ids::UserId;
 
+pub mod mark;
+
 /// Address and password changed within this time by one person look like a takeover.
 pub const WITHIN: Duration = Duration::from_hours(24);
 
@@ -29,7 +31,8 @@ pub async fn update_by_staff(
 ) -> Result<bool, UpdateAccount> {
     let mut tx = db.begin().await?;
     // The user's row is held from here on, so that of two changes at once the later sees the earlier.
-    users::apply(&mut tx, id, change, entry.at).await?;
+    let revoked = users::apply(&mut tx, id, change, entry.at).await?;
+    entry.note_revoked(revoked);
     let (mut email, mut password) = (change.email.is_some(), change.password_hash.is_some());
     if email != password {
         for earlier in lately(&mut tx, &entry).await? {

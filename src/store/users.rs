@@ -3,6 +3,7 @@
 //! Names and e-mail addresses are kept as given and compared in lower case.
 
 use super::accounts::{InsertAccount, UpdateAccount};
+use super::takeover::mark;
 use super::text::{Json, storable};
 use super::{Db, Page, SlowRead, StoreError, Tx, audit, compared, keys, quota};
 use crate::clock::Timestamp;
@@ -55,6 +56,8 @@ pub struct User {
     pub token_version: i64,
     /// But one of the version before, which its owner kept when they ended the others.
     pub kept_session: Option<String>,
+    /// Why the account is marked as taken over, if it is: see [`mark`].
+    pub takeover: Option<String>,
 }
 
 /// A user about to be inserted: active, without notes, from anywhere, with the plan's daily limit.
@@ -122,6 +125,10 @@ pub struct UserChange {
     pub bump_token_version: bool,
     /// But this one.
     pub kept_session: Option<String>,
+    /// Ends every key of the user.
+    pub revoke_keys: bool,
+    /// Marks the account as taken over, which ends every key, or clears the mark.
+    pub taken_over: Option<bool>,
 }
 
 /// A change of the day's conversations.
@@ -143,7 +150,8 @@ macro_rules! select_user {
         concat!(
             "SELECT id, username, name, email, password_hash, about_me, hobbies, kind, time_created, ",
             "subscription_plan, credits_main, credits_reset, quota_reset, quota_epoch, access_rtype, level, ",
-            "additional_notes, is_active, allowed_ips, token_version, kept_session FROM users ",
+            "additional_notes, is_active, allowed_ips, token_version, kept_session, ",
+            "(SELECT reason FROM takeovers t WHERE t.user_id = users.id) AS takeover FROM users ",
             $rest
         )
     };
@@ -255,7 +263,8 @@ pub async fn are_free(db: &Db, username: &str, email: &str) -> Result<(), Insert
 
 const TOUCH: &str = "UPDATE users SET updated_at = $2 WHERE id = $1";
 
-/// Changes what `change` names and nothing else, and records it, in one transaction.
+/// Changes what `change` names and nothing else, and records it, in one transaction. Answers how many keys that
+/// ended.
 ///
 /// # Errors
 /// [`UpdateAccount`]; then nothing was changed.
@@ -265,21 +274,23 @@ pub async fn update(
     change: &UserChange,
     now: Timestamp,
     entry: &audit::Entry,
-) -> Result<(), UpdateAccount> {
+) -> Result<u64, UpdateAccount> {
     let mut tx = db.begin().await?;
-    apply(&mut tx, id, change, now).await?;
-    audit::append(&mut tx, entry).await?;
+    let revoked = apply(&mut tx, id, change, now).await?;
+    let mut entry = entry.clone();
+    entry.note_revoked(revoked);
+    audit::append(&mut tx, &entry).await?;
     tx.commit().await?;
-    Ok(())
+    Ok(revoked)
 }
 
-/// The change itself, within a transaction that records it.
+/// The change itself, within a transaction that records it. Answers how many keys it ended.
 pub(super) async fn apply(
     tx: &mut Tx,
     id: UserId,
     change: &UserChange,
     now: Timestamp,
-) -> Result<(), UpdateAccount> {
+) -> Result<u64, UpdateAccount> {
     // Changes of one user take turns from here on, so that the day is settled by what it was.
     let found = on!(&mut *tx, within conn => sqlx::query(TOUCH).bind(id).bind(now)
         .execute(conn).await.map(|done| done.rows_affected()))?;
@@ -293,7 +304,21 @@ pub(super) async fn apply(
     if let Some(QuotaChange { day, left: Some(left), .. }) = change.quota {
         quota::begin_epoch(tx, id, day, left).await?;
     }
-    Ok(())
+    Ok(end_keys(tx, id, change, now).await?)
+}
+
+/// What the change says of keys and of a takeover. A password that comes with the mark clears it at once.
+async fn end_keys(tx: &mut Tx, id: UserId, change: &UserChange, now: Timestamp) -> Result<u64, sqlx::Error> {
+    let is_marked = change.taken_over == Some(true);
+    if change.password_hash.is_some() {
+        return mark::settle(tx, id, change.revoke_keys || is_marked, now).await;
+    }
+    match change.taken_over {
+        Some(true) => mark::set(tx, id, mark::Reason::Marked, now).await?,
+        Some(false) => drop(mark::clear(tx, id).await?),
+        None => {}
+    }
+    if is_marked || change.revoke_keys { keys::revoke_all(tx, id, now).await } else { Ok(0) }
 }
 
 const SET: &str = "UPDATE users SET

@@ -29,6 +29,7 @@ mod slow_reads;
 mod staff;
 mod staff_accounts;
 mod surfaces;
+mod takeover;
 mod timing;
 mod totp;
 mod trail;

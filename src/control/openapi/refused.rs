@@ -91,6 +91,8 @@ refusals! {
     met UnknownKey = Problem::UnknownKey;
     /// The account is switched off.
     own AccountDisabled = Problem::AccountDisabled;
+    /// The account is marked as taken over: choose another password first.
+    own TakenOver = Problem::TakenOver;
     /// The address asks from where it may not, or cannot be known behind its proxy.
     met AddressNotAllowed = Problem::AddressNotAllowed;
     /// The plan, the key or the account leaves this out.

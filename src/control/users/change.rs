@@ -55,6 +55,11 @@ pub(in crate::control) struct AccountForm {
     /// From where its keys may be used; from everywhere where there are none.
     #[schema(value_type = Option<Vec<words::Network>>, max_items = 100)]
     allowed_ips: Option<Vec<String>>,
+    /// True ends every key of the account.
+    revoke_keys: Option<bool>,
+    /// True marks the account as taken over: its sessions and keys end, and nobody logs in until the password is
+    /// another. False clears the mark.
+    taken_over: Option<bool>,
 }
 
 /// What staff may change of an account.
@@ -71,6 +76,11 @@ pub(in crate::control) struct HelpForm {
     limits: Option<Object<LimitsForm>>,
     #[schema(value_type = Option<words::PlanName>)]
     subscription_plan: Option<String>,
+    /// True ends every key of the account.
+    revoke_keys: Option<bool>,
+    /// True marks the account as taken over: its sessions and keys end, and nobody logs in until the password is
+    /// another. False clears the mark.
+    taken_over: Option<bool>,
 }
 
 /// Credits of an account.
@@ -127,6 +137,7 @@ impl Form for AccountForm {
         let row = UserChange {
             name: found.filled("name", self.name),
             bump_token_version: self.is_active == Some(false)
+                || self.taken_over == Some(true)
                 || email.is_some()
                 || password.is_some()
                 || self.level.is_some(),
@@ -142,6 +153,8 @@ impl Form for AccountForm {
             additional_notes: found.text("additional_notes", self.additional_notes),
             is_active: self.is_active,
             allowed_ips: networks("allowed_ips", self.allowed_ips, found),
+            revoke_keys: self.revoke_keys.unwrap_or(false),
+            taken_over: self.taken_over,
             ..UserChange::default()
         };
         Some(AccountChange { row, limits, password })
@@ -157,7 +170,9 @@ impl Form for HelpForm {
         let email = found.email("email", self.email);
         let password = self.password.and_then(|text| found.new_password("password", text));
         let row = UserChange {
-            bump_token_version: email.is_some() || password.is_some(),
+            bump_token_version: email.is_some() || password.is_some() || self.taken_over == Some(true),
+            revoke_keys: self.revoke_keys.unwrap_or(false),
+            taken_over: self.taken_over,
             email,
             subscription_plan: plan("subscription_plan", self.subscription_plan, control, found),
             ..UserChange::default()
@@ -260,6 +275,8 @@ impl AccountChange {
             ("additional_notes", row.additional_notes.is_some()),
             ("is_active", row.is_active.is_some()),
             ("allowed_ips", row.allowed_ips.is_some()),
+            ("revoke_keys", row.revoke_keys),
+            ("taken_over", row.taken_over.is_some()),
         ];
         named.into_iter().filter(|(_, changed)| *changed).map(|(name, _)| name).collect()
     }

@@ -60,7 +60,8 @@ async fn a_forgotten_password_is_replaced_and_every_session_ends() {
     assert!(letter.text.contains("Hello ann,"), "{}", letter.text);
 
     let done = reset(&world, &ann.email, &letter.token(), "another-word-9").await;
-    assert_eq!((done.status, done.json()), (200, json!({"message": "Password updated successfully"})));
+    let told = json!({"message": "Password updated successfully", "keys_revoked": 0});
+    assert_eq!((done.status, done.json()), (200, told));
     assert_eq!(log_in(&world, &ann.email, PASSWORD).await.status, 401);
     assert_eq!(log_in(&world, &ann.email, "another-word-9").await.status, 200);
     assert_eq!(world.get("/api/v1/auth/profile").bearer(&ann.jwt).send().await.status, 401);
