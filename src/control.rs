@@ -34,6 +34,7 @@ mod audit;
 mod authz;
 mod backoff;
 mod body;
+mod by_mail;
 mod caller;
 mod deleted;
 mod docs;
@@ -169,6 +170,8 @@ pub struct Control {
 pub struct Settings {
     /// Whether anybody may register.
     pub allow_registration: bool,
+    /// Whether accounts open, and addresses change, only by a letter.
+    pub registration_by_mail: bool,
     /// How long a login can be renewed.
     pub refresh_token_ttl: Duration,
     /// Which roles must have a second factor.

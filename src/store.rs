@@ -64,6 +64,7 @@ mod open;
 mod postgres;
 pub mod presence;
 pub mod quota;
+pub mod registrations;
 pub mod runs;
 pub mod second_factors;
 pub mod secrets;

@@ -27,3 +27,15 @@ CREATE TABLE registrations (
 );
 
 CREATE INDEX registrations_by_end ON registrations (expires_at);
+
+-- Changes of a user's e-mail address that wait for the letter to the new one to be confirmed.
+CREATE TABLE email_changes (
+    user_id    BIGINT NOT NULL PRIMARY KEY,
+    email      TEXT   NOT NULL,
+    email_key  TEXT   NOT NULL,
+    digest     BYTEA  NOT NULL,
+    expires_at BIGINT NOT NULL,
+    guesses    BIGINT NOT NULL
+);
+
+CREATE INDEX email_changes_by_email ON email_changes (email_key);

@@ -120,10 +120,8 @@ impl Starting {
 
     pub(super) async fn answer<B>(&self, request: &Request<B>) -> Response<Body> {
         let id = request.headers().get("x-request-id").and_then(|id| id.to_str().ok());
-        let id = id
-            .and_then(RequestId::parse)
-            .map(RequestId::chosen_by_client)
-            .unwrap_or_else(RequestId::generate);
+        let id = id.and_then(RequestId::parse);
+        let id = id.map_or_else(RequestId::generate, RequestId::chosen_by_client);
         let shown = self.metrics.as_deref().filter(|_| request.uri().path() == "/metrics");
         control::starting(request, &id, (&self.readiness, shown), self.clock.now()).await
     }

@@ -175,6 +175,7 @@ impl Services {
             authz: config.authz.clone(),
             settings: control::Settings {
                 allow_registration: security.allow_registration,
+                registration_by_mail: security.registration_by_mail,
                 refresh_token_ttl: security.refresh_token_ttl,
                 require_totp: security.require_totp,
                 require_verified_email: security.require_verified_email,

@@ -68,6 +68,10 @@ pub(super) fn sessions(tree: &Tree<'_>, security: &SecurityDraft, mail: &Mail) {
         let message = "would lock everybody out, since no mail is sent: set mail.host too";
         tree.mistake("security.require_verified_email", message);
     }
+    if security.registration_by_mail && matches!(mail.delivery, Delivery::Off) {
+        let message = "opens no account, since no mail is sent: set mail.host too";
+        tree.mistake("security.registration_by_mail", message);
+    }
 }
 
 /// Who may use keys at all.

@@ -206,6 +206,7 @@ mod tests {
         ("[security]\nrequire_verified_email = true", "security.require_verified_email"),
         ("[security]\nrefresh_token_ttl = \"10m\"", "security.refresh_token_ttl"),
         ("[mail]\ntransport = \"smtp\"", "mail.host"),
+        ("[security]\nregistration_by_mail = true", "security.registration_by_mail"),
         ("[mail]\nhost = \"smtp.example.org\"\nfrom = \"nobody\"", "mail.from"),
         ("[mail]\nhost = \"h\"\nfrom = \"a@b.c\"\nusername = \"u\"", "mail.password"),
         ("[mail]\nhost = \"h\"\nfrom = \"a@b.c\"\npassword = \"p\"", "mail.username"),

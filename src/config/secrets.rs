@@ -33,6 +33,9 @@ pub struct Security {
     pub bcrypt_rounds: u32,
     /// Whether `POST /api/v1/auth/register` is open.
     pub allow_registration: bool,
+    /// Whether an account opens only once a letter to its address is confirmed, so that registration does not tell
+    /// whose address is known.
+    pub registration_by_mail: bool,
     /// Whether keys without a checksum (the seed's) are still accepted; `None` where that depends on whether the
     /// database holds any.
     pub accept_v1_keys: Option<bool>,
@@ -151,6 +154,7 @@ pub(super) fn resolve(
         refresh_token_ttl: draft.refresh_token_ttl,
         bcrypt_rounds: draft.bcrypt_rounds,
         allow_registration: draft.allow_registration,
+        registration_by_mail: draft.registration_by_mail,
         accept_v1_keys: draft.accept_v1_keys,
         require_totp: draft.require_totp,
         require_verified_email: draft.require_verified_email,

@@ -97,7 +97,7 @@ pub(super) struct Reader {
 /// Letters that may be in the making at a time.
 const PLACES: usize = 64;
 /// How long a token is good.
-const GOOD_FOR: Duration = Duration::from_mins(30);
+pub(super) const GOOD_FOR: Duration = Duration::from_mins(30);
 const ASKED: Done = Done { message: "If the address belongs to an account, a letter is on its way" };
 
 /// Asks for a letter that verifies an address.
@@ -144,7 +144,8 @@ pub(super) async fn request_password_reset(
 
 /// Verifies an address with the token of a letter.
 ///
-/// A token is good once, for thirty minutes.
+/// A token is good once, for thirty minutes. Where registration is by mail this opens the account, and makes another
+/// address of an account hold, which ends its sessions.
 #[utoipa::path(
     post,
     path = "/api/v1/auth/verify-email/confirm",
@@ -152,7 +153,7 @@ pub(super) async fn request_password_reset(
     request_body = ConfirmEmail,
     responses(
         (status = 200, description = "The address is verified.", body = Done),
-        refused::WrongMailToken, refused::TooManyLogins,
+        refused::WrongMailToken, refused::Taken, refused::NotFound, refused::TooManyLogins,
     ),
 )]
 pub(super) async fn confirm_email_verification(
@@ -166,7 +167,11 @@ pub(super) async fn confirm_email_verification(
     let entry = origin.entry((Actor::Nobody, ""), "user.verify_email", "", json!({}));
     match mail_tokens::verify_email(&control.db, shown, &entry).await {
         Ok(Some(_)) => attempt.put_back(),
-        Ok(None) => return Err(Problem::WrongMailToken),
+        Ok(None) => match control.confirm_pending(shown, &origin).await {
+            Ok(true) => attempt.put_back(),
+            Ok(false) => return Err(Problem::WrongMailToken),
+            Err(problem) => return Err(attempt.unanswered(problem)),
+        },
         Err(error) => return Err(attempt.unanswered(error.into())),
     }
     Ok(Json(Done { message: "E-mail address verified successfully" }))
@@ -219,6 +224,31 @@ impl Letters {
     pub fn new(mailer: Mailer, background: Background) -> Self {
         Self { mailer, background, places: Arc::new(Semaphore::new(PLACES)) }
     }
+
+    /// Does `work`, which writes a letter, behind the answer.
+    pub(super) fn behind(
+        &self,
+        purpose: &'static str,
+        work: impl Future<Output = anyhow::Result<()>> + Send + 'static,
+    ) -> Result<(), Problem> {
+        if !self.mailer.is_on() {
+            return Err(Problem::MailOff);
+        }
+        let place = Arc::clone(&self.places).try_acquire_owned();
+        let place = place.map_err(|_| Problem::Busy("too many letters are being written"))?;
+        self.background.spawn(async move {
+            if let Err(error) = work.await {
+                tracing::error!(%error, purpose, "a letter was not written");
+            }
+            drop(place);
+        });
+        Ok(())
+    }
+
+    /// Hands a letter over to be sent.
+    pub(super) fn send(&self, letter: Letter) -> anyhow::Result<()> {
+        Ok(self.mailer.send(letter)?)
+    }
 }
 
 // === impl Control ===
@@ -227,19 +257,8 @@ impl Control {
     /// Has a token sent to this address, if it is an active account's. Returns at once and says
     /// nothing of whether it is.
     pub(super) fn send_token(self: &Arc<Self>, purpose: Purpose, email: String) -> Result<(), Problem> {
-        if !self.letters.mailer.is_on() {
-            return Err(Problem::MailOff);
-        }
-        let place = Arc::clone(&self.letters.places).try_acquire_owned();
-        let place = place.map_err(|_| Problem::Busy("too many letters are being written"))?;
         let control = Arc::clone(self);
-        self.letters.background.spawn(async move {
-            if let Err(error) = control.write_letter(purpose, &email).await {
-                tracing::error!(%error, purpose = purpose.as_str(), "a letter was not written");
-            }
-            drop(place);
-        });
-        Ok(())
+        self.letters.behind(purpose.as_str(), async move { control.write_letter(purpose, &email).await })
     }
 
     async fn ask_for_letter(

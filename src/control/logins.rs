@@ -22,13 +22,13 @@ use crate::store::sessions;
 /// Makes the handlers of one kind of account: list sessions, end one, end all, list second factors.
 macro_rules! logins {
     (
-        $whose:literal, $tag:literal, $found:ident;
-        $list:ident $list_path:literal;
-        $end:ident $end_path:literal;
-        $end_all:ident;
-        $factors:ident $factors_path:literal;
+        $tag:literal, $found:ident;
+        $list_doc:literal $list:ident $list_path:literal;
+        $end_doc:literal $end:ident $end_path:literal;
+        $end_all_doc:literal $end_all:ident;
+        $factors_doc:literal $factors:ident $factors_path:literal;
     ) => {
-        #[doc = concat!("Lists the sessions of ", $whose, ".")]
+        #[doc = $list_doc]
         ///
         /// Where each began, when it was last used, and from where; the newest first.
         #[utoipa::path(
@@ -50,7 +50,7 @@ macro_rules! logins {
             Ok(Json(control.sessions_of(&party, None).await?))
         }
 
-        #[doc = concat!("Ends a session of ", $whose, ".")]
+        #[doc = $end_doc]
         ///
         /// Its access and refresh tokens stop working at once.
         #[utoipa::path(
@@ -73,7 +73,7 @@ macro_rules! logins {
             control.end_session(&party, &id, (Actor::Admin(admin.id), &admin.username), &origin).await
         }
 
-        #[doc = concat!("Ends every session of ", $whose, ".")]
+        #[doc = $end_all_doc]
         ///
         /// Keys go on.
         #[utoipa::path(
@@ -93,7 +93,7 @@ macro_rules! logins {
             control.end_sessions_of(&admin, &party, &origin).await
         }
 
-        #[doc = concat!("Lists the second factors of ", $whose, ".")]
+        #[doc = $factors_doc]
         ///
         /// One at most, begun or asked for; `reset-totp` ends it.
         #[utoipa::path(
@@ -115,27 +115,27 @@ macro_rules! logins {
 }
 
 logins! {
-    "a user", "Admin: users", user_named;
-    list_user_sessions "/api/v1/admin/users/{username}/sessions";
-    end_session_of_user "/api/v1/admin/users/{username}/sessions/{id}";
-    end_sessions_of_user;
-    list_user_second_factors "/api/v1/admin/users/{username}/second-factors";
+    "Admin: users", user_named;
+    "Lists the sessions of a user." list_user_sessions "/api/v1/admin/users/{username}/sessions";
+    "Ends a session of a user." end_session_of_user "/api/v1/admin/users/{username}/sessions/{id}";
+    "Ends every session of a user." end_sessions_of_user;
+    "Lists the second factors of a user." list_user_second_factors "/api/v1/admin/users/{username}/second-factors";
 }
 
 logins! {
-    "a member of staff", "Admin: staff", staff_named;
-    list_staff_sessions "/api/v1/admin/staff/{username}/sessions";
-    end_session_of_staff "/api/v1/admin/staff/{username}/sessions/{id}";
-    end_sessions_of_staff;
-    list_staff_second_factors "/api/v1/admin/staff/{username}/second-factors";
+    "Admin: staff", staff_named;
+    "Lists the sessions of a member of staff." list_staff_sessions "/api/v1/admin/staff/{username}/sessions";
+    "Ends a session of a member of staff." end_session_of_staff "/api/v1/admin/staff/{username}/sessions/{id}";
+    "Ends every session of a member of staff." end_sessions_of_staff;
+    "Lists the second factors of a member of staff." list_staff_second_factors "/api/v1/admin/staff/{username}/second-factors";
 }
 
 logins! {
-    "an admin", "Admin: admins", admin_named;
-    list_admin_sessions "/api/v1/admin/admins/{username}/sessions";
-    end_session_of_admin "/api/v1/admin/admins/{username}/sessions/{id}";
-    end_sessions_of_admin;
-    list_admin_second_factors "/api/v1/admin/admins/{username}/second-factors";
+    "Admin: admins", admin_named;
+    "Lists the sessions of an admin." list_admin_sessions "/api/v1/admin/admins/{username}/sessions";
+    "Ends a session of an admin." end_session_of_admin "/api/v1/admin/admins/{username}/sessions/{id}";
+    "Ends every session of an admin." end_sessions_of_admin;
+    "Lists the second factors of an admin." list_admin_second_factors "/api/v1/admin/admins/{username}/second-factors";
 }
 
 // === impl Control ===

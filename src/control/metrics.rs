@@ -118,6 +118,9 @@ mod tests {
     use super::{MetricsAccess, address, permits, shows_token};
     use crate::listen::{ClientIp, FromTrustedProxy};
 
+    /// The address a request was resolved to, whether by a trusted proxy, its headers, and whether it is answered.
+    type Case<'c> = (&'c str, bool, &'c [(&'c str, &'c str)], bool);
+
     fn access() -> MetricsAccess {
         MetricsAccess {
             allowed_ips: vec!["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()],
@@ -142,7 +145,7 @@ mod tests {
     #[test]
     fn this_machine_listed_networks_and_the_token_are_answered_and_nobody_else() {
         let xff = ("x-forwarded-for", "10.1.1.1");
-        let cases: &[(&str, bool, &[(&str, &str)], bool)] = &[
+        let cases: &[Case] = &[
             ("127.0.0.1", false, &[], true),
             ("127.0.0.9", false, &[], true),
             ("::1", false, &[], true),

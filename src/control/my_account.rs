@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
+use http::StatusCode;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -130,7 +131,8 @@ pub(super) async fn change_password(
 /// Gives the caller another e-mail address.
 ///
 /// Asks for the password, and for a code where there is a second factor and the login is older than five
-/// minutes. Ends every other session.
+/// minutes. Ends every other session. Where registration is by mail, the address holds once a letter to it is
+/// confirmed, and the answer is the same whether or not the address is known.
 #[utoipa::path(
     put,
     path = "/api/v1/auth/email",
@@ -138,7 +140,8 @@ pub(super) async fn change_password(
     request_body = EmailForm,
     responses(
         (status = 200, description = "The address is another.", body = Done),
-        refused::WrongPassword, refused::TotpRequired, refused::WrongSecondFactor, refused::NotFound,
+        (status = 202, description = "Taken; it holds once a letter is confirmed, if registration is by mail.", body = Done),
+        refused::WrongPassword, refused::MailOff, refused::TotpRequired, refused::WrongSecondFactor, refused::NotFound,
         refused::Taken, refused::TooManyLogins, refused::Busy,
     ),
 )]
@@ -147,12 +150,16 @@ pub(super) async fn change_email(
     session: UserSession,
     origin: Origin,
     Body(change): Body<EmailForm>,
-) -> Result<Json<Done>, Problem> {
+) -> Result<(StatusCode, Json<Done>), Problem> {
     let party = Party::from(session.user.clone());
     control.ask_owner(&party, session.since, (change.password, change.offer), &origin).await?;
+    if control.settings.registration_by_mail {
+        let user = (session.user.id, session.user.username);
+        return control.change_email_by_mail(user, change.email, &origin).await;
+    }
     let row = UserChange { email: Some(change.email), ..UserChange::default() };
     control.change_own(session, row, "user.change_email", &origin).await?;
-    Ok(Json(Done { message: "Email updated successfully" }))
+    Ok((StatusCode::OK, Json(Done { message: "Email updated successfully" })))
 }
 
 /// Deletes the account of the caller.

@@ -125,6 +125,17 @@ pub(super) enum Problem {
 /// Which rule refused: a code, the same on the data plane.
 pub(super) const DENIED_BY: HeaderName = HeaderName::from_static("x-tollgate-denied-by");
 
+const METRICS_NOT_ALLOWED: &str =
+    "Metrics are shown to this machine, to metrics.allowed_ips, and with metrics.token as a bearer token.";
+const TAKEN_OVER: &str = "This account is marked as taken over: choose another password by a password reset, or ask an admin for one.";
+const SLOW_READS_BUSY: &str =
+    "Too many lists, statistics or verifications are being read now. Try again shortly.";
+
+fn not_ready(reasons: &[Reason]) -> String {
+    let why: Vec<_> = reasons.iter().map(|reason| reason.sentence()).collect();
+    format!("This instance takes no requests now: {}.", why.join("; "))
+}
+
 fn login_too_old(within: Duration) -> String {
     let minutes = within.as_secs() / 60;
     format!(
@@ -233,10 +244,7 @@ impl Problem {
             Self::WrongSecondFactor => "The code is not correct, or was used before.".into(),
             Self::UnknownKey => "The API key is missing or not valid.".into(),
             Self::AccountDisabled => "This account is disabled.".into(),
-            Self::TakenOver => {
-                "This account is marked as taken over: choose another password by a password reset, or ask an admin for one."
-                    .into()
-            }
+            Self::TakenOver => TAKEN_OVER.into(),
             Self::AddressNotAllowed => "Requests from your address are not allowed.".into(),
             Self::NotIncluded(what) => format!("This API key does not include that {what}.").into(),
             Self::DoubtfulRequest(why) => (*why).into(),
@@ -248,10 +256,7 @@ impl Problem {
             Self::TotpEnabled => "A second factor is enabled already.".into(),
             Self::TotpNotEnrolled => "Enrol a second factor first.".into(),
             Self::RegistrationClosed => "Registration is closed on this gateway.".into(),
-            Self::MetricsNotAllowed => {
-                "Metrics are shown to this machine, to metrics.allowed_ips, and with metrics.token as a bearer token."
-                    .into()
-            }
+            Self::MetricsNotAllowed => METRICS_NOT_ALLOWED.into(),
             Self::LoginTooOld { within } => login_too_old(*within).into(),
             Self::PasswordRequired { second_factor, within } => {
                 password_required(*second_factor, *within).into()
@@ -276,13 +281,8 @@ impl Problem {
                     .into()
             }
             Self::Busy(_) | Self::LogFull => "The gateway is busy. Try again shortly.".into(),
-            Self::SlowReadsBusy(_) => {
-                "Too many lists, statistics or verifications are being read now. Try again shortly.".into()
-            }
-            Self::NotReady(reasons) => {
-                let why: Vec<_> = reasons.iter().map(|reason| reason.sentence()).collect();
-                format!("This instance takes no requests now: {}.", why.join("; ")).into()
-            }
+            Self::SlowReadsBusy(_) => SLOW_READS_BUSY.into(),
+            Self::NotReady(reasons) => not_ready(reasons).into(),
             Self::Unavailable(_) => "The gateway cannot answer now. Try again shortly.".into(),
             Self::Internal(_) => "The gateway made a mistake and has noted it.".into(),
         }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{FromRequestParts, State};
+use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::request::Parts;
 use secrecy::{ExposeSecret, SecretString};
@@ -15,6 +16,7 @@ use super::Control;
 use super::backoff::Guarded;
 use super::caller::Origin;
 use super::forms::{Body, Form};
+use super::me::Done;
 use super::openapi::{refused, words};
 use super::passwords::Urgency;
 use super::problem::Problem;
@@ -58,13 +60,13 @@ pub(super) struct Registration {
 
 /// The same, held to its rules.
 pub(super) struct Registrant {
-    username: String,
-    name: String,
-    email: String,
-    password: Password,
-    about_me: String,
-    hobbies: String,
-    kind: String,
+    pub(super) username: String,
+    pub(super) name: String,
+    pub(super) email: String,
+    pub(super) password: Password,
+    pub(super) about_me: String,
+    pub(super) hobbies: String,
+    pub(super) kind: String,
 }
 
 /// The account that was opened. The number is a string for older clients.
@@ -96,7 +98,8 @@ const ACCESS_RTYPE: [&str; 2] = ["bpe", "tot"];
 /// Opens an account.
 ///
 /// It begins on the plan `free` with a default key, which `GET /api/v1/auth/api-key` shows after a
-/// login. Where verified addresses are wanted, a letter is on its way.
+/// login. Where verified addresses are wanted, a letter is on its way. Where registration is by mail, the account
+/// opens once the letter is confirmed, and the answer is the same whether or not the address is known.
 #[utoipa::path(
     post,
     path = "/api/v1/auth/register",
@@ -104,7 +107,8 @@ const ACCESS_RTYPE: [&str; 2] = ["bpe", "tot"];
     request_body = Registration,
     responses(
         (status = 201, description = "The account is open.", body = Registered),
-        refused::RegistrationClosed, refused::Taken, refused::Busy,
+        (status = 202, description = "Taken; a letter is on its way, if registration is by mail.", body = Done),
+        refused::RegistrationClosed, refused::Taken, refused::MailOff, refused::TooManyLogins, refused::Busy,
     ),
 )]
 pub(super) async fn register(
@@ -112,7 +116,10 @@ pub(super) async fn register(
     origin: Origin,
     RegistrationOpen: RegistrationOpen,
     Body(registrant): Body<Registration>,
-) -> Result<(StatusCode, Json<Registered>), Problem> {
+) -> Result<Response, Problem> {
+    if control.settings.registration_by_mail {
+        return Ok(control.register_by_mail(registrant, &origin).await?.into_response());
+    }
     users::are_free(&control.db, &registrant.username, &registrant.email).await?;
     let place = control.backoff.admit(Guarded::Registration, "", origin.ip, &control.clock).await?;
     let hash = control.passwords.hash(registrant.password, Urgency::Later).await;
@@ -135,7 +142,7 @@ pub(super) async fn register(
     let username = user.username;
     let registered =
         Registered { message: "User registered successfully", user_id: id.to_string(), username };
-    Ok((StatusCode::CREATED, Json(registered)))
+    Ok((StatusCode::CREATED, Json(registered)).into_response())
 }
 
 /// An account as it begins, whoever opens it.

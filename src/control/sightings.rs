@@ -8,7 +8,7 @@ use tokio::sync::Semaphore;
 use crate::background::Background;
 use crate::clock::Timestamp;
 use crate::store::Db;
-use crate::store::sessions::{self, Standing, seen};
+use crate::store::sessions::{Standing, seen};
 
 /// Writes down when sessions are used. What does not fit the places is left to the session's next call.
 pub struct Sightings {
@@ -38,7 +38,7 @@ impl Sightings {
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else { return };
         let (db, id) = (self.db.clone(), session.id);
         drop(self.background.spawn(async move {
-            if let Err(error) = sessions::seen::touch(&db, id, ip, now).await {
+            if let Err(error) = seen::touch(&db, id, ip, now).await {
                 tracing::debug!(%error, "failed to note the use of a session");
             }
             drop(place);

@@ -71,7 +71,7 @@ pub enum RestoreUser {
 
 /// The tables that hold something of a user besides the user, in the order they are emptied. A test
 /// finds the ones that are missing.
-pub(super) const BELONGINGS: [&str; 9] = [
+pub(super) const BELONGINGS: [&str; 10] = [
     "DELETE FROM leases WHERE user_id = $1",
     "DELETE FROM quota WHERE user_id = $1",
     "DELETE FROM keys WHERE user_id = $1",
@@ -81,6 +81,7 @@ pub(super) const BELONGINGS: [&str; 9] = [
     "DELETE FROM mail_tokens WHERE user_id = $1",
     "DELETE FROM verified_emails WHERE user_id = $1",
     "DELETE FROM takeovers WHERE user_id = $1",
+    "DELETE FROM email_changes WHERE user_id = $1",
 ];
 
 /// Everything of a profile that is kept, in `users` and in `deleted_users`.

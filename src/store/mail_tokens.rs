@@ -31,7 +31,7 @@ pub struct Shown<'a> {
 
 /// Guesses at one token. It has 116 bits, so this many find nothing; fewer would let a stranger use up the
 /// token of another.
-const GUESSES: i64 = 1000;
+pub(super) const GUESSES: i64 = 1000;
 
 const KEEP: &str = "INSERT INTO mail_tokens (user_id, purpose, digest, email_key, expires_at, guesses)
     VALUES ($1, $2, $3, $4, $5, 0)
@@ -104,13 +104,22 @@ pub async fn verify_email(
     let mut tx = db.begin().await?;
     let redeemed = redeem(&mut tx, Purpose::VerifyEmail, shown, entry.at).await?;
     if let Some(user) = redeemed {
-        let key = compared(shown.email);
-        on!(&mut tx, within conn => sqlx::query(VERIFY).bind(user).bind(key).bind(entry.at)
-            .execute(conn).await.map(|_| ()))?;
+        verify_within(&mut tx, user, shown.email, entry.at).await?;
         record(&mut tx, user, entry).await?;
     }
     tx.commit().await?;
     Ok(redeemed)
+}
+
+/// From now on the address is known to be its user's.
+pub(super) async fn verify_within(
+    tx: &mut Tx,
+    user: UserId,
+    email: &str,
+    now: Timestamp,
+) -> Result<(), sqlx::Error> {
+    on!(tx, within conn => sqlx::query(VERIFY).bind(user).bind(compared(email)).bind(now)
+        .execute(conn).await.map(|_| ()))
 }
 
 const IS_VERIFIED: &str = "SELECT COUNT(*) FROM users u JOIN verified_emails v
@@ -150,7 +159,7 @@ async fn redeem(
 
 const NAME: &str = "SELECT username FROM users WHERE id = $1";
 
-async fn record(tx: &mut Tx, user: UserId, entry: &audit::Entry) -> Result<(), sqlx::Error> {
+pub(super) async fn record(tx: &mut Tx, user: UserId, entry: &audit::Entry) -> Result<(), sqlx::Error> {
     let name: String =
         on!(&mut *tx, within conn => sqlx::query_scalar(NAME).bind(user).fetch_one(conn).await)?;
     let actor = audit::Actor::User(user);

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use super::takeover::mark;
 use super::text::storable;
-use super::{Db, StoreError, Tx, audit};
+use super::{Db, StoreError, Tx, audit, registrations};
 use crate::clock::Timestamp;
 use crate::credential::ticket::TicketDigest;
 use crate::credential::token::Audience;
@@ -256,6 +256,7 @@ pub async fn sweep(db: &Db, now: Timestamp) -> Result<u64, StoreError> {
         gone += on!(db, write pool => sqlx::query(table).bind(now)
             .execute(pool).await.map(|done| done.rows_affected()))?;
     }
+    gone += registrations::sweep(db, now).await?;
     Ok(gone)
 }
 

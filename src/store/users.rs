@@ -220,7 +220,20 @@ pub async fn insert(
     entry: &audit::Entry,
 ) -> Result<UserId, InsertAccount> {
     let mut tx = db.begin().await?;
-    let id = on!(&mut tx, within conn => sqlx::query_scalar(INSERT)
+    let id = insert_within(&mut tx, new, key, now).await?;
+    audit::append(&mut tx, entry).await?;
+    tx.commit().await?;
+    Ok(id)
+}
+
+/// [`insert`] within a transaction that records it.
+pub(super) async fn insert_within(
+    tx: &mut Tx,
+    new: &NewUser,
+    key: &keys::NewKey,
+    now: Timestamp,
+) -> Result<UserId, sqlx::Error> {
+    let id = on!(&mut *tx, within conn => sqlx::query_scalar(INSERT)
         .bind(storable(&new.username))
         .bind(compared(&new.username))
         .bind(storable(&new.name))
@@ -238,9 +251,7 @@ pub async fn insert(
         .bind(true)
         .fetch_one(conn)
         .await)?;
-    keys::insert(&mut tx, id, key, now).await?;
-    audit::append(&mut tx, entry).await?;
-    tx.commit().await?;
+    keys::insert(tx, id, key, now).await?;
     Ok(id)
 }
 
@@ -304,21 +315,7 @@ pub(super) async fn apply(
     if let Some(QuotaChange { day, left: Some(left), .. }) = change.quota {
         quota::begin_epoch(tx, id, day, left).await?;
     }
-    Ok(end_keys(tx, id, change, now).await?)
-}
-
-/// What the change says of keys and of a takeover. A password that comes with the mark clears it at once.
-async fn end_keys(tx: &mut Tx, id: UserId, change: &UserChange, now: Timestamp) -> Result<u64, sqlx::Error> {
-    let is_marked = change.taken_over == Some(true);
-    if change.password_hash.is_some() {
-        return mark::settle(tx, id, change.revoke_keys || is_marked, now).await;
-    }
-    match change.taken_over {
-        Some(true) => mark::set(tx, id, mark::Reason::Marked, now).await?,
-        Some(false) => drop(mark::clear(tx, id).await?),
-        None => {}
-    }
-    if is_marked || change.revoke_keys { keys::revoke_all(tx, id, now).await } else { Ok(0) }
+    Ok(mark::apply(tx, id, change, now).await?)
 }
 
 const SET: &str = "UPDATE users SET

@@ -3,6 +3,7 @@
 mod admin_users;
 mod admins;
 mod authz;
+mod by_mail;
 mod deletion;
 mod docs;
 mod envelope;

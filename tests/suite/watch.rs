@@ -54,6 +54,7 @@ const LOOKS: [Look; 5] = [
             "users.password_hash",
             "staff.password_hash",
             "admins.password_hash",
+            "registrations.password_hash",
             // Of what is derived from a secret, never of a password.
             "secret_fingerprints.fingerprint",
         ],

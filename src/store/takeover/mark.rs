@@ -5,6 +5,7 @@
 
 use crate::clock::Timestamp;
 use crate::ids::UserId;
+use crate::store::users::UserChange;
 use crate::store::{Tx, keys};
 
 /// Why an account is marked.
@@ -50,6 +51,25 @@ pub(in crate::store) async fn settle(
 ) -> Result<u64, sqlx::Error> {
     let was_marked = clear(tx, user).await?;
     if wanted || was_marked { keys::revoke_all(tx, user, now).await } else { Ok(0) }
+}
+
+/// Does what a change says of keys and of the mark, and answers how many keys ended. A password that comes with the mark clears it at once.
+pub(in crate::store) async fn apply(
+    tx: &mut Tx,
+    id: UserId,
+    change: &UserChange,
+    now: Timestamp,
+) -> Result<u64, sqlx::Error> {
+    let is_marked = change.taken_over == Some(true);
+    if change.password_hash.is_some() {
+        return settle(tx, id, change.revoke_keys || is_marked, now).await;
+    }
+    match change.taken_over {
+        Some(true) => set(tx, id, Reason::Marked, now).await?,
+        Some(false) => drop(clear(tx, id).await?),
+        None => {}
+    }
+    if is_marked || change.revoke_keys { keys::revoke_all(tx, id, now).await } else { Ok(0) }
 }
 
 // === impl Reason ===

@@ -94,6 +94,8 @@ async fn an_update_changes_what_is_given_and_nothing_else() {
         password_hash: Some("other".into()),
         bump_token_version: true,
         kept_session: Some("a-session".into()),
+        revoke_keys: true,
+        taken_over: Some(false),
     };
     users::update(&world.db, id, &all, NOW, &entry("x")).await.unwrap();
     let expected = users::User {
@@ -118,6 +120,7 @@ async fn an_update_changes_what_is_given_and_nothing_else() {
         allowed_ips: vec!["10.0.0.0/8".into()],
         token_version: 1,
         kept_session: Some("a-session".into()),
+        takeover: None,
     };
     assert!(users::by_email(&world.db, "new@example.com").await.unwrap() == Some(expected));
     assert!(users::by_email(&world.db, "ada@example.com").await.unwrap().is_none());

@@ -17,9 +17,9 @@ async fn log_in(world: &World, role: &str, client: &str) -> (String, String) {
     };
     let call = world.post(&format!("/api/v1/{role}/login")).header("user-agent", client);
     let reply = call.header("x-forwarded-for", "203.0.113.9").json(&form).send().await;
-    let word =
+    let half =
         |name: &str| reply.json()[name].as_str().unwrap_or_else(|| panic!("{}", reply.text())).to_owned();
-    (word("access_token"), word("refresh_token"))
+    (half("access_token"), half("refresh_token"))
 }
 
 async fn list(world: &World, path: &str, jwt: &str) -> Vec<Value> {

@@ -283,3 +283,20 @@ async fn a_guess_at_a_token_takes_as_long_whoever_it_is_about() {
     let lineup = Lineup { alike: PEOPLE.map(|who| guess(who, "another-word-9")).into(), odd };
     lineup.is_told_apart_only_by_the_odd_one(&world).await;
 }
+
+#[tokio::test]
+async fn so_does_a_registration_by_mail_whose_address_is_known() {
+    let (mut world, _office) = with_post().await;
+    world.restart(|setup| setup.add("[security]\nregistration_by_mail = true")).await;
+    let path = "/api/v1/auth/register";
+    let registers = |(name, email), username: &str| {
+        let form = json!({"username": username, "name": "x", "email": email, "password": PASSWORD,
+                          "confirm_password": PASSWORD});
+        Case { name, path, form, status: 202 }
+    };
+    let odd = Case { status: 409, ..registers(("a name that is taken", "eve@example.com"), "ann") };
+    let alike =
+        PEOPLE.into_iter().zip(["one", "two", "three", "four"]).map(|(who, name)| registers(who, name));
+    let lineup = Lineup { alike: alike.collect(), odd };
+    lineup.is_told_apart_only_by_the_odd_one(&world).await;
+}

@@ -225,9 +225,9 @@ async fn a_lost_second_factor_is_removed_from_the_command_line_and_v1_keys_are_c
     drop(gateway);
 
     let told = |place: &Place| {
-        let notes = place.done(&["check"])["notes"].clone();
+        let said = place.done(&["check"])["notes"].clone();
         let of_keys = |note: &&Value| note["path"] == "security.accept_v1_keys";
-        notes.as_array().unwrap().iter().find(of_keys).unwrap()["message"].as_str().unwrap().to_owned()
+        said.as_array().unwrap().iter().find(of_keys).unwrap()["message"].as_str().unwrap().to_owned()
     };
     assert!(told(&place).starts_with("is false, since"), "{}", told(&place));
     place.sql("UPDATE keys SET format = 1").await;
