@@ -363,22 +363,6 @@ pub struct Finding {
     pub message: String,
 }
 
-// === impl Config ===
-
-impl Config {
-    /// For people: the file that was read, or where there is none.
-    #[must_use]
-    pub fn source(&self) -> String {
-        self.file.as_ref().map_or_else(
-            || {
-                let usual = std::path::absolute("gateway.toml").unwrap_or_else(|_| "gateway.toml".into());
-                format!("none, neither {} nor {}", usual.display(), load::SYSTEM_FILE)
-            },
-            |file| std::path::absolute(file).unwrap_or_else(|_| file.clone()).display().to_string(),
-        )
-    }
-}
-
 // === impl Credential ===
 
 impl fmt::Debug for Credential {

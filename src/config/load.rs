@@ -66,6 +66,18 @@ impl Config {
         Self::assemble(text, vars, &Options { base_dir: base_dir.to_owned(), secrets: Secrets::Create })
     }
 
+    /// For people: the file that was read, or where there is none.
+    #[must_use]
+    pub fn source(&self) -> String {
+        self.file.as_ref().map_or_else(
+            || {
+                let usual = std::path::absolute("gateway.toml").unwrap_or_else(|_| "gateway.toml".into());
+                format!("none, neither {} nor {}", usual.display(), SYSTEM_FILE)
+            },
+            |file| std::path::absolute(file).unwrap_or_else(|_| file.clone()).display().to_string(),
+        )
+    }
+
     fn assemble(text: &str, vars: &Vars, options: &Options) -> Result<Self, ConfigError> {
         let table = tree::parse(text).map_err(ConfigError::Syntax)?;
         let tree = Tree::new(vars);

@@ -94,8 +94,7 @@ async fn an_update_changes_what_is_given_and_nothing_else() {
         password_hash: Some("other".into()),
         bump_token_version: true,
         kept_session: Some("a-session".into()),
-        revoke_keys: true,
-        taken_over: Some(false),
+        ..UserChange::default()
     };
     users::update(&world.db, id, &all, NOW, &entry("x")).await.unwrap();
     let expected = users::User {
