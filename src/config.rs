@@ -48,6 +48,7 @@ pub use self::secrets::{MissingSecret, RequireTotp, Secrets, Security};
 pub use self::webhooks::{AskedIn, Authz, WebhookEvent, Webhooks};
 use crate::dialect::Dialect;
 use crate::plan::{AddressRules, Plans};
+pub use routes::{LeftOut, SocketCharge};
 
 /// Everything the gateway was told, checked. Durations and sizes are positive unless a field says
 /// that 0 means "none".
@@ -320,6 +321,8 @@ pub struct Route {
     pub capture: Capture,
     /// Whether WebSocket upgrades pass.
     pub websocket: bool,
+    /// What one conversation on a WebSocket is; where nothing is said it goes by dialect and path.
+    pub websocket_charge: Option<SocketCharge>,
     /// The `r_type` of every request here.
     pub r_type: Option<String>,
     /// Models whose rows are marked `research_model`; `*` at either end.
@@ -332,15 +335,6 @@ pub struct Route {
     pub refund_client_errors: bool,
     /// Whether the upstream's own `x-ratelimit-*`, `set-cookie`, `server` … reach the client.
     pub keep_upstream_headers: bool,
-}
-
-/// Lists that a route does not have in the file, so that the usual ones hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LeftOut {
-    /// `charge`
-    pub charge: bool,
-    /// `allow`
-    pub allow: bool,
 }
 
 /// One entry of `charge`: a method and a path, compared whole and in canonical form; `*` at the path's end

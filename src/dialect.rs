@@ -12,6 +12,7 @@ pub mod label;
 pub mod message;
 pub mod models;
 pub mod scan;
+pub mod socket;
 
 mod anthropic;
 mod assembly;
@@ -65,6 +66,8 @@ pub enum Call {
     OllamaGenerate,
     /// Anything else.
     Other,
+    /// `…/realtime`, a WebSocket.
+    Realtime,
 }
 
 /// How an answer's bytes are framed, by its `Content-Type`. Spool files hold it by position: new ones
@@ -140,7 +143,7 @@ pub fn assembler(call: Call, framing: Framing, answer_pointer: Option<&str>) -> 
         Call::ChatCompletions | Call::Completions => {
             Box::new(Assembly::new(openai::Chat::default(), framing))
         }
-        Call::Responses => Box::new(Assembly::new(responses::Responses::default(), framing)),
+        Call::Responses | Call::Realtime => Box::new(Assembly::new(responses::Responses::default(), framing)),
         Call::Embeddings => Box::new(Assembly::new(openai::Embeddings::default(), framing)),
         Call::Messages => Box::new(Assembly::new(anthropic::Messages::default(), framing)),
         Call::OllamaChat | Call::OllamaGenerate => {
@@ -190,6 +193,18 @@ impl Call {
             Self::OllamaChat => "ollama.chat",
             Self::OllamaGenerate => "ollama.generate",
             Self::Other => "other",
+            Self::Realtime => "realtime",
+        }
+    }
+
+    /// Which call a WebSocket makes, by the end of its path; `None` where it is none of OpenAI's.
+    #[must_use]
+    pub fn of_socket(path: &str) -> Option<Self> {
+        let path = path.trim_end_matches('/');
+        match path.rsplit('/').next().unwrap_or_default().to_ascii_lowercase().as_str() {
+            "realtime" => Some(Self::Realtime),
+            "responses" => Some(Self::Responses),
+            _ => None,
         }
     }
 

@@ -15,7 +15,6 @@ use http::{Method, Request, Response, StatusCode, Uri};
 use http_body::Body;
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
-use hyper::upgrade::OnUpgrade;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -35,6 +34,7 @@ mod roots;
 mod route;
 mod running;
 mod send;
+mod socket;
 mod sockets;
 mod tee;
 mod upgrade;
@@ -44,18 +44,20 @@ pub use tee::{BrokeOff, TeeBody};
 
 use ask::{Bounds, Reading};
 use capture::Capture;
-use ending::{Admitted, Meter, Open};
+use ending::{Admitted, Meter};
 use entitled::Claim;
 use presented::NoKey;
 use refusal::Refusal;
 use route::{Route, Routes};
 use running::{Cut, Running, Watch};
 use send::Reply;
+use socket::{Line, Socket};
 use sockets::Sockets;
 use tee::{LastWords, Over, Patience};
+use upgrade::Offer;
 use upstream::Upstream;
 
-use crate::chatlog::{Asked, Chatlog, Ending, Level, Scribe};
+use crate::chatlog::{Chatlog, Scribe};
 use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::dialect::error::{ErrorText, error_event};
@@ -118,7 +120,7 @@ struct Arrival<'a> {
 /// Somebody who may ask something, before anybody looked at what.
 struct Admission<'a> {
     route: &'a Arc<Route>,
-    client: Option<OnUpgrade>,
+    offer: Option<Offer>,
     ip: IpAddr,
     subject: Arc<Subject>,
     watch: Watch,
@@ -182,22 +184,27 @@ impl Proxy {
     ) -> Result<Response<ProxyBody>, Refusal> {
         let version = req.version();
         let mut req = req.map(|body| listen::on_worker(body, version));
-        let Admission { route, client, ip, subject, watch, mut slot } = self.admit(arrival, &mut req).await?;
+        let Admission { route, offer, ip, subject, watch, mut slot } = self.admit(arrival, &mut req).await?;
         let room = self.shared.limits.body(subject.user);
         let watched = watch.watched();
         let reading = Reading { route, bounds: &self.bounds, models: &subject.plan.models };
-        let (req, ask) = watched.unless_denied(pin!(ask::read(req, &reading, room))).await??;
+        let (req, mut ask) = watched.unless_denied(pin!(ask::read(req, &reading, room))).await??;
+        if let Some(offer) = &offer {
+            offer.check(&subject)?;
+            offer.terms(&mut ask, route);
+        }
         let claim = Claim::of(route, &req, &ask);
         claim.check(&subject)?;
         watched.claim(claim);
         self.shared.limits.enter(&mut slot)?;
         let place = if ask.recorded { Some(self.scribe.place()?) } else { None };
         let reservation = if ask.charged { Some(self.reserve(&subject).await?) } else { None };
+        let (watch, slot) = (Some(watch), Some(slot));
         let admitted = Admitted { subject, route: Arc::clone(route), ip, watch, slot, place, reservation };
-        let mut meter = self.meter(arrival, admitted, ask.asked);
+        let mut meter = Meter::of(&self.shared, (arrival.id, arrival.since), admitted, ask.asked);
         let upstream = self.upstream(route)?;
         let reply = send::send(upstream, req, arrival.conn.tls, &mut meter).await?;
-        let mut response = self.pass(arrival, reply, client, meter);
+        let mut response = self.pass(arrival, reply, offer, meter);
         if let Either::Right(body) = response.body_mut() {
             body.settled().await;
         }
@@ -212,7 +219,7 @@ impl Proxy {
     ) -> Result<Admission<'_>, Refusal> {
         let shared = &self.shared;
         let route = self.routes.find(req)?;
-        let client = upgrade::offered(req, route)?;
+        let offer = upgrade::offered(req, route)?;
         let ip = shared.client_ips.resolve(arrival.conn.peer.ip(), req.headers())?.0;
         // Before an unknown key is looked up: guesses must not reach the database unmetered.
         let key = presented::take(req);
@@ -227,14 +234,15 @@ impl Proxy {
         let slot = shared.limits.take(&subject.pace())?;
         subject.permits(&route.config.scope, ip)?;
         let path = req.uri().path();
-        if !route.allows(req.method(), path, client.is_some()) {
+        if !route.allows(req.method(), path, offer.is_some()) {
             return Err(Refusal::CallNotAllowed);
         }
-        if route.charges(req.method(), path, !req.body().is_end_stream()) {
+        let is_charged = route.charges(req.method(), path, !req.body().is_end_stream());
+        if is_charged || offer.as_ref().is_some_and(Offer::costs) {
             shared.quota.peek(subject.user, &subject.allowance).await?;
         }
         let watch = self.running.watch((&subject, shown), ip, route);
-        Ok(Admission { route, client, ip, subject, watch, slot })
+        Ok(Admission { route, offer, ip, subject, watch, slot })
     }
 
     fn arrival<'a>(&self, conn: &'a Conn, req: &Request<Incoming>, id: &'a RequestId) -> Arrival<'a> {
@@ -248,28 +256,6 @@ impl Proxy {
         Ok(self.shared.quota.reserve(subject.user, &subject.allowance).await?)
     }
 
-    fn meter(&self, arrival: &Arrival<'_>, mut admitted: Admitted, mut asked: Asked) -> Meter {
-        let shared = &self.shared;
-        let fits = admitted.place.as_mut().is_none_or(|place| {
-            place.share().level() < Level::Bare && place.share().grow(asked.body.len() as u64)
-        });
-        if !fits {
-            asked.body = Bytes::new();
-            asked.cut = true;
-        }
-        let open = Open {
-            admitted,
-            request_id: arrival.id.clone(),
-            asked,
-            clock: shared.clock.clone(),
-            started: shared.clock.now(),
-            since: arrival.since,
-            answer: None,
-            ending: Ending::ClientLeft,
-        };
-        Meter::new(open, Arc::clone(&shared.metrics))
-    }
-
     fn upstream(&self, route: &Route) -> Result<&Rc<Upstream>, Refusal> {
         self.upstreams.get(route.config.upstream).ok_or(Refusal::Unreachable)
     }
@@ -279,26 +265,52 @@ impl Proxy {
         &self,
         arrival: &Arrival<'_>,
         reply: Reply,
-        client: Option<OnUpgrade>,
+        offer: Option<Offer>,
         meter: Meter,
     ) -> Response<ProxyBody> {
-        let standing = meter.open().map(|open| (open.admitted.slot.standing(), open.admitted.day()));
+        let standing = meter.open().map(|open| {
+            let rate = open.admitted.slot.as_ref().and_then(Slot::standing);
+            (rate, open.admitted.day())
+        });
         let patience = Patience::with(reply.lent.config());
-        let mut response = match client {
-            Some(client) if reply.response.status() == StatusCode::SWITCHING_PROTOCOLS => {
-                upgrade::join(reply, client, meter, patience, &self.tunnels).map(Either::Left)
-            }
-            _ => {
-                let capture = self.capture(&meter);
-                let words = last_words(arrival, reply.framing);
-                tee::wrap(reply, meter, capture, patience, words).map(Either::Right)
-            }
+        let is_joined = reply.response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        let joined = offer.filter(|_| is_joined).and_then(|offer| {
+            let line = self.line(arrival, &meter, &offer)?;
+            let (dialect, max_message) = (arrival.dialect, self.bounds.max_body);
+            Some((Socket { line, dialect, total: patience.total, max_message }, offer.client))
+        });
+        let mut response = if let Some(joined) = joined {
+            upgrade::join(reply, joined, meter, &self.tunnels).map(Either::Left)
+        } else {
+            let capture = self.capture(&meter);
+            let words = last_words(arrival, reply.framing);
+            tee::wrap(reply, meter, capture, patience, words).map(Either::Right)
         };
         if let Some((rate, day)) = standing {
             let now = self.shared.clock.now();
             headers::tell_standing(response.headers_mut(), arrival.dialect, rate, day, now);
         }
         response
+    }
+
+    /// What the conversations of a socket have in common with its opening.
+    fn line(&self, arrival: &Arrival<'_>, meter: &Meter, offer: &Offer) -> Option<Line> {
+        let open = meter.open()?;
+        let route = &open.admitted.route;
+        Some(Line {
+            shared: Arc::clone(&self.shared),
+            scribe: self.scribe.clone(),
+            route: Arc::clone(route),
+            ip: open.admitted.ip,
+            watched: Rc::clone(meter.watched()?),
+            request_id: arrival.id.clone(),
+            call: offer.call,
+            unit: offer.unit,
+            is_charged: offer.is_charged,
+            keeps: route.config.capture == config::Capture::Full,
+            most: self.max_answer,
+            models: offer.models.clone(),
+        })
     }
 
     fn capture(&self, meter: &Meter) -> Capture {

@@ -70,9 +70,15 @@ pub fn changes(config: &Config) -> Vec<Finding> {
     found
 }
 
-/// What an unchanged route does differently now. A plain app's is what it was.
+/// What an unchanged route does differently now. But for its WebSockets a plain app's is what it was.
 fn of_route(at: usize, route: &Route, has_credential: bool) -> Vec<Finding> {
     let mut found = Vec::new();
+    if route.websocket && route.websocket_charge.is_none() && !route.charge.is_empty() {
+        let message = "is left out: each response on OpenAI's WebSockets costs a conversation, and any other WebSocket one when \
+                       it is opened; websocket_charge = \"none\" restores what was"
+            .to_owned();
+        found.push(Finding { path: format!("routes[{at}].websocket_charge"), message });
+    }
     if route.dialect == Some(Dialect::Plain) {
         return found;
     }

@@ -171,6 +171,16 @@ impl Place {
         Ok(())
     }
 
+    /// Records more of what is asked, of a conversation that was begun; whether that was possible.
+    pub fn ask(&mut self, bytes: &[u8]) -> bool {
+        match &mut self.cost {
+            Cost::Nothing(user) if !self.scribe.desk.takes(*user, bytes.len()) => return false,
+            Cost::Unit { kept, .. } => *kept += bytes.len(),
+            _ => {}
+        }
+        self.part(Piece::Asked, &[bytes])
+    }
+
     /// Records the next bytes of the answer; whether that was possible. The first piece says how it is
     /// to be read.
     pub fn answer(&mut self, answer: Option<&Answer>, bytes: &[&[u8]]) -> bool {

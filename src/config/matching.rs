@@ -86,7 +86,13 @@ impl Route {
         let is_unsaid = self.left_out.charge && self.dialect != Some(Dialect::Plain);
         let is_charged = self.charge.iter().any(|charge| charge.applies(method, path))
             || is_unsaid && (!is_usual(method) || has_body && calls::may_generate(path));
-        is_charged && !self.free.iter().any(|free| free.covers(method, path, self.depth()))
+        is_charged && !self.gives_away(method, path)
+    }
+
+    /// Whether `free` names this request.
+    #[must_use]
+    pub fn gives_away(&self, method: &Method, path: &Path<'_>) -> bool {
+        self.free.iter().any(|free| free.covers(method, path, self.depth()))
     }
 
     /// Whether a request is forwarded. One that asks to become a WebSocket is a GET; at `…/responses` it is what a

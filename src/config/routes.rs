@@ -5,9 +5,31 @@ use std::collections::BTreeMap;
 use super::file::{CAPTURES, UpstreamDraft};
 use super::spelling::nearest;
 use super::tree::{Section, Tree};
-use super::{Capture, Charge, Grant, LeftOut, Route, calls, forms};
+use super::{Capture, Charge, Grant, Route, calls, forms};
 use crate::dialect::Dialect;
 use crate::path::Path;
+
+/// Lists that a route does not have in the file, so that the usual ones hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeftOut {
+    /// `charge`
+    pub charge: bool,
+    /// `allow`
+    pub allow: bool,
+}
+
+/// What costs a conversation on a WebSocket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SocketCharge {
+    /// Each response of OpenAI's sockets, whoever asks for it.
+    Response,
+    /// Each message of the client.
+    Message,
+    /// Opening it.
+    Connection,
+    /// Nothing does.
+    Nothing,
+}
 
 /// One route before its upstream is looked up.
 pub(super) struct RouteDraft {
@@ -22,6 +44,13 @@ pub(super) struct RouteDraft {
     /// With upstream 0 and an empty scope, and without the lists above; `None` when the prefix is not sound.
     ready: Option<Route>,
 }
+
+const SOCKET_CHARGES: [(&str, SocketCharge); 4] = [
+    ("response", SocketCharge::Response),
+    ("message", SocketCharge::Message),
+    ("connection", SocketCharge::Connection),
+    ("none", SocketCharge::Nothing),
+];
 
 /// Reads one route; `capture` is that of the message log.
 pub(super) fn read(mut s: Section<'_>, capture: Capture) -> RouteDraft {
@@ -42,6 +71,7 @@ pub(super) fn read(mut s: Section<'_>, capture: Capture) -> RouteDraft {
     let strip_prefix = s.value_or("strip_prefix", forms::switch, false);
     let capture = s.value_or("capture", forms::choice(CAPTURES), capture);
     let websocket = s.value_or("websocket", forms::switch, false);
+    let websocket_charge = s.value("websocket_charge", forms::choice(SOCKET_CHARGES));
     let r_type = s.value("r_type", forms::text);
     let research_models = s.list("research_models", forms::pattern).unwrap_or_default();
     let identity_headers = s.value_or("identity_headers", forms::switch, false);
@@ -61,6 +91,7 @@ pub(super) fn read(mut s: Section<'_>, capture: Capture) -> RouteDraft {
         strip_prefix,
         capture,
         websocket,
+        websocket_charge,
         r_type,
         research_models,
         identity_headers,

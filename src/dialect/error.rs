@@ -43,6 +43,21 @@ pub fn error_event(dialect: Dialect, call: Call, framing: Framing, error: &Error
     }
 }
 
+/// The event that ends a WebSocket: one that both of OpenAI's, Realtime and Responses, know.
+#[must_use]
+pub fn socket_event(dialect: Dialect, status: u16, error: &ErrorText<'_>) -> Vec<u8> {
+    let mut event = body_of(dialect, error);
+    if dialect == Dialect::OpenAi
+        && let Value::Object(members) = &mut event
+    {
+        let Value::Object(more) = responses_event(error) else { return Vec::new() };
+        members.extend(more);
+        members.insert("event_id".to_owned(), json!(error.request_id));
+        members.insert("status".to_owned(), json!(status));
+    }
+    event.to_string().into_bytes()
+}
+
 fn body_of(dialect: Dialect, error: &ErrorText<'_>) -> Value {
     let &ErrorText { message, openai_type, openai_code, param, anthropic_type, request_id } = error;
     match dialect {

@@ -58,7 +58,7 @@ fn messages(call: Call, body: Raw<'_>) -> String {
             to.says("system", body.get("system"));
             to.all(body.get("messages"));
         }
-        Call::Responses => {
+        Call::Responses | Call::Realtime => {
             to.says("system", body.get("instructions"));
             to.prompts(body.get("input"));
         }

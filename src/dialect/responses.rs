@@ -91,7 +91,12 @@ impl Responses {
         };
         let may_begin = known || !is_full;
         match kind {
-            "response.output_text.delta" if may_begin => item.part(content, "output_text", "text", text),
+            "response.output_text.delta" | "response.text.delta" if may_begin => {
+                item.part(content, "output_text", "text", text);
+            }
+            "response.output_audio_transcript.delta" | "response.audio_transcript.delta" if may_begin => {
+                item.part(content, "output_audio", "transcript", text);
+            }
             "response.refusal.delta" if may_begin => item.part(content, "refusal", "refusal", text),
             "response.reasoning_text.delta" if may_begin => {
                 item.part(content, "reasoning_text", "text", text);
@@ -121,7 +126,11 @@ impl Reader for Responses {
         let [kind, response, error] = data.pick(["type", "response", "error"]);
         let kind = word(kind).unwrap_or_else(|| name.to_owned());
         match kind.as_str() {
-            "response.completed" | "response.incomplete" | "response.failed" | "response.cancelled" => {
+            "response.completed"
+            | "response.incomplete"
+            | "response.failed"
+            | "response.cancelled"
+            | "response.done" => {
                 self.response(response.unwrap_or(Raw::NULL));
                 self.answered.finished = true;
             }

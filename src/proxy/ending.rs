@@ -11,10 +11,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::Shared;
 use super::capture::{Kept, Paper};
 use super::route::Route;
 use super::running::{Cut, Watch, Watched};
-use crate::chatlog::{Answer, Asked, Begin, End, Ending, LogFull, Place, Synced, Waited};
+use crate::chatlog::{Answer, Asked, Begin, End, Ending, Level, LogFull, Place, Synced, Waited};
 use crate::clock::{Clock, Timestamp};
 use crate::identity::Subject;
 use crate::ids::RequestId;
@@ -38,8 +39,9 @@ pub(super) struct Admitted {
     pub(super) route: Arc<Route>,
     pub(super) ip: IpAddr,
     /// Its place among what runs on this worker.
-    pub(super) watch: Watch,
-    pub(super) slot: Slot,
+    pub(super) watch: Option<Watch>,
+    /// Its place among requests in flight. Conversations of a socket have both from the socket.
+    pub(super) slot: Option<Slot>,
     /// Room for its row, where it gets one.
     pub(super) place: Option<Place>,
     /// Its conversation, where it costs one.
@@ -76,6 +78,33 @@ impl Meter {
         Self { open: Some(open), synced: None, metrics }
     }
 
+    /// [`Meter::new`] of a request that came so long ago, with what is kept of its body counted.
+    pub(super) fn of(
+        shared: &Shared,
+        (request_id, since): (&RequestId, Duration),
+        mut admitted: Admitted,
+        mut asked: Asked,
+    ) -> Self {
+        let fits = admitted.place.as_mut().is_none_or(|place| {
+            place.share().level() < Level::Bare && place.share().grow(asked.body.len() as u64)
+        });
+        if !fits {
+            asked.body = Bytes::new();
+            asked.cut = true;
+        }
+        let open = Open {
+            admitted,
+            request_id: request_id.clone(),
+            asked,
+            clock: shared.clock.clone(),
+            started: shared.clock.now(),
+            since,
+            answer: None,
+            ending: Ending::ClientLeft,
+        };
+        Self::new(open, Arc::clone(&shared.metrics))
+    }
+
     /// What is watched; `None` after the end.
     pub(super) fn open(&self) -> Option<&Open> {
         self.open.as_ref()
@@ -83,7 +112,7 @@ impl Meter {
 
     /// The request as it is watched; `None` after the end.
     pub(super) fn watched(&self) -> Option<&Rc<Watched>> {
-        self.open.as_ref().map(|open| open.admitted.watch.watched())
+        Some(self.open.as_ref()?.admitted.watch.as_ref()?.watched())
     }
 
     /// Why it must end, if it must.

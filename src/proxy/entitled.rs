@@ -47,7 +47,7 @@ impl Claim {
             in_path: in_path.map(|named| named.model).collect(),
             in_query,
             in_body: ask.model.clone(),
-            runs_one: ask.asked.call != Call::Other || runs_one || upgrade::is_wanted(req.headers()),
+            runs_one: ask.asked.call != Call::Other || runs_one || upgrade::is_unread(req, route),
             is_batch: posts && models::is_batch(&path),
         }
     }
@@ -86,7 +86,6 @@ impl Claim {
 
 /// Judges an event of a WebSocket, which may name the model that goes on: by its `model`, or below `session`,
 /// `response` or `setup`.
-#[expect(dead_code, reason = "events are read where a route's WebSocket has a dialect")]
 pub(super) fn event(open: &Permitted, message: &[u8]) -> Result<(), Refusal> {
     if open.is_open() {
         return Ok(());

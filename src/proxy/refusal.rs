@@ -17,7 +17,7 @@ use super::headers::{self, ERROR_SOURCE};
 use super::presented::NoKey;
 use super::route::NoRoute;
 use crate::clock::Timestamp;
-use crate::dialect::error::{ErrorText, error_body, error_event};
+use crate::dialect::error::{ErrorText, error_body, error_event, socket_event};
 use crate::dialect::form::FormError;
 use crate::dialect::{Call, Dialect, Framing};
 use crate::identity::{IdentifyError, NotPermitted};
@@ -51,6 +51,7 @@ pub(super) enum Refusal {
     CredentialRefused,
     UpstreamTimeout,
     UpstreamBroke,
+    ShuttingDown,
 }
 
 /// One row of the table.
@@ -114,6 +115,13 @@ impl Refusal {
         error_event(dialect, call, framing, &self.text(&row, &message, id))
     }
 
+    /// The event that ends a WebSocket.
+    pub(super) fn socket_event(&self, dialect: Dialect, id: &RequestId) -> Vec<u8> {
+        let row = self.row();
+        let message = self.message(&row);
+        socket_event(dialect, row.status.as_u16(), &self.text(&row, &message, id))
+    }
+
     fn text<'a>(&self, row: &Row, message: &'a str, id: &'a RequestId) -> ErrorText<'a> {
         ErrorText {
             message,
@@ -170,6 +178,7 @@ impl Refusal {
             Self::Unreachable => row(StatusCode::BAD_GATEWAY, "upstream_error", "api_error", "api_error", "The upstream cannot be reached."),
             Self::UpstreamBroke => row(StatusCode::BAD_GATEWAY, "upstream_error", "api_error", "api_error", "The upstream ended without an answer."),
             Self::CredentialRefused => row(StatusCode::BAD_GATEWAY, "upstream_error", "api_error", "api_error", "The upstream refused the gateway's own credential; the operator has been told."),
+            Self::ShuttingDown => row(StatusCode::SERVICE_UNAVAILABLE, "shutting_down", "api_error", "overloaded_error", "The gateway is shutting down."),
             Self::UpstreamTimeout => row(StatusCode::GATEWAY_TIMEOUT, "upstream_timeout", "api_error", "timeout_error", "The upstream did not answer in time."),
         }
     }

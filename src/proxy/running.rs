@@ -208,6 +208,11 @@ impl Drop for Watch {
 // === impl Watched ===
 
 impl Watched {
+    /// Whom the key leads to now.
+    pub(super) fn subject(&self) -> Arc<Subject> {
+        Arc::clone(&self.subject.borrow())
+    }
+
     /// From now on its user must be entitled to this.
     pub(super) fn claim(&self, claim: Claim) {
         self.claim.replace(Some(claim));

@@ -21,6 +21,7 @@ mod rates;
 mod refusals;
 mod routes;
 mod slow;
+mod sockets;
 mod spellings;
 mod tls;
 mod untouched;

@@ -24,9 +24,11 @@ use crate::proof::ports::free_port;
 mod answer;
 mod frames;
 mod server;
+mod socket;
 
 pub(crate) use answer::{Answer, Gate, chat_answer, chat_events};
 pub(crate) use frames::{ANSWER, FrameModel, Play};
+pub(crate) use socket::{SocketModel, frame};
 
 /// How long a test waits for something that must happen.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
