@@ -16,6 +16,7 @@ use tokio::sync::Semaphore;
 use crate::chatlog::Chatlog;
 use crate::clock::Clock;
 use crate::config::{Authz, MetricsAccess, RequireTotp, Route};
+use crate::credential::account_digest::AccountDigests;
 use crate::credential::erasure::Erasures;
 use crate::credential::key::Pepper;
 use crate::credential::seal::Sealer;
@@ -95,7 +96,7 @@ pub use my_key::MadeKey;
 pub use openapi::openapi_json;
 pub use passwords::Passwords;
 pub use paths::Listed;
-pub use register::{is_username, newcomer};
+pub use register::{beginning, is_username, newcomer};
 pub use sightings::Sightings;
 pub use starting::starting;
 pub use usage::date;
@@ -133,6 +134,8 @@ pub struct Control {
     pub sealer: Arc<Sealer>,
     /// Makes the digests of keys.
     pub pepper: Arc<Pepper>,
+    /// Makes the digests under which a deleted account's day is kept.
+    pub digests: AccountDigests,
     /// Makes the proofs that somebody was erased.
     pub erasures: Erasures,
     /// Which plans there are.

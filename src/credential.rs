@@ -9,6 +9,8 @@
 //! Randomness is the operating system's. Where that fails there is nothing safe left to do, and
 //! making a key panics.
 
+use std::fmt::Write;
+
 use hkdf::Hkdf;
 use rand::rand_core::UnwrapErr;
 use rand::{Rng, rngs::SysRng};
@@ -16,6 +18,7 @@ use secrecy::{ExposeSecret, SecretString};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
+pub mod account_digest;
 pub mod erasure;
 pub mod fingerprint;
 pub mod key;
@@ -36,6 +39,15 @@ fn derive_key(secret: &SecretString, label: &str) -> Zeroizing<[u8; 32]> {
         .expand(label.as_bytes(), key.as_mut())
         .expect("one block is within HKDF's reach");
     key
+}
+
+/// Lower-case hexadecimal digits, two a byte.
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        // Writing to a String never fails.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 /// `length` characters of an ASCII `alphabet` (at most 256 of them), each as likely as any other:

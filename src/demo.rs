@@ -179,6 +179,7 @@ async fn add_user(db: &Db, account: &Account, security: &Security, now: Timestam
         credits: 5,
         access_rtype: vec!["bpe".into(), "tot".into()],
         level: "basic".into(),
+        beginning: None,
     };
     let entry = audit::Entry {
         actor: Actor::System,

@@ -49,6 +49,7 @@ macro_rules! on {
 pub mod accounts;
 pub mod admins;
 pub mod audit;
+pub mod carried;
 pub mod clock_marks;
 mod connections;
 pub mod deleted;

@@ -13,6 +13,7 @@ use crate::chatlog::{self, Chatlog};
 use crate::clock::{Clock, Timestamp};
 use crate::config::{self, Config};
 use crate::control::{self, Control, Readiness, Reason};
+use crate::credential::account_digest::AccountDigests;
 use crate::credential::erasure::Erasures;
 use crate::credential::key::Pepper;
 use crate::credential::seal::Sealer;
@@ -163,6 +164,7 @@ impl Services {
             tokens: Arc::new(Tokens::new(&security.secret_key, security.access_token_ttl)),
             sealer: Arc::new(Sealer::new(&security.encryption_key)),
             pepper: Arc::new(self.pepper.clone()),
+            digests: AccountDigests::derive(&security.encryption_key),
             erasures: Erasures::derive(&security.encryption_key),
             plans: config.plans.clone(),
             clock: clock.clone(),

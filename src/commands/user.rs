@@ -6,6 +6,7 @@ use anyhow::{Context, bail};
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use tollgate::control::{self, MadeKey};
+use tollgate::credential::account_digest::AccountDigests;
 use tollgate::credential::key::Pepper;
 use tollgate::credential::seal::Sealer;
 use tollgate::quota::Window;
@@ -146,6 +147,8 @@ async fn add(desk: &Desk, new: &NewAccount) -> anyhow::Result<Told> {
     let mut user = control::newcomer(username.clone(), name, new.email.clone(), &chosen.hash);
     user.subscription_plan = new.plan.clone().unwrap_or(user.subscription_plan);
     user.level = new.level.clone().unwrap_or(user.level);
+    let digests = AccountDigests::derive(&desk.config.security.encryption_key);
+    let user = control::beginning(user, &digests, &desk.config.plans, &desk.clock);
     let entry = desk.entry("user.create", username, json!({}));
     let id = users::insert(&desk.db, &user, &key.row, desk.now, &entry).await?;
     let password = chosen.made.as_ref().map(ExposeSecret::expose_secret);

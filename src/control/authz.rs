@@ -72,7 +72,12 @@ pub(super) async fn authz(
     let judged = judge(&control, &origin, &asked, &params, holder).await;
     judged.unwrap_or_else(|problem| {
         let code = problem.code();
+        let is_ambiguous = matches!(problem, Problem::AmbiguousKey);
         let mut response = problem.into_response();
+        if is_ambiguous {
+            // A proxy knows only three answers; the code says which refusal this is.
+            *response.status_mut() = StatusCode::UNAUTHORIZED;
+        }
         response.headers_mut().insert(DENIED_BY, HeaderValue::from_static(code));
         let as_forbidden = params.word("limit_status").is_ok_and(|word| word.as_deref() == Some("403"));
         if as_forbidden && response.status() == StatusCode::TOO_MANY_REQUESTS {
@@ -122,11 +127,7 @@ async fn judge(
 ) -> Result<Response, Problem> {
     params.only(&PARAMS)?;
     params.word("limit_status")?;
-    let KeyHolder(subject) = holder.map_err(|problem| match problem {
-        // Which of two keys was meant nobody knows, and a proxy knows only three answers.
-        Problem::AmbiguousKey => Problem::UnknownKey,
-        other => other,
-    })?;
+    let KeyHolder(subject) = holder?;
     entitled(&subject, params)?;
     let charges = asked.is_charged(&control.authz, params)?;
     let day = if charges {

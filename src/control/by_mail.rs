@@ -17,7 +17,7 @@ use super::letters::GOOD_FOR;
 use super::me::Done;
 use super::passwords::Urgency;
 use super::problem::Problem;
-use super::register::{Registrant, newcomer};
+use super::register::{Registrant, beginning, newcomer};
 use crate::credential::password::PasswordHash;
 use crate::credential::ticket::Ticket;
 use crate::ids::UserId;
@@ -97,14 +97,15 @@ impl Control {
             let Pending { username, name, email, password_hash, about_me, hobbies, kind } = pending;
             let hash = PasswordHash::from_stored(password_hash);
             let user = NewUser { about_me, hobbies, kind, ..newcomer(username, name, email, &hash) };
-            (user, self.new_key().row)
+            (beginning(user, &self.digests, &self.plans, &self.clock), self.new_key().row)
         };
         let entry = origin.entry((Actor::Nobody, ""), "user.register", "", json!({ "by_mail": true }));
         if registrations::open(&self.db, shown, complete, &entry).await?.is_some() {
             return Ok(true);
         }
         let entry = origin.entry((Actor::Nobody, ""), "user.change_email", "", json!({ "by_mail": true }));
-        let changed = registrations::change_email(&self.db, shown, &entry).await?;
+        let given_up = |email: &str| self.names(vec![self.digests.of_email(email)]);
+        let changed = registrations::change_email(&self.db, shown, given_up, &entry).await?;
         if let Some(user) = changed {
             self.forget_user(user);
         }

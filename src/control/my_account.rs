@@ -157,7 +157,9 @@ pub(super) async fn change_email(
         let user = (session.user.id, session.user.username);
         return control.change_email_by_mail(user, change.email, &origin).await;
     }
-    let row = UserChange { email: Some(change.email), ..UserChange::default() };
+    let user = &session.user;
+    let given_up = control.given_up(user, vec![control.digests.of_email(&user.email)]).await?;
+    let row = UserChange { email: Some(change.email), given_up: Some(given_up), ..UserChange::default() };
     control.change_own(session, row, "user.change_email", &origin).await?;
     Ok((StatusCode::OK, Json(Done { message: "Email updated successfully" })))
 }

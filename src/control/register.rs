@@ -21,8 +21,13 @@ use super::openapi::{refused, words};
 use super::passwords::Urgency;
 use super::problem::Problem;
 use super::violations::Violations;
+use crate::clock::Clock;
+use crate::credential::account_digest::AccountDigests;
 use crate::credential::password::{Password, PasswordHash};
+use crate::plan::{Allowance, Plans};
+use crate::quota::Window;
 use crate::store::audit::Actor;
+use crate::store::carried::Beginning;
 use crate::store::mail_tokens::Purpose;
 use crate::store::users::{self, NewUser};
 
@@ -132,6 +137,7 @@ pub(super) async fn register(
         kind: registrant.kind,
         ..newcomer(registrant.username, registrant.name, registrant.email, &hash)
     };
+    let user = beginning(user, &control.digests, &control.plans, &control.clock);
     let entry = origin.entry((Actor::Nobody, &user.username), "user.register", &user.username, json!({}));
     let id = users::insert(&control.db, &user, &key.row, origin.at, &entry).await?;
     if control.settings.require_verified_email
@@ -160,7 +166,21 @@ pub fn newcomer(username: String, name: String, email: String, password: &Passwo
         credits: CREDITS,
         access_rtype: ACCESS_RTYPE.map(str::to_owned).to_vec(),
         level: LEVEL.to_owned(),
+        beginning: None,
     }
+}
+
+/// The account with what was used today under its names: by an account that was deleted, or that gave up the
+/// e-mail address.
+#[must_use]
+pub fn beginning(new: NewUser, digests: &AccountDigests, plans: &Plans, clock: &Clock) -> NewUser {
+    let Allowance { per_day, zone } = plans.resolve(&new.subscription_plan, &new.level).allowance;
+    let beginning = Beginning {
+        digests: [digests.of_username(&new.username), digests.of_email(&new.email)],
+        day: Window::at(clock.now(), zone).day,
+        allowance: per_day,
+    };
+    NewUser { beginning: Some(beginning), ..new }
 }
 
 // === impl Registration ===

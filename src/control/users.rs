@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::response::Response;
+use chrono_tz::Tz;
 use serde::Serialize;
 use serde_json::json;
 use utoipa::ToSchema;
@@ -27,6 +28,7 @@ use super::register::is_username;
 use super::slow_reads::SlowTurn;
 use crate::ids::UserId;
 use crate::store::audit::Actor;
+use crate::store::carried::Names;
 use crate::store::deleted;
 use crate::store::users::{self, User, UserChange};
 
@@ -214,6 +216,20 @@ impl Control {
         Ok(row)
     }
 
+    /// The names a user is about to give up. Units of theirs that are in no use here go back first, so that they do
+    /// not count as used.
+    pub(super) async fn given_up(&self, user: &User, digests: Vec<String>) -> Result<Names, Problem> {
+        let names = self.names(digests);
+        self.quota.forget(user.id);
+        self.quota.used_since(user.id, names.since).await?;
+        Ok(names)
+    }
+
+    /// These names, and the days that may not be over: a day has ended everywhere once the next one has in UTC.
+    pub(super) fn names(&self, digests: Vec<String>) -> Names {
+        Names { digests, since: self.quota.today(Tz::UTC).day - 1 }
+    }
+
     /// Deletes an account, on whoever's behalf.
     pub(super) async fn delete(
         &self,
@@ -222,7 +238,9 @@ impl Control {
         origin: &Origin,
     ) -> Result<(), Problem> {
         let entry = origin.entry(actor, "user.delete", &user.username, json!({ "user_id": user.id }));
-        if !deleted::delete(&self.db, user.id, &entry).await? {
+        let digests = [self.digests.of_username(&user.username), self.digests.of_email(&user.email)];
+        let names = self.given_up(user, digests.into()).await?;
+        if !deleted::delete(&self.db, user.id, &names, &entry).await? {
             return Err(Problem::NotFound("user"));
         }
         self.forget_user(user.id);

@@ -1,13 +1,13 @@
 //! Proof that somebody was erased, which tells nobody who it was.
 
-use std::fmt::{self, Write};
+use std::fmt;
 
 use hmac::{Hmac, KeyInit, Mac};
 use secrecy::SecretString;
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-use super::derive_key;
+use super::{derive_key, hex};
 use crate::ids::UserId;
 
 const LABEL: &str = "tollgate erasure proof v1";
@@ -34,12 +34,7 @@ impl Erasures {
     pub fn proof(&self, user: UserId) -> String {
         let mut mac = self.0.clone();
         mac.update(&user.0.to_be_bytes());
-        let digest = mac.finalize().into_bytes();
-        digest.iter().fold(String::new(), |mut text, byte| {
-            // Writing to a String never fails.
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
+        hex(&mac.finalize().into_bytes())
     }
 }
 

@@ -85,6 +85,8 @@ impl Workshop {
         self.needs_the_clock()?;
         let today = self.today();
         let rows = store::quota::prune(&self.db, today.day - store::quota::KEPT_DAYS).await?;
+        // Yesterday goes on in zones to the west.
+        store::carried::prune(&self.db, today.day - 1).await?;
         let begun = today.starts_at.to_utc().with_timezone(&self.zone);
         Ok(format!("the day of {} has begun; {rows} rows of old days are gone", begun.format("%F")))
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::text::storable;
-use super::{Db, Page, SlowRead, StoreError, Tx, audit, compared, keys, taken, usage};
+use super::{Db, Page, SlowRead, StoreError, Tx, audit, carried, compared, keys, taken, usage};
 use crate::clock::Timestamp;
 use crate::ids::UserId;
 
@@ -101,11 +101,17 @@ const KEEP: &str = concat!(
 );
 const LEAVE: &str = "DELETE FROM users WHERE id = $1";
 
-/// Deletes a user, and records it. `false`: there is no such user.
+/// Deletes a user, keeps what they used of days that are not over under their `names`, and records it. `false`:
+/// there is no such user.
 ///
 /// # Errors
 /// [`StoreError`], when the database does not do it; then nothing was deleted.
-pub async fn delete(db: &Db, user: UserId, entry: &audit::Entry) -> Result<bool, StoreError> {
+pub async fn delete(
+    db: &Db,
+    user: UserId,
+    names: &carried::Names,
+    entry: &audit::Entry,
+) -> Result<bool, StoreError> {
     let mut tx = db.begin().await?;
     if !lock(&mut tx, user).await? {
         return Ok(false);
@@ -116,6 +122,7 @@ pub async fn delete(db: &Db, user: UserId, entry: &audit::Entry) -> Result<bool,
     };
     on!(&mut tx, within conn => sqlx::query(KEEP).bind(user).bind(entry.at).bind(storable(&by))
         .execute(conn).await.map(|_| ()))?;
+    carried::keep(&mut tx, user, names).await?;
     for belongings in BELONGINGS.into_iter().chain([LEAVE]) {
         on!(&mut tx, within conn => sqlx::query(belongings).bind(user).execute(conn).await.map(|_| ()))?;
     }

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use sqlx::QueryBuilder;
 
 use super::users::QuotaChange;
-use super::{Db, StoreError, Tx, audit};
+use super::{Db, StoreError, Tx, audit, carried};
 use crate::ids::UserId;
 
 /// What nobody was granted yet of a user's day.
@@ -123,6 +123,7 @@ pub async fn reset_all(db: &Db, entry: &audit::Entry) -> Result<u64, StoreError>
     let mut tx = db.begin().await?;
     let users = on!(&mut tx, within conn => sqlx::query(RESET_ALL).bind(entry.at)
         .execute(conn).await.map(|done| done.rows_affected()))?;
+    carried::clear(&mut tx).await?;
     audit::append(&mut tx, entry).await?;
     tx.commit().await?;
     Ok(users)

@@ -9,7 +9,7 @@ use super::keys::NewKey;
 use super::mail_tokens::{GUESSES, Shown, verify_within};
 use super::text::storable;
 use super::users::{self, NewUser, UserChange};
-use super::{Db, StoreError, audit, compared};
+use super::{Db, StoreError, audit, carried, compared};
 use crate::clock::Timestamp;
 use crate::credential::ticket::TicketDigest;
 use crate::ids::UserId;
@@ -152,16 +152,19 @@ pub async fn keep_change(
 
 const GUESS_CHANGE: &str = "UPDATE email_changes SET guesses = guesses + 1
     WHERE email_key = $1 AND expires_at > $2 AND guesses < $3 RETURNING user_id, email, digest";
+const EMAIL: &str = "SELECT email FROM users WHERE id = $1";
 const SPEND_CHANGE: &str = "DELETE FROM email_changes WHERE user_id = $1";
 
-/// Gives a user the address that this token confirms, verified, ends their sessions, and records it with actor and
-/// target filled in; `None` when there is none like it.
+/// Gives a user the address that this token confirms, verified, ends their sessions, keeps their day under what
+/// `given_up` names for the address they had, and records it with actor and target filled in; `None` when there is
+/// none like it.
 ///
 /// # Errors
 /// [`UpdateAccount`], when the address was taken meanwhile; then nothing was changed.
 pub async fn change_email(
     db: &Db,
     shown: Shown<'_>,
+    given_up: impl FnOnce(&str) -> carried::Names,
     entry: &audit::Entry,
 ) -> Result<Option<UserId>, UpdateAccount> {
     let mut tx = db.begin().await?;
@@ -172,7 +175,11 @@ pub async fn change_email(
         return Ok(None);
     };
     on!(&mut tx, within conn => sqlx::query(SPEND_CHANGE).bind(user).execute(conn).await.map(|_| ()))?;
-    let change = UserChange { email: Some(email), bump_token_version: true, ..UserChange::default() };
+    let before: Option<String> = on!(&mut tx, within conn => sqlx::query_scalar(EMAIL).bind(user)
+        .fetch_optional(conn).await)?;
+    let given_up = before.as_deref().map(given_up);
+    let change =
+        UserChange { email: Some(email), bump_token_version: true, given_up, ..UserChange::default() };
     users::apply(&mut tx, user, &change, entry.at).await?;
     verify_within(&mut tx, user, shown.email, entry.at).await?;
     super::mail_tokens::record(&mut tx, user, entry).await?;

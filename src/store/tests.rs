@@ -95,6 +95,7 @@ pub(crate) fn new_user(name: &str) -> NewUser {
         credits: 5,
         access_rtype: vec!["basic".into()],
         level: "medium".into(),
+        beginning: None,
     }
 }
 

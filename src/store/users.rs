@@ -5,7 +5,7 @@
 use super::accounts::{InsertAccount, UpdateAccount};
 use super::takeover::mark;
 use super::text::{Json, storable};
-use super::{Db, Page, SlowRead, StoreError, Tx, audit, compared, keys, quota};
+use super::{Db, Page, SlowRead, StoreError, Tx, audit, carried, compared, keys, quota};
 use crate::clock::Timestamp;
 use crate::ids::UserId;
 
@@ -85,6 +85,8 @@ pub struct NewUser {
     pub access_rtype: Vec<String>,
     /// Their level within the plan.
     pub level: String,
+    /// What was used under their names today counts; `None` begins with a whole day.
+    pub beginning: Option<carried::Beginning>,
 }
 
 /// What is to be changed of a user; `None` leaves a field as it is.
@@ -129,6 +131,8 @@ pub struct UserChange {
     pub revoke_keys: bool,
     /// Marks the account as taken over, which ends every key, or clears the mark.
     pub taken_over: Option<bool>,
+    /// Names the user gives up, under which their days are kept.
+    pub given_up: Option<carried::Names>,
 }
 
 /// A change of the day's conversations.
@@ -208,7 +212,7 @@ const INSERT: &str = "INSERT INTO users (username, username_key, name, email, em
         level, additional_notes, is_active, allowed_ips, updated_at)
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $12, $13, $14, '', $15, '[]', $10) RETURNING id";
 
-/// Inserts a user together with their key and the record of it, or nothing.
+/// Inserts a user together with their key, the beginning of their day and the record of it, or nothing.
 ///
 /// # Errors
 /// [`InsertAccount`]. When both name and address are taken, either may be named.
@@ -252,6 +256,9 @@ pub(super) async fn insert_within(
         .fetch_one(conn)
         .await)?;
     keys::insert(tx, id, key, now).await?;
+    if let Some(beginning) = &new.beginning {
+        carried::begin(tx, id, beginning).await?;
+    }
     Ok(id)
 }
 
@@ -307,6 +314,9 @@ pub(super) async fn apply(
         .execute(conn).await.map(|done| done.rows_affected()))?;
     if found == 0 {
         return Err(UpdateAccount::NotFound("user"));
+    }
+    if let Some(names) = &change.given_up {
+        carried::keep(tx, id, names).await?;
     }
     if let Some(quota) = &change.quota {
         quota::settle_day(tx, id, quota, change.subscription_plan.is_some()).await?;

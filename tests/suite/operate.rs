@@ -22,3 +22,4 @@ mod secrets;
 mod signals;
 mod starts;
 mod stop;
+mod warnings;

@@ -168,7 +168,7 @@ pub struct LedgerEpoch {
     pub charged: i64,
     /// Held by running gateways: kept ready, in use, or used and not yet written.
     pub held: i64,
-    /// Lost with a gateway that never came back.
+    /// Lost with a gateway that never came back, or used that day by a deleted account of the same name.
     pub forfeited: i64,
     /// Not given out.
     pub left: i64,

@@ -8,7 +8,7 @@ use super::{BOOT, Day, Node, Reservation, Verdict, balances, is_used_up, row};
 use crate::store::exchanges;
 use crate::store::tests::{NOW, entry};
 use crate::store::users::{self, QuotaChange, UserChange};
-use crate::store::{deleted, quota};
+use crate::store::{carried, deleted, quota};
 
 async fn change(day: &Day, left: Option<i64>, reset: Option<i64>, plan: Option<(&str, i64)>) {
     let today = day.node.quota.today(day.allowance.zone).day;
@@ -186,7 +186,9 @@ async fn a_deleted_user_leaves_nothing_and_one_who_comes_back_has_a_whole_day() 
     let mut day = Day::of(10).await;
     let open = day.reserve().await.unwrap();
     day.converse(Verdict::Charged).await.unwrap();
-    deleted::delete(&day.database.db, day.user, &entry("user.delete")).await.unwrap();
+    deleted::delete(&day.database.db, day.user, &carried::Names::default(), &entry("user.delete"))
+        .await
+        .unwrap();
     day.node.quota.forget(day.user);
     assert_eq!(day.reserve().await.err(), Some(super::QuotaError::NoSuchUser));
     let kept = deleted::by_id(&day.database.db, day.user).await.unwrap().unwrap();

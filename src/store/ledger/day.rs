@@ -81,7 +81,7 @@ pub struct Epoch {
     pub charged: i64,
     /// Given back: conversations that cost nothing in the end.
     pub refunded: i64,
-    /// Lost with a run that never came back.
+    /// Lost with a run that never came back, or used by a deleted account of the same username or e-mail address.
     pub forfeited: i64,
     /// Held by runs of the gateway: kept ready, in use, or used and still on the way to the database.
     pub held: i64,

@@ -10,7 +10,7 @@ use crate::store::audit::{self, Actor, Entry};
 use crate::store::deleted::{self, RestoreUser, Return};
 use crate::store::exchanges::{self, Exchange, Filter, Verdict};
 use crate::store::users::UserChange;
-use crate::store::{Db, keys, quota, takeover, users};
+use crate::store::{Db, carried, keys, quota, takeover, users};
 
 /// Tables with a column that says of whom a row is, which are no belongings of a user.
 const NOT_OF_A_LIVING_USER: [&str; 4] = ["deleted_users", "exchanges", "usage_daily", "webhook_queue"];
@@ -48,8 +48,8 @@ async fn who_is_deleted_leaves_no_key_and_no_quota_and_comes_back_as_they_were()
     take(&world.db, id, 100, 10, 3).await.unwrap();
     let before = users::by_id(&world.db, id).await.unwrap().unwrap();
     let by = Entry { actor: Actor::Staff(StaffId(3)), actor_name: "tom".into(), ..entry("user.delete") };
-    assert!(deleted::delete(&world.db, id, &by).await.unwrap());
-    assert!(!deleted::delete(&world.db, id, &by).await.unwrap());
+    assert!(deleted::delete(&world.db, id, &carried::Names::default(), &by).await.unwrap());
+    assert!(!deleted::delete(&world.db, id, &carried::Names::default(), &by).await.unwrap());
     assert!(users::by_id(&world.db, id).await.unwrap().is_none());
     assert!(keys::holder(&world.db, &digest("ada")).await.unwrap().is_none());
     assert!(take(&world.db, id, 100, 10, 1).await.is_none());
@@ -80,7 +80,7 @@ async fn who_is_deleted_leaves_no_key_and_no_quota_and_comes_back_as_they_were()
 async fn a_taken_name_and_a_taken_address_keep_somebody_from_coming_back() {
     let world = fresh().await;
     let id = user(&world.db, "ada").await;
-    deleted::delete(&world.db, id, &entry("user.delete")).await.unwrap();
+    deleted::delete(&world.db, id, &carried::Names::default(), &entry("user.delete")).await.unwrap();
     user(&world.db, "Ada").await;
     let kept = deleted::by_id(&world.db, id).await.unwrap().unwrap();
     let taken = deleted::restore(&world.db, &kept, &back("k2"), &entry("x")).await;
@@ -111,7 +111,7 @@ async fn an_erased_user_is_nowhere_and_the_ledger_stands() {
     exchanges::append(&world.db, RUN, &rows).await.unwrap();
     assert_eq!(deleted::erase(&world.db, ada, 2, "p", &entry("x")).await.unwrap(), None, "still here");
     assert!(deleted::is_here(&world.db, ada).await.unwrap());
-    deleted::delete(&world.db, ada, &entry("user.delete")).await.unwrap();
+    deleted::delete(&world.db, ada, &carried::Names::default(), &entry("user.delete")).await.unwrap();
     assert!(!deleted::is_here(&world.db, ada).await.unwrap());
     let mut names = deleted::names(&world.db, ada).await.unwrap();
     names.sort();
@@ -149,11 +149,11 @@ async fn a_deletion_without_its_record_never_happened() {
     let world = fresh().await;
     let id = user(&world.db, "ada").await;
     let gone = user(&world.db, "bob").await;
-    deleted::delete(&world.db, gone, &entry("user.delete")).await.unwrap();
+    deleted::delete(&world.db, gone, &carried::Names::default(), &entry("user.delete")).await.unwrap();
     let kept = deleted::by_id(&world.db, gone).await.unwrap().unwrap();
     on!(&world.db, write pool => sqlx::query("ALTER TABLE audit RENAME TO elsewhere").execute(pool).await.map(|_| ()))
         .unwrap();
-    assert!(deleted::delete(&world.db, id, &entry("x")).await.is_err());
+    assert!(deleted::delete(&world.db, id, &carried::Names::default(), &entry("x")).await.is_err());
     assert!(deleted::restore(&world.db, &kept, &back("k2"), &entry("x")).await.is_err());
     assert!(deleted::erase(&world.db, gone, 2, "p", &entry("x")).await.is_err());
     assert!(deleted::purge(&world.db, Timestamp(NOW.0 + 1), NOW).await.is_err());
@@ -169,7 +169,8 @@ async fn deleting_and_spending_at_once_end_in_order() {
         let id = user(&world.db, &format!("ada{round}")).await;
         let spending = (0..8).map(|_| take(&world.db, id, 100, 10, 1));
         let entry = entry("user.delete");
-        let deleting = deleted::delete(&world.db, id, &entry);
+        let names = carried::Names::default();
+        let deleting = deleted::delete(&world.db, id, &names, &entry);
         let (gone, _) = futures_util::join!(deleting, futures_util::future::join_all(spending));
         assert!(gone.unwrap(), "round {round}");
         assert!(users::by_id(&world.db, id).await.unwrap().is_none());
@@ -195,4 +196,36 @@ async fn a_takeover_is_one_person_two_changes_and_one_day() {
     assert!(change(&address("b@example.com"), "email", 1, day + 1).await);
     let row = audit::list(&SlowRead::alone(&world.db), 1, 0).await.unwrap().rows.remove(0);
     assert_eq!(row.detail, json!({"fields": ["email"], "takeover_suspected": true}));
+}
+
+#[tokio::test]
+async fn a_day_is_carried_to_the_next_account_of_a_name_and_no_further() {
+    let world = fresh().await;
+    let names = |digests: &[&str]| carried::Names {
+        digests: digests.iter().map(ToString::to_string).collect(),
+        since: 100,
+    };
+    let beginning = |one: &str, two: &str| {
+        Some(carried::Beginning { digests: [one.into(), two.into()], day: 100, allowance: 10 })
+    };
+    let ada = user(&world.db, "ada").await;
+    for (day, units) in [(99, 5), (100, 3)] {
+        take(&world.db, ada, day, 50, units).await.unwrap();
+    }
+    assert!(deleted::delete(&world.db, ada, &names(&["ada", "ada@"]), &entry("user.delete")).await.unwrap());
+    let cases = [("ada", "new@", 7), ("new", "ada@", 7), ("new", "new@", 10)];
+    for (number, (username, email, left)) in cases.into_iter().enumerate() {
+        let name = format!("next{number}");
+        let new = users::NewUser { beginning: beginning(username, email), ..super::new_user(&name) };
+        let id = users::insert(&world.db, &new, &new_key(&name), NOW, &entry("user.register")).await.unwrap();
+        assert_eq!(
+            quota::left(&world.db, id, 100, 10).await.unwrap().unwrap().left,
+            left,
+            "{username} {email}"
+        );
+        assert_eq!(quota::left(&world.db, id, 101, 10).await.unwrap().unwrap().left, 10, "tomorrow");
+    }
+    super::balances(&world.db).await;
+    assert_eq!(carried::prune(&world.db, 100).await.unwrap(), 0);
+    assert_eq!(carried::prune(&world.db, 101).await.unwrap(), 2);
 }

@@ -74,6 +74,7 @@ async fn both_engines_are_migrated_to_the_same_tables_and_columns() {
             "admins",
             "audit",
             "audit_head",
+            "carried",
             "clock_mark",
             "deleted_users",
             "email_changes",

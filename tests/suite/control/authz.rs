@@ -66,7 +66,7 @@ async fn who_may_not_is_401_403_or_429() {
     assert_eq!(world.get("/api/v1/authz").send().await.status, 401);
     assert_eq!((ask(other, "").await, ask("sk-theirs", "").await), (401, 401));
     let two = world.get("/api/v1/authz").bearer(&ann.key).header("x-api-key", other).send().await;
-    assert_eq!(two.status, 401);
+    assert_eq!((two.status, two.header("x-tollgate-denied-by")), (401, "two_api_keys"));
     assert_eq!((ask(&ann.key, "?model=gpt-4o").await, ask(&ann.key, "?model=o3").await), (200, 403));
     assert_eq!((ask(&ann.key, "?scope=wiki").await, ask(&ann.key, "?scope=shop").await), (200, 403));
     assert_eq!((ask(&ann.key, "?r_type=bpe").await, ask(&ann.key, "?r_type=image").await), (200, 403));

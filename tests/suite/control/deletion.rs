@@ -31,12 +31,70 @@ async fn who_leaves_is_gone_at_once_and_their_names_are_free() {
     assert_eq!(world.post("/api/v1/auth/login").json(&form).send().await.status, 401);
     let again = world.user("ann").await;
     assert_eq!(world.get("/api/v1/auth/profile").bearer(&ann.jwt).send().await.status, 401, "another ann");
-    assert_eq!(world.left(&again).await, 10);
+    assert_eq!(world.left(&again).await, 9, "ann's conversation of today counts");
     let kept = deleted_users(&world).await;
     let expected = json!({"user_id": "1", "username": "ann", "name": "ann", "email": "ann@example.com",
         "type": "Personal", "subscription_plan": "free", "time_created": "2026-10-01T10:00:00Z",
         "deleted_at": "2026-10-01T10:00:00Z", "deleted_by": "user", "kept_until": "2026-10-31T10:00:00Z"});
     assert_eq!(kept, [expected]);
+}
+
+/// What somebody new of this username and e-mail address has left of today.
+async fn left_of_a_new(world: &World, username: &str, email: &str) -> i64 {
+    let form = json!({"username": username, "name": username, "email": email, "password": PASSWORD,
+                      "confirm_password": PASSWORD, "type": "Personal"});
+    let registered = world.post("/api/v1/auth/register").json(&form).send().await;
+    assert_eq!(registered.status, 201, "{}", registered.text());
+    let jwt = world.login(email, PASSWORD).await;
+    let shown = world.get("/api/v1/auth/api-key?reveal=true").bearer(&jwt).send().await.json();
+    let [username, email] = [username, email].map(str::to_owned);
+    let key = shown["api_key"].as_str().unwrap().to_owned();
+    let person = Person { username, email, password: PASSWORD.to_owned(), jwt, key };
+    let left = world.left(&person).await;
+    let served = usize::try_from(left).unwrap();
+    for _ in 0..served {
+        assert_eq!(world.chat(&person).send().await.status, 200);
+    }
+    assert_eq!(world.chat(&person).send().await.status, 429);
+    leave(world, &person).await;
+    left
+}
+
+#[tokio::test]
+async fn an_account_that_is_made_again_goes_on_with_the_day_it_had() {
+    let world = World::start().await;
+    assert_eq!(left_of_a_new(&world, "ann", "ann@example.com").await, 10);
+    let again = [
+        ("ann", "ann@example.com"),
+        ("ANN", "Ann@Example.COM"),
+        ("ann", "other@example.com"),
+        ("other", "ann@example.com"),
+        // Names that were used together with ann's are as used up as ann.
+        ("third", "other@example.com"),
+        ("other", "fourth@example.com"),
+    ];
+    for (username, email) in again {
+        assert_eq!(left_of_a_new(&world, username, email).await, 0, "{username} {email}");
+    }
+    assert_eq!(left_of_a_new(&world, "bob", "bob@example.com").await, 10, "bob has nothing to do with it");
+
+    // An e-mail address that its owner gave up is used up too.
+    let cem = world.user("cem").await;
+    for _ in 0..4 {
+        assert_eq!(world.chat(&cem).send().await.status, 200);
+    }
+    let change = json!({"new_email": "cem@example.org", "password": PASSWORD});
+    let changed = world.put("/api/v1/auth/email").bearer(&cem.jwt).json(&change).send().await;
+    assert_eq!(changed.status, 200, "{}", changed.text());
+    assert_eq!(left_of_a_new(&world, "dan", "cem@example.com").await, 6);
+    let cem = Person { email: "cem@example.org".to_owned(), ..cem };
+    assert_eq!(world.left(&cem).await, 6, "and cem goes on");
+
+    world.clock.advance(Duration::from_hours(24));
+    assert_eq!(left_of_a_new(&world, "ann", "ann@example.com").await, 10, "tomorrow is another day");
+    let reset = world.post("/api/v1/admin/reset-limits").bearer(&world.admin().await).send().await;
+    assert_eq!(reset.status, 200, "{}", reset.text());
+    assert_eq!(left_of_a_new(&world, "ann", "ann@example.com").await, 10, "the admin gave everybody a day");
 }
 
 #[tokio::test]

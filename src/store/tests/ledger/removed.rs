@@ -9,7 +9,7 @@ use crate::store::SlowRead;
 use crate::store::audit::{self, Entry, chain};
 use crate::store::deleted::{self, Return};
 use crate::store::users::{self, QuotaChange, UserChange};
-use crate::store::{Db, exchanges, quota};
+use crate::store::{Db, carried, exchanges, quota};
 
 fn entry(action: &'static str, detail: serde_json::Value) -> Entry {
     Entry { target: "ada".into(), detail, ..super::super::entry(action) }
@@ -104,7 +104,7 @@ async fn who_is_deleted_restored_and_erased_leaves_no_difference() {
     let (ada, bob) = (user(&world.db, "ada").await, user(&world.db, "bob").await);
     let delete = async || {
         let entry = entry("user.delete", json!({"user_id": ada}));
-        assert!(deleted::delete(&world.db, ada, &entry).await.unwrap());
+        assert!(deleted::delete(&world.db, ada, &carried::Names::default(), &entry).await.unwrap());
     };
     keep(&world.db, (ada, TODAY, 0, [5, 4, 2, 1, 1]), &[1]).await;
     keep(&world.db, (bob, TODAY, 0, [5, 1, 1, 0, 0]), &[]).await;
