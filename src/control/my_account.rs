@@ -64,12 +64,13 @@ pub(super) struct PasswordChange {
 
 /// The password is another; and how many keys ended with it.
 #[derive(Serialize, ToSchema)]
-#[schema(example = json!({"message": "Password updated successfully", "keys_revoked": 0}))]
+#[schema(example = json!({"message": "Password updated successfully"}))]
 pub(super) struct PasswordChanged {
     /// For people.
     message: &'static str,
-    /// Keys that stopped working with it.
-    keys_revoked: u64,
+    /// Keys that stopped working with it, where any did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    keys_revoked: Option<u64>,
 }
 
 /// Another address, knowing the password.
@@ -217,6 +218,7 @@ impl Control {
 
 impl PasswordChanged {
     pub(super) fn new(keys_revoked: u64) -> Self {
+        let keys_revoked = (keys_revoked > 0).then_some(keys_revoked);
         Self { message: "Password updated successfully", keys_revoked }
     }
 }

@@ -40,7 +40,7 @@ pub(super) struct Profile {
 /// An account, as the admin sees it.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = AdminProfile, example = json!({
-    "id": "1", "is_active": true, "allowed_ips": [], "takeover": null,
+    "id": "1", "is_active": true, "allowed_ips": [],
     "username": "ann_lee", "name": "Ann Lee", "email": "ann@example.com", "about_me": "", "hobbies": "", "type": "Personal",
     "time_created": "2026-10-01T09:30:00Z", "subscription_plan": "free", "credits": {"main": 5, "reset": 5},
     "limits": {"conversation_limit": 41, "reset": 50}, "access_rtype": ["bpe", "tot"], "level": "basic", "additional_notes": "",
@@ -55,8 +55,8 @@ pub(super) struct AdminProfile {
     /// From where its keys may be used; from everywhere where there are none.
     allowed_ips: Vec<String>,
     /// `marked` where staff or an admin marked the account as taken over, `refresh_token_reused` where a used refresh
-    /// token was shown again: the next password ends every key. `null` where neither is so.
-    #[schema(required = true)]
+    /// token was shown again: the next password ends every key. Absent where neither is so.
+    #[serde(skip_serializing_if = "Option::is_none")]
     takeover: Option<String>,
 }
 
