@@ -273,6 +273,10 @@ def filter_failure(context, failure, case, response):
 # === The run ===
 
 CALLS = {}
+# Operations that took a call, and that refused one.
+TAKEN, MET = set(), set()
+# Of a hundred operations, how many take a call at least.
+LEAST_TAKEN = 80
 ENDINGS = {"delete_account", "user_logout", "user_logout_all", "change_password", "change_email",
            "staff_logout", "staff_logout_all", "admin_logout", "admin_logout_all"}
 
@@ -280,6 +284,7 @@ ENDINGS = {"delete_account", "user_logout", "user_logout_all", "change_password"
 @schemathesis.hook
 def after_call(context, case, response):
     CALLS[response.status_code] = CALLS.get(response.status_code, 0) + 1
+    (TAKEN if response.status_code < 300 else MET).add(operation_of(case))
     headers = response.request.headers
     had = headers.get("Authorization", headers.get("x-api-key", "")).removeprefix("Bearer ")
     ended = operation_of(case) in ENDINGS and response.status_code < 300
@@ -297,6 +302,10 @@ def main():
         code = end.code
     calls = sum(CALLS.values())
     print(f"{calls} calls:", ", ".join(f"{n} x {status}" for status, n in sorted(CALLS.items())))
+    refusing = sorted(str(one) for one in MET - TAKEN)
+    share = 100 * len(TAKEN) / len(MET | TAKEN)
+    print(f"{share:.0f} % of {len(MET | TAKEN)} operations took a call; the others: {', '.join(refusing)}")
+    assert share >= LEAST_TAKEN, f"{share:.0f} % of the operations took a call"
     assert calls >= LEAST_CALLS, f"{calls} calls are fewer than {LEAST_CALLS}"
     sys.exit(code)
 
