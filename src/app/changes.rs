@@ -48,6 +48,19 @@ pub fn changes(config: &Config) -> Vec<Finding> {
             ),
         );
     }
+    found.extend(of_refusals(config));
+    for (at, route) in config.routes.iter().enumerate() {
+        let has_credential =
+            config.upstreams.get(route.upstream).is_some_and(|upstream| upstream.credential.is_some());
+        found.extend(of_route(at, route, has_credential));
+    }
+    found
+}
+
+/// What is refused now, or under another code.
+fn of_refusals(config: &Config) -> Vec<Finding> {
+    let mut found = Vec::new();
+    let mut note = |path: &str, message: String| found.push(Finding { path: path.to_owned(), message });
     if config.server.admin_listen.is_empty() && config.metrics.is_closed() {
         note(
             "metrics",
@@ -62,10 +75,27 @@ pub fn changes(config: &Config) -> Vec<Finding> {
          within 5 minutes of a login, no longer by an access token alone; no line restores that"
             .to_owned(),
     );
-    for (at, route) in config.routes.iter().enumerate() {
-        let has_credential =
-            config.upstreams.get(route.upstream).is_some_and(|upstream| upstream.credential.is_some());
-        found.extend(of_route(at, route, has_credential));
+    note(
+        "/api/v1",
+        "error codes, X-Tollgate-Denied-By and tollgate_denied_total use the codes of the data plane, such as \
+         insufficient_quota for insufficient-quota and ip_not_allowed for address-not-allowed; no line restores what was"
+            .to_owned(),
+    );
+    if !config.authz.charge.is_empty() {
+        note(
+            "authz.charge",
+            "a request that is not told clearly, in one pair of headers, by a trusted proxy, is 403; it was free: behind \
+             Traefik or Caddy set authz.headers = \"x-forwarded\", and in apps that ask themselves add ?charge=0"
+                .to_owned(),
+        );
+    }
+    if config.plans.all().any(|plan| !plan.models.is_open()) {
+        note(
+            "plans",
+            "models holds wherever a call names a model (paths, forms, events of WebSockets), a call that names none is \
+             400, and a batch 403; models = [\"*\"] restores what was for those"
+                .to_owned(),
+        );
     }
     found
 }
