@@ -12,6 +12,7 @@
 use std::fmt::Write;
 
 use hkdf::Hkdf;
+use hmac::{Hmac, KeyInit};
 use rand::rand_core::UnwrapErr;
 use rand::{Rng, rngs::SysRng};
 use secrecy::{ExposeSecret, SecretString};
@@ -39,6 +40,15 @@ fn derive_key(secret: &SecretString, label: &str) -> Zeroizing<[u8; 32]> {
         .expand(label.as_bytes(), key.as_mut())
         .expect("one block is within HKDF's reach");
     key
+}
+
+/// HMAC-SHA256 under the key of one purpose.
+fn derive_mac(secret: &SecretString, label: &str) -> Hmac<Sha256> {
+    let key = derive_key(secret, label);
+    // A key shorter than SHA-256's block is filled up with zeros (RFC 2104, section 2).
+    let mut block = Zeroizing::new([0; 64]);
+    block.iter_mut().zip(key.iter()).for_each(|(to, from)| *to = *from);
+    Hmac::new((&*block).into())
 }
 
 /// Lower-case hexadecimal digits, two a byte.

@@ -21,7 +21,7 @@ pub struct LeftOut {
 /// What costs a conversation on a WebSocket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SocketCharge {
-    /// Each response of OpenAI's sockets, whoever asks for it.
+    /// Each response of OpenAI's sockets, also one that the server starts by itself.
     Response,
     /// Each message of the client.
     Message,

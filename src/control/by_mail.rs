@@ -29,9 +29,10 @@ use crate::store::registrations::{self, KeepPending, Pending};
 use crate::store::users::{self, NewUser};
 
 const REGISTERED: Done =
-    Done { message: "If the address is free, a letter is on its way to open the account" };
-const CHANGING: Done =
-    Done { message: "If the address is free, a letter is on its way to it; it holds once that is confirmed" };
+    Done { message: "If the e-mail address is free, a message that opens the account is on its way" };
+const CHANGING: Done = Done {
+    message: "If the e-mail address is free, a message is on its way to it; it is yours once you confirm it",
+};
 
 // === impl Control ===
 
@@ -140,9 +141,7 @@ impl Control {
 impl From<KeepPending> for Problem {
     fn from(error: KeepPending) -> Self {
         match error {
-            KeepPending::TooMany => {
-                Self::Busy("too many registrations wait for their letter to be confirmed")
-            }
+            KeepPending::TooMany => Self::Busy("too many registrations wait for confirmation"),
             KeepPending::Store(error) => error.into(),
         }
     }

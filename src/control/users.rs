@@ -221,6 +221,7 @@ impl Control {
     pub(super) async fn given_up(&self, user: &User, digests: Vec<String>) -> Result<Names, Problem> {
         let names = self.names(digests);
         self.quota.forget(user.id);
+        // Days are read once nothing is on its way back any more.
         self.quota.used_since(user.id, names.since).await?;
         Ok(names)
     }

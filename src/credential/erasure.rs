@@ -2,12 +2,11 @@
 
 use std::fmt;
 
-use hmac::{Hmac, KeyInit, Mac};
+use hmac::{Hmac, Mac};
 use secrecy::SecretString;
 use sha2::Sha256;
-use zeroize::Zeroizing;
 
-use super::{derive_key, hex};
+use super::{derive_mac, hex};
 use crate::ids::UserId;
 
 const LABEL: &str = "tollgate erasure proof v1";
@@ -22,11 +21,7 @@ impl Erasures {
     /// With another encryption key the proofs there are can no longer be checked.
     #[must_use]
     pub fn derive(encryption_key: &SecretString) -> Self {
-        let key = derive_key(encryption_key, LABEL);
-        // A key shorter than SHA-256's block is filled up with zeros (RFC 2104, section 2).
-        let mut block = Zeroizing::new([0; 64]);
-        block.iter_mut().zip(key.iter()).for_each(|(to, from)| *to = *from);
-        Self(Hmac::new((&*block).into()))
+        Self(derive_mac(encryption_key, LABEL))
     }
 
     /// HMAC-SHA256 of a user's number, in 64 hexadecimal digits.

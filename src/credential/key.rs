@@ -10,14 +10,13 @@
 use std::fmt;
 use std::hash::{Hash, Hasher};
 
-use hmac::{Hmac, KeyInit, Mac};
+use hmac::{Hmac, Mac};
 use secrecy::{ExposeSecret, SecretString};
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
 use thiserror::Error;
-use zeroize::Zeroizing;
 
-use super::{derive_key, draw};
+use super::{derive_mac, draw};
 
 const PREFIX: &str = "pe-";
 const LENGTH: usize = 35;
@@ -184,11 +183,7 @@ impl Pepper {
     /// The pepper of an installation. With another encryption key no stored digest matches any more.
     #[must_use]
     pub fn derive(encryption_key: &SecretString) -> Self {
-        let key = derive_key(encryption_key, PEPPER_LABEL);
-        // A key shorter than SHA-256's block is filled up with zeros (RFC 2104, section 2).
-        let mut block = Zeroizing::new([0; 64]);
-        block.iter_mut().zip(key.iter()).for_each(|(to, from)| *to = *from);
-        Self(Hmac::new((&*block).into()))
+        Self(derive_mac(encryption_key, PEPPER_LABEL))
     }
 }
 

@@ -24,7 +24,7 @@ use crate::proxy::running::Watched;
 /// What one conversation on a socket is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::proxy) enum Unit {
-    /// A response, whoever asks for it.
+    /// A response, also one that the server starts by itself.
     Response,
     /// A message of the client, and what is said until the next.
     Message,
